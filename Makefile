@@ -1,0 +1,31 @@
+# The few commands of this project. `make` alone sets up and builds. docs/install.md says more.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: help setup build demo test clean distclean
+
+help: ## Print this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+setup: ## Install what the build needs and is missing; tell cargo where it is
+	@scripts/setup
+
+build: setup ## Set up and build target/release/iad-launch (the default)
+	@. scripts/env.sh; SECONDS=0; \
+	cargo build --release --locked -p launcher; \
+	echo "build: $$SECONDS s; the program is target/release/iad-launch"
+
+demo: ## Train, distil and attack a small network on Fashion-MNIST, some minutes on two cores
+	@scripts/setup --demo
+	@$(MAKE) --no-print-directory build
+	@scripts/demo
+
+test: ## Everything that CI runs
+	@scripts/check
+
+clean: ## Remove what was built
+	rm -rf target
+
+distclean: clean ## Also remove what set-up wrote into this checkout; ~/.cache/iad stays
+	rm -rf .cargo/config.toml .iad
