@@ -1,0 +1,255 @@
+//! Data sets as HDF5 files: the only place that knows the HDF5 library.
+//!
+//! Schema, version 1. The file has the attributes `schema` = "iad-images", `version` = 1, `name`, `source` (where the
+//! images came from) and `class_names`, and a group `train`, `test` or both. A group has the datasets `images`
+//! (`u8 [N, channels, height, width]`) and `labels` (`i64 [N]`), and the attributes `split` (its own name),
+//! `images_sha256` and `labels_sha256` (lower-case hex, over the raw bytes, labels little-endian).
+//!
+//! Strings are UTF-8 of fixed length. Those of variable length lie in a heap without checksum, in which a wrong size
+//! keeps the library busy for ever: they are refused by their type, and never read.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use ::hdf5::dataset::Layout;
+use ::hdf5::types::{FixedAscii, FixedUnicode, IntSize, TypeDescriptor};
+use ::hdf5::{Dataset, File, Group, H5Type, Location};
+use anyhow::{Context, Result};
+use memmap2::{Mmap, MmapOptions};
+
+use crate::UserError;
+use crate::container::{Split, SplitSummary, Summary};
+use crate::memory::{check_labels, image_bytes};
+
+mod write;
+
+pub(crate) use write::fill;
+
+const SCHEMA: &str = "iad-images";
+const VERSION: i64 = 1;
+const HINT: &str = "make the file anew, e.g. `iad-launch data import cifar10 --from DIR --to FILE.h5`";
+const HINT_FIXED: &str =
+    r#"write strings of fixed length, e.g. in h5py: file.attrs["class_names"] = numpy.array(names, dtype="S64")"#;
+/// The bytes of the longest string that is read.
+const LONGEST: usize = 1024;
+
+/// The bytes of all images.
+#[derive(Debug)]
+pub(crate) enum Pixels {
+    /// In the file.
+    Mapped(Mmap),
+    /// In memory.
+    Loaded(Vec<u8>),
+}
+
+/// The splits that the file at `path` has.
+pub(crate) fn splits(path: &Path) -> Result<Vec<Split>> {
+    Ok(Reader::open(path)?.splits())
+}
+
+/// Reads and checks `split` of the file at `path`: its summary, its images and its labels.
+pub(crate) fn read(path: &Path, split: Split) -> Result<(Summary, Pixels, Vec<i64>)> {
+    let reader = Reader::open(path)?;
+    let class_names = reader.strings(&reader.file, "class_names", 1 << 16)?;
+    if class_names.is_empty() {
+        return Err(reader.wrong("class_names", "empty", "a name for every class").into());
+    }
+    let group = reader.group(split)?;
+    let key = |name: &str| format!("{}/{name}", split.name());
+
+    let images = reader.dataset(&group, &key("images"), TypeDescriptor::Unsigned(IntSize::U1))?;
+    let dimensions = images.shape();
+    let [samples, shape @ ..] = match *dimensions.as_slice() {
+        [n, c, h, w] if !dimensions.contains(&0) => [n, c, h, w],
+        _ => {
+            let expected = "four dimensions, [N, channels, height, width], none of them 0";
+            return Err(reader.wrong(&key("images"), format!("of shape {dimensions:?}"), expected).into());
+        }
+    };
+    let labels = reader.dataset(&group, &key("labels"), TypeDescriptor::Integer(IntSize::U8))?;
+    if labels.shape() != [samples] {
+        let value = format!("of shape {:?}", labels.shape());
+        return Err(reader.wrong(&key("labels"), value, format!("[{samples}], a label for every image")).into());
+    }
+    let labels: Vec<i64> = reader.whole(&labels, &key("labels"), samples)?;
+    check_labels(&labels, class_names.len(), &key("labels")).map_err(|error| error.file(path).hint(HINT))?;
+
+    // No overflow: a size that does not fit is larger than any file.
+    let size = image_bytes(shape).and_then(|size| size.checked_mul(samples)).unwrap_or(usize::MAX);
+    let images = match reader.offset(&images, &key("images"), size)? {
+        Some(offset) => Pixels::Mapped(reader.map(offset, size)?),
+        None => Pixels::Loaded(reader.whole(&images, &key("images"), size)?),
+    };
+    let part = SplitSummary {
+        split,
+        samples,
+        shape,
+        images_sha256: reader.string(&group, &key("images_sha256"))?,
+        labels_sha256: reader.string(&group, &key("labels_sha256"))?,
+    };
+    let summary = Summary {
+        file: path.to_owned(),
+        name: reader.string(&reader.file, "name")?,
+        source: reader.string(&reader.file, "source")?,
+        class_names,
+        splits: vec![part],
+    };
+    Ok((summary, images, labels))
+}
+
+/// An open file whose schema is known to be ours, and the checks on what it holds.
+struct Reader<'a> {
+    path: &'a Path,
+    file: File,
+    /// The same file for the mapping, and its length in bytes.
+    plain: fs::File,
+    length: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn open(path: &'a Path) -> Result<Self> {
+        let missing = |error| wrong(path, "the file", error, "a readable data set file");
+        let plain = fs::File::open(path).map_err(missing)?;
+        let metadata = plain.metadata()?;
+        if !metadata.is_file() {
+            return Err(wrong(path, "the path", "not a file", "a data set file").into());
+        }
+        // Locks fail on some network file systems, and reading needs none.
+        let file = File::with_options().with_fapl(|access| access.file_locking(false)).open(path).map_err(|error| {
+            let value = format!("{} bytes that are not HDF5, or not all of it ({error})", metadata.len());
+            wrong(path, "the file", value, "a complete HDF5 file")
+        })?;
+        let reader = Self { path, file, plain, length: metadata.len() };
+        let schema = reader.string(&reader.file, "schema")?;
+        if schema != SCHEMA {
+            return Err(reader.wrong("schema", schema, SCHEMA).into());
+        }
+        let version = reader.file.attr("version").and_then(|version| version.as_reader().read_scalar::<i64>());
+        let version = version.map_err(|error| reader.wrong("version", format!("unreadable ({error})"), VERSION))?;
+        if version != VERSION {
+            return Err(reader.wrong("version", version, VERSION).into());
+        }
+        Ok(reader)
+    }
+
+    fn wrong(&self, key: &str, value: impl fmt::Display, expected: impl fmt::Display) -> UserError {
+        wrong(self.path, key, value, expected)
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        Split::ALL.into_iter().filter(|split| self.file.link_exists(split.name())).collect()
+    }
+
+    fn group(&self, split: Split) -> Result<Group> {
+        let name = split.name();
+        let group = self.file.group(name).map_err(|_| {
+            let there: Vec<_> = self.splits().into_iter().map(Split::name).collect();
+            self.wrong(name, format!("missing (there is: {})", there.join(", ")), format!("a group `{name}`"))
+        })?;
+        let found = self.string(&group, &format!("{name}/split"))?;
+        if found != name { Err(self.wrong(&format!("{name}/split"), found, name).into()) } else { Ok(group) }
+    }
+
+    /// The dataset `key` ("train/images") of `group`, of type `kind` and held by this very file.
+    fn dataset(&self, group: &Group, key: &str, kind: TypeDescriptor) -> Result<Dataset> {
+        let expected = format!("a dataset of {kind}");
+        let dataset = group.dataset(last(key)).map_err(|_| self.wrong(key, "missing", &expected))?;
+        match dataset.dtype().and_then(|found| found.to_descriptor()) {
+            Ok(found) if found == kind => {}
+            Ok(found) => return Err(self.wrong(key, format!("of type {found}"), expected).into()),
+            Err(error) => return Err(self.wrong(key, format!("of an unknown type ({error})"), expected).into()),
+        }
+        if dataset.filename() != self.file.filename() {
+            return Err(self.wrong(key, format!("a link to {}", dataset.filename()), "data in this file").into());
+        }
+        Ok(dataset)
+    }
+
+    /// Where the `size` bytes of `dataset` begin, if they lie in one piece, and in any case that they can be there.
+    fn offset(&self, dataset: &Dataset, key: &str, size: usize) -> Result<Option<u64>> {
+        // Deflate packs at best 1,032 bytes into one.
+        const DENSEST: u64 = 1032;
+        let (layout, stored, size) = (dataset.layout(), dataset.storage_size(), size as u64);
+        let fits = |offset: u64| offset.checked_add(size).is_some_and(|end| end <= self.length);
+        match (layout, dataset.offset()) {
+            (Layout::Contiguous, Some(offset)) if fits(offset) => Ok(Some(offset)),
+            (Layout::Compact, _) if fits(0) => Ok(None),
+            (Layout::Chunked, _) if stored <= self.length && size <= stored.saturating_mul(DENSEST) => Ok(None),
+            _ => {
+                let value = format!("{size} bytes, {layout:?}, with {stored} stored in a file of {}", self.length);
+                Err(self.wrong(key, value, "all bytes within the file").into())
+            }
+        }
+    }
+
+    /// All `count` values of `dataset`.
+    fn whole<T: H5Type + Copy + Default>(&self, dataset: &Dataset, key: &str, count: usize) -> Result<Vec<T>> {
+        self.offset(dataset, key, count.saturating_mul(size_of::<T>()))?;
+        let mut values = Vec::new();
+        values.try_reserve_exact(count).with_context(|| format!("no memory for {key} of {}", self.path.display()))?;
+        values.resize(count, T::default());
+        dataset.as_reader().read_into_raw(&mut values).map_err(|error| self.wrong(key, error, "readable data"))?;
+        Ok(values)
+    }
+
+    /// Maps `size` bytes from `offset`, which `Reader::offset` has found within the file.
+    #[allow(unsafe_code)]
+    fn map(&self, offset: u64, size: usize) -> Result<Mmap> {
+        // SAFETY: the range lies within the file, whose length was taken from this very handle, and the mapping is read
+        // only. Data set files are written under another name, renamed and never changed again; whoever shortens one
+        // while it is in use ends this process with a bus error.
+        unsafe { MmapOptions::new().offset(offset).len(size).map(&self.plain) }
+            .with_context(|| format!("mapping {}", self.path.display()))
+    }
+
+    /// The one string of the attribute `key` ("name", "train/split").
+    fn string(&self, place: &Location, key: &str) -> Result<String> {
+        let mut texts = self.strings(place, key, 1)?;
+        texts.pop().ok_or_else(|| self.wrong(key, "empty", "a string").into())
+    }
+
+    /// The strings of the attribute `key`, at most `limit` of them.
+    fn strings(&self, place: &Location, key: &str, limit: usize) -> Result<Vec<String>> {
+        let expected = format!("an attribute of fixed-length UTF-8 strings, each at most {LONGEST} bytes");
+        let wrong = |value: String| self.wrong(key, value, &expected);
+        let unreadable = |error: ::hdf5::Error| wrong(format!("unreadable ({error})"));
+        let attribute = place.attr(last(key)).map_err(|_| wrong("missing".to_owned()))?;
+        let count = attribute.space().map_err(unreadable)?.size();
+        if count > limit {
+            return Err(wrong(format!("{count} strings, more than {limit}")).into());
+        }
+        let values = attribute.as_reader();
+        // As bytes: the library does not check that they are UTF-8. It fills up shorter strings, but keeps character sets
+        // apart.
+        let texts: Vec<Vec<u8>> = match attribute.dtype().and_then(|found| found.to_descriptor()).map_err(unreadable)? {
+            TypeDescriptor::FixedUnicode(..=LONGEST) => {
+                let texts = values.read_raw::<FixedUnicode<LONGEST>>().map_err(unreadable)?;
+                texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+            }
+            TypeDescriptor::FixedAscii(..=LONGEST) => {
+                let texts = values.read_raw::<FixedAscii<LONGEST>>().map_err(unreadable)?;
+                texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+            }
+            other @ (TypeDescriptor::VarLenUnicode | TypeDescriptor::VarLenAscii) => {
+                return Err(wrong(format!("of type {other}")).hint(HINT_FIXED).into());
+            }
+            other => return Err(wrong(format!("of type {other}")).into()),
+        };
+        let texts = texts.into_iter().map(String::from_utf8).collect::<Result<_, _>>();
+        Ok(texts.map_err(|error| wrong(format!("not UTF-8 ({error})")))?)
+    }
+}
+
+/// The error of a data set file that is not as it should be.
+pub(crate) fn wrong(path: &Path, key: &str, value: impl fmt::Display, expected: impl fmt::Display) -> UserError {
+    UserError::expected(expected.to_string()).file(path).key(key).value(value).hint(HINT)
+}
+
+/// The last name of a key such as "train/images".
+fn last(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests;
