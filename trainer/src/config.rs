@@ -1,0 +1,393 @@
+//! A run's configuration: one complete TOML file, read, overridden and checked before anything starts.
+
+mod check;
+mod pixels;
+mod read;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use datasets::Augment;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use self::pixels::Pixels;
+pub use self::read::{Override, preset_names};
+use crate::attack::{Pgd, Start};
+use crate::loss::{Target, Term};
+use crate::model::{Architecture, Mode};
+use crate::schedule::Policy;
+
+/// Everything that decides a run's numbers, except the number of ranks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The seed of every random number.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Passes over the training set.
+    pub epochs: u64,
+    /// The size of a step.
+    pub batch: BatchSize,
+    /// The images.
+    pub data: Data,
+    /// The network to train.
+    pub student: Student,
+    /// Frozen networks that losses may speak of, by name.
+    #[serde(default)]
+    pub teachers: BTreeMap<String, Teacher>,
+    /// How the student's adversarial images are made.
+    #[serde(default)]
+    pub attack: AttackConfig,
+    /// What batch norm measures.
+    #[serde(default)]
+    pub batch_norm: BatchNormConfig,
+    /// The objective.
+    pub loss: LossConfig,
+    /// How parameters move.
+    pub optimizer: OptimizerConfig,
+    /// Number formats.
+    #[serde(default)]
+    pub precision: Precision,
+    /// What is measured on images that are not trained on.
+    #[serde(default)]
+    pub evaluation: Evaluation,
+    /// What is kept to resume from.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// What is written down while training.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// `[batch]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchSize {
+    /// The number of images.
+    pub size: usize,
+    /// Whether `size` counts the images of all ranks or of each.
+    #[serde(default)]
+    pub per: Per,
+}
+
+impl BatchSize {
+    /// The number of images of a step over all ranks.
+    pub fn global(&self, ranks: usize) -> usize {
+        match self.per {
+            Per::Global => self.size,
+            Per::Rank => self.size * ranks,
+        }
+    }
+}
+
+/// What a batch size counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Per {
+    /// All ranks together.
+    #[default]
+    Global,
+    /// Each rank.
+    Rank,
+}
+
+/// `[data]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// The container whose `train` split is trained on.
+    pub train: PathBuf,
+    /// The container whose `test` split is evaluated on.
+    pub test: PathBuf,
+    /// Changes of the training images; none without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<Augment>,
+    /// Batches read ahead of the step.
+    #[serde(default = "default_prefetch")]
+    pub prefetch: usize,
+}
+
+fn default_prefetch() -> usize {
+    4
+}
+
+/// `[student]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Student {
+    /// The kind of network.
+    pub architecture: Architecture,
+    /// The number of classes; that of the data set without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+}
+
+/// `[teachers.NAME]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Teacher {
+    /// A finished run folder (its best weights, else its final ones) or a file of weights.
+    pub checkpoint: PathBuf,
+    /// The configuration that makes it, for `--with-teachers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+}
+
+/// `[attack]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttackConfig {
+    /// Which attack.
+    pub kind: AttackKind,
+    /// Radius of the L-infinity ball.
+    pub eps: Pixels,
+    /// Length of a step.
+    pub step: Pixels,
+    /// The number of steps.
+    pub steps: usize,
+    /// Where it begins.
+    pub start: Start,
+    /// Whether the start is clamped to the pixel range.
+    pub clamp_start: bool,
+    /// What batch norm does in the student's forward passes of the attack.
+    pub batch_norm: AttackBatchNorm,
+    /// What the attack raises.
+    pub towards: Target,
+}
+
+impl Default for AttackConfig {
+    /// The reference's training attack for distillation: PGD-10 on cross-entropy, 8/255 by 2/255, in training mode.
+    fn default() -> Self {
+        Self {
+            kind: AttackKind::Pgd,
+            eps: Pixels(8.0 / 255.0),
+            step: Pixels(2.0 / 255.0),
+            steps: 10,
+            start: Start::Uniform,
+            clamp_start: false,
+            batch_norm: AttackBatchNorm::TrainUpdate,
+            towards: Target::Label,
+        }
+    }
+}
+
+impl AttackConfig {
+    /// The search it describes.
+    pub fn pgd(&self) -> Pgd {
+        let Self { steps, start, clamp_start, .. } = *self;
+        Pgd { eps: self.eps.0, step: self.step.0, steps, start, clamp_start }
+    }
+}
+
+/// The attacks there are for training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttackKind {
+    /// None: the loss speaks of natural images only.
+    None,
+    /// Projected gradient ascent.
+    Pgd,
+}
+
+/// Batch norm during the attack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttackBatchNorm {
+    /// Batch statistics, and every pass moves the running ones (the reference's distillation scripts).
+    TrainUpdate,
+    /// Batch statistics; the running ones stay.
+    TrainFrozen,
+    /// Running statistics (the reference's teachers).
+    Eval,
+}
+
+impl AttackBatchNorm {
+    /// The student's mode during the attack.
+    pub fn mode(self) -> Mode {
+        match self {
+            AttackBatchNorm::TrainUpdate => Mode::Train,
+            AttackBatchNorm::TrainFrozen => Mode::TrainFrozen,
+            AttackBatchNorm::Eval => Mode::Eval,
+        }
+    }
+}
+
+/// `[batch_norm]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchNormConfig {
+    /// Whose images the batch statistics are taken over.
+    #[serde(default)]
+    pub across_ranks: AcrossRanks,
+}
+
+/// Batch norm and ranks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcrossRanks {
+    /// Over the images of all ranks: the result of one rank.
+    #[default]
+    Sync,
+    /// Over the images of each rank: fewer sums, other statistics.
+    Local,
+}
+
+/// `[loss]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossConfig {
+    /// The summands. A preset (`preset = "iad-1"`) is replaced by its terms when the file is read.
+    pub terms: Vec<Term>,
+}
+
+/// `[optimizer]`: SGD with momentum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// The base learning rate.
+    pub lr: f64,
+    /// How it changes.
+    pub lr_policy: Policy,
+    /// The momentum.
+    #[serde(default = "default_momentum")]
+    pub momentum: f64,
+    /// The factor of the weights that is added to their gradients; of all parameters.
+    #[serde(default = "default_weight_decay")]
+    pub weight_decay: f64,
+}
+
+fn default_momentum() -> f64 {
+    0.9
+}
+
+fn default_weight_decay() -> f64 {
+    2e-4
+}
+
+/// `[precision]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Precision {
+    /// The type of parameters and computation.
+    #[serde(default)]
+    pub dtype: Dtype,
+}
+
+/// Number formats.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// Single precision.
+    #[default]
+    Float32,
+    /// Double precision, for comparisons.
+    Float64,
+}
+
+impl Dtype {
+    /// tch's name for it.
+    pub fn kind(self) -> tch::Kind {
+        match self {
+            Dtype::Float32 => tch::Kind::Float,
+            Dtype::Float64 => tch::Kind::Double,
+        }
+    }
+}
+
+/// `[evaluation]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Evaluation {
+    /// The attacks of the final evaluation on the test set, `natural` among them.
+    pub suite: Vec<String>,
+    /// Epochs between measurements of natural and `selection_attack` accuracy during training; 0 for none.
+    pub every: u64,
+    /// The images that choose the best checkpoint.
+    pub selection: Selection,
+    /// The share of the training set that `selection = "held_out"` sets aside.
+    pub held_out: f64,
+    /// Radius of every attack's ball.
+    pub eps: Pixels,
+    /// Length of a step of the attacks with several steps.
+    pub step: Pixels,
+    /// Rows of an evaluation batch on each rank; a multiple of 16, filled up where images run out.
+    pub batch: usize,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self {
+            suite: ["natural", "fgsm", "fgsm_rs", "pgd20"].map(String::from).to_vec(),
+            every: 1,
+            selection: Selection::HeldOut,
+            held_out: 0.02,
+            eps: Pixels(8.0 / 255.0),
+            step: Pixels(2.0 / 255.0),
+            batch: 128,
+        }
+    }
+}
+
+/// Which images choose the best checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// A part of the training set that is not trained on.
+    HeldOut,
+    /// The test set, as the reference does; its accuracy is then an optimistic estimate.
+    Test,
+    /// None: only the final weights are kept.
+    None,
+}
+
+/// `[checkpoint]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Epochs between checkpoints.
+    pub every: u64,
+    /// How many of the newest are kept.
+    pub keep_last: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 1, keep_last: 2 }
+    }
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Steps between two records of the loss.
+    pub every: u64,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { every: 10 }
+    }
+}
+
+impl RunConfig {
+    /// The configuration as a complete TOML file, losses and overrides written out.
+    pub fn resolved(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|error| unreachable!("a configuration is always TOML: {error}"))
+    }
+
+    /// SHA-256 of the resolved configuration, in hexadecimal.
+    pub fn hash(&self) -> String {
+        hexadecimal(&Sha256::digest(self.resolved()))
+    }
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

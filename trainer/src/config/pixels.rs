@@ -1,0 +1,61 @@
+//! Lengths in pixel space, written the way papers do: `"8/255"`.
+
+use std::fmt;
+
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A length in units of the pixel range [0, 1]. In TOML a number (`0.03`) or a fraction (`"8/255"`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pixels(pub f64);
+
+impl fmt::Display for Pixels {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let levels = (self.0 * 255.0).round();
+        if levels / 255.0 == self.0 && levels != 0.0 { write!(out, "{levels}/255") } else { write!(out, "{}", self.0) }
+    }
+}
+
+impl Serialize for Pixels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = self.to_string();
+        if text.contains('/') { serializer.serialize_str(&text) } else { serializer.serialize_f64(self.0) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Pixels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PixelsVisitor;
+
+        impl Visitor<'_> for PixelsVisitor {
+            type Value = Pixels;
+
+            fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
+                write!(out, "a number (0.03) or a fraction (\"8/255\")")
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Pixels, E> {
+                Ok(Pixels(value))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Pixels, E> {
+                Ok(Pixels(value as f64))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Pixels, E> {
+                Ok(Pixels(value as f64))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Pixels, E> {
+                let number = |part: &str| part.trim().parse::<f64>().ok().filter(|value| value.is_finite());
+                let value = match text.split_once('/') {
+                    Some((above, below)) => number(above).zip(number(below)).map(|(above, below)| above / below),
+                    None => number(text),
+                };
+                let value = value.filter(|value| value.is_finite());
+                value.map(Pixels).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(PixelsVisitor)
+    }
+}

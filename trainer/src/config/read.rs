@@ -1,0 +1,192 @@
+//! From a file and overrides to a configuration, with errors that name file, line, key and the known ones.
+
+use std::path::Path;
+
+use anyhow::Result;
+use datasets::UserError;
+use toml::{Table, Value};
+
+use super::RunConfig;
+
+/// The loss presets, compiled in so that the program needs no files beside it.
+const PRESETS: [(&str, &str); 4] = [
+    ("st", include_str!("../../../configs/losses/st.toml")),
+    ("at", include_str!("../../../configs/losses/at.toml")),
+    ("ard", include_str!("../../../configs/losses/ard.toml")),
+    ("iad-1", include_str!("../../../configs/losses/iad-1.toml")),
+];
+
+/// The names of the loss presets, for messages.
+pub fn preset_names() -> String {
+    PRESETS.map(|(name, _)| name).join(", ")
+}
+
+/// One `--set key=value` of the command line.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// The path of the key, with dots; a list's element by its number or its `name`.
+    pub key: String,
+    /// The value in TOML; text that is not TOML counts as a string.
+    pub value: String,
+}
+
+impl std::str::FromStr for Override {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => {
+                Ok(Self { key: key.trim().to_string(), value: value.trim().to_string() })
+            }
+            _ => Err(format!("expected key=value, as in optimizer.lr=0.05; found {text:?}")),
+        }
+    }
+}
+
+impl Override {
+    fn parsed(&self) -> Value {
+        let line = format!("value = {}", self.value);
+        let parsed = line.parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+        parsed.unwrap_or_else(|| Value::String(self.value.clone()))
+    }
+
+    fn apply(&self, table: &mut Table) -> Result<(), UserError> {
+        let parts: Vec<&str> = self.key.split('.').collect();
+        let (last, path) = parts.split_last().unwrap_or((&"", &[]));
+        let mut place = table;
+        for part in path {
+            // Missing tables are made: whether their keys exist is decided when the whole is read.
+            let value = place.entry(*part).or_insert_with(|| Value::Table(Table::new()));
+            place = match value {
+                Value::Table(table) => table,
+                Value::Array(_) => return self.apply_to_list(table_path(&parts, part), value),
+                _ => return Err(self.error(format!("a table at {part}, which holds {value}"))),
+            };
+        }
+        place.insert((*last).to_string(), self.parsed());
+        Ok(())
+    }
+
+    /// The rest of the path goes through a list of tables, whose elements have numbers and names.
+    fn apply_to_list(&self, rest: Vec<&str>, list: &mut Value) -> Result<(), UserError> {
+        let elements = list.as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
+        let Some((element, inner)) = rest.split_first().filter(|(_, inner)| !inner.is_empty()) else {
+            return Err(self.error("the number or name of an element and a key of it, as in loss.terms.teach.weight"));
+        };
+        let names: Vec<String> = elements.iter().map(|value| element_name(value).to_string()).collect();
+        let index = element.parse().ok().or_else(|| names.iter().position(|name| name == element));
+        match index.and_then(|index: usize| elements.get_mut(index)) {
+            Some(Value::Table(table)) => Override { key: inner.join("."), value: self.value.clone() }.apply(table),
+            _ => Err(self.error(format!("one of the elements {}", names.join(", ")))),
+        }
+    }
+
+    fn error(&self, expected: impl Into<String>) -> UserError {
+        UserError::expected(expected).key(format!("--set {}", self.key)).value(&self.value)
+    }
+}
+
+/// The parts of a path after `part`.
+fn table_path<'a>(parts: &[&'a str], part: &str) -> Vec<&'a str> {
+    parts.iter().skip_while(|other| **other != part).skip(1).copied().collect()
+}
+
+fn element_name(value: &Value) -> &str {
+    value.get("name").and_then(Value::as_str).unwrap_or("?")
+}
+
+impl RunConfig {
+    /// Reads `path`, replaces a loss preset by its terms, applies `overrides`, and checks every value that can be checked
+    /// without the data.
+    ///
+    /// # Errors
+    /// A [`UserError`] that names the file, the key, its value and what was expected.
+    pub fn read(path: &Path, overrides: &[Override]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            UserError::expected("a readable configuration file")
+                .file(path)
+                .value(error)
+                .hint("examples stand in configs/; `iad-launch --help` lists the commands")
+        })?;
+        Self::parse(&text, path, overrides)
+    }
+
+    /// [`read`](Self::read) for a text that came from `path`.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn parse(text: &str, path: &Path, overrides: &[Override]) -> Result<Self> {
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(0, |span| line_of(text, span.start));
+            UserError::expected("valid TOML").file(path).key(format!("line {line}")).value(error.message())
+        })?;
+        insert_preset(&mut table, path)?;
+        for change in overrides {
+            change.apply(&mut table).map_err(|error| error.file(path))?;
+        }
+        let config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
+            let message = error.inner().message().to_string();
+            let mut key = error.path().to_string();
+            if key == "." {
+                key = "the file".to_string();
+            }
+            let named = message.split('`').nth(1).filter(|_| message.starts_with("unknown field"));
+            let (key, line) = match named {
+                Some(field) if key == "the file" => (field.to_string(), line_of_key(text, field)),
+                Some(field) if key.ends_with(field) => (key.clone(), line_of_key(text, field)),
+                Some(field) => (format!("{key}.{field}"), line_of_key(text, field)),
+                None => (key.clone(), key.rsplit('.').next().and_then(|last| line_of_key(text, last))),
+            };
+            let place = line.map_or(String::new(), |line| format!(" (line {line})"));
+            let from_command = overrides.iter().any(|change| change.key == key);
+            let place = if from_command { " (from --set)".to_string() } else { place };
+            UserError::expected(expectation(&message))
+                .file(path)
+                .key(format!("{key}{place}"))
+                .hint("docs/configuration.md lists every key with its meaning")
+        })?;
+        config.check().map_err(|error| error.file(path))?;
+        Ok(config)
+    }
+}
+
+/// Replaces `loss.preset` by the preset's terms.
+fn insert_preset(table: &mut Table, path: &Path) -> Result<(), UserError> {
+    let Some(loss) = table.get_mut("loss").and_then(Value::as_table_mut) else { return Ok(()) };
+    let Some(preset) = loss.remove("preset") else { return Ok(()) };
+    let error = |expected: String| UserError::expected(expected).file(path).key("loss.preset").value(&preset);
+    if loss.contains_key("terms") {
+        return Err(error("either a preset or terms, not both".into()).hint(
+            "copy the preset's terms from configs/losses/ and change them there, or use --set loss.terms.NAME.KEY=...",
+        ));
+    }
+    let found = PRESETS.iter().find(|(name, _)| Some(*name) == preset.as_str());
+    let (_, text) = found.ok_or_else(|| error(format!("one of {}", preset_names())))?;
+    let terms = text.parse::<Table>().ok().and_then(|mut preset| preset.remove("terms"));
+    loss.insert("terms".into(), terms.unwrap_or_else(|| unreachable!("presets are compiled in and tested")));
+    Ok(())
+}
+
+/// Turns serde's message into what was expected.
+fn expectation(message: &str) -> String {
+    match message.split_once(", expected ") {
+        Some((found, expected)) => format!("{expected} ({found})"),
+        None => message.to_string(),
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// The first line that sets `key`, or opens its table.
+fn line_of_key(text: &str, key: &str) -> Option<usize> {
+    let sets = |line: &str| {
+        let line = line.trim_start().trim_start_matches('[');
+        let name = line.split(['=', ']', ' ']).next().unwrap_or("");
+        name == key
+            || name.ends_with(&format!(".{key}"))
+            || line.contains(&format!("{key} =")) && !line.starts_with('#')
+    };
+    text.lines().position(sets).map(|line| line + 1)
+}

@@ -1,0 +1,24 @@
+//! Adversarial distillation on one rank: networks, attacks, losses, the step, the run.
+//!
+//! Start with [`step`], then [`run`].
+
+pub mod agreement;
+pub mod attack;
+pub mod batch;
+pub mod checkpoint;
+pub mod config;
+pub mod evaluate;
+pub mod evaluation;
+pub mod folder;
+pub mod gradients;
+pub mod loss;
+pub mod metrics;
+pub mod model;
+pub mod observe;
+pub mod optimizer;
+pub mod prepare;
+pub mod run;
+pub mod schedule;
+pub mod state;
+pub mod step;
+pub mod views;

@@ -1,0 +1,213 @@
+//! What a run says of itself: events, and where they go. Clocks and rates stand only inside `timing`.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::evaluate::Accuracy;
+use crate::observe::Sums;
+
+/// One line of metrics.jsonl.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run begins.
+    Started {
+        /// The name of the run folder.
+        run: String,
+        /// Batches of an epoch.
+        steps_per_epoch: usize,
+        /// Epochs to go.
+        epochs: u64,
+        /// Trainable values of the student.
+        parameters: usize,
+        /// Images trained on.
+        train_images: usize,
+        /// Images held out for selection.
+        held_out_images: usize,
+        /// Images of the test set.
+        test_images: usize,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// The loss of one step.
+    Step {
+        /// The epoch, from 0.
+        epoch: u64,
+        /// Steps done, this one included.
+        step: u64,
+        /// The rate of this step.
+        learning_rate: f64,
+        /// The loss over the global batch.
+        loss: f64,
+        /// Its terms.
+        terms: BTreeMap<String, f64>,
+        /// Clocks.
+        timing: Timing,
+    },
+    /// An epoch is done.
+    Epoch {
+        /// The epoch, from 0.
+        epoch: u64,
+        /// Steps done.
+        step: u64,
+        /// The last rate.
+        learning_rate: f64,
+        /// The mean loss over the epoch's samples.
+        loss: f64,
+        /// Its terms.
+        terms: BTreeMap<String, f64>,
+        /// Counts of samples by what they show; see `observe::Sums`.
+        counts: BTreeMap<String, Count>,
+        /// The mean trust, where a loss asks for it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trust: Option<Mean>,
+        /// Clocks.
+        timing: Timing,
+    },
+    /// Images were evaluated during training.
+    Evaluated {
+        /// The epoch just done, from 0.
+        epoch: u64,
+        /// Steps done.
+        step: u64,
+        /// `held_out` or `test`.
+        split: String,
+        /// Whether these are the best weights so far.
+        best: bool,
+        /// The results.
+        attacks: Vec<Accuracy>,
+        /// Clocks.
+        timing: Timing,
+    },
+    /// Something the reader of the numbers should know.
+    Warned {
+        /// What was seen and why it matters.
+        message: String,
+    },
+    /// Training is done.
+    Finished {
+        /// Steps done.
+        step: u64,
+        /// Clocks.
+        timing: Timing,
+    },
+}
+
+/// A part of the samples.
+#[derive(Debug, Clone, Serialize)]
+pub struct Count {
+    /// How many.
+    pub count: u64,
+    /// Of how many.
+    pub of: u64,
+}
+
+/// A mean over samples.
+#[derive(Debug, Clone, Serialize)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// Over how many.
+    pub of: u64,
+}
+
+/// Clocks and rates, which differ from run to run.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Timing {
+    /// Seconds since the beginning of the run; of that epoch in `epoch`, of that evaluation in `evaluated`.
+    pub seconds: f64,
+    /// Training images a second over all ranks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images_per_second: Option<f64>,
+}
+
+/// Somewhere events go.
+pub trait Sink {
+    /// Takes note of an event.
+    ///
+    /// # Errors
+    /// The event cannot be written.
+    fn record(&mut self, event: &Event) -> Result<()>;
+
+    /// Hears how far a long piece of work is, 0 to 1.
+    fn progress(&mut self, _work: &str, _share: f64) {}
+}
+
+/// Ranks other than the leader say nothing.
+impl Sink for () {
+    fn record(&mut self, _event: &Event) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// metrics.jsonl: one JSON object a line.
+pub struct JsonLines {
+    path: PathBuf,
+    file: File,
+}
+
+impl JsonLines {
+    /// Opens `path` and cuts it to `bytes`, its length when the state that goes on was saved.
+    ///
+    /// # Errors
+    /// Anything the file system says; a file shorter than `bytes`.
+    pub fn open(path: &Path, bytes: u64) -> Result<Self> {
+        let context = || format!("opening {}", path.display());
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(context)?;
+        let length = file.metadata().with_context(context)?.len();
+        anyhow::ensure!(
+            length >= bytes,
+            "{} has {length} bytes, but the checkpoint was saved when it had {bytes}: its end is lost",
+            path.display()
+        );
+        file.set_len(bytes).with_context(context)?;
+        file.seek(SeekFrom::Start(bytes)).with_context(context)?;
+        Ok(Self { path: path.to_path_buf(), file })
+    }
+
+    /// The length of the file once everything recorded has reached the disk.
+    ///
+    /// # Errors
+    /// Anything the file system says.
+    pub fn sync(&mut self) -> Result<u64> {
+        let synced = self.file.sync_all().and_then(|()| self.file.stream_position());
+        synced.with_context(|| format!("writing {}", self.path.display()))
+    }
+}
+
+impl Sink for JsonLines {
+    fn record(&mut self, event: &Event) -> Result<()> {
+        let mut line = serde_json::to_string(event)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).with_context(|| format!("writing {}", self.path.display()))
+    }
+}
+
+/// The terms' means over the samples of `sums`, and their sum: the loss.
+pub(crate) fn losses(sums: &Sums) -> (f64, BTreeMap<String, f64>) {
+    let samples = sums.get("samples").copied().unwrap_or(f64::NAN);
+    let terms: BTreeMap<String, f64> =
+        sums.iter().filter_map(|(name, sum)| Some((name.strip_prefix("loss/")?.to_string(), sum / samples))).collect();
+    (terms.values().sum(), terms)
+}
+
+/// The counts of an epoch and the mean trust.
+pub(crate) fn counts(sums: &Sums) -> (BTreeMap<String, Count>, Option<Mean>) {
+    let of = |name: &str| sums.get(&format!("of/{name}")).copied().unwrap_or(0.0) as u64;
+    let mut counts = BTreeMap::new();
+    for (name, sum) in sums {
+        if let Some(who) = name.strip_prefix("right/") {
+            counts.insert(who.to_string(), Count { count: *sum as u64, of: of(who) });
+        } else if name.starts_with("case_") {
+            counts.insert(name.clone(), Count { count: *sum as u64, of: of("cases") });
+        }
+    }
+    let trust = sums.get("alpha").map(|sum| Mean { mean: sum / of("alpha") as f64, of: of("alpha") });
+    (counts, trust)
+}

@@ -1,0 +1,141 @@
+//! Saving and restoring a run: the leader reads and writes files, broadcasts give every rank the same state.
+
+use anyhow::{Context, Result};
+use comm::Communicator;
+use tch::{Tensor, no_grad};
+
+use crate::agreement::agree;
+use crate::checkpoint::{self, Header, Tensors};
+use crate::folder::RunFolder;
+use crate::model::{Model, Named};
+use crate::observe::Sums;
+use crate::step::Step;
+
+/// The student's tensors under the names of a checkpoint. Each batch norm gets the pass counter that PyTorch keeps in it.
+fn student_tensors(student: &Model) -> Tensors {
+    let mut tensors: Tensors =
+        student.tensors().map(|Named { name, tensor }| (format!("student/{name}"), tensor.shallow_clone())).collect();
+    for Named { name, .. } in &student.statistics {
+        if let Some(layer) = name.strip_suffix(".running_mean") {
+            tensors.insert(format!("student/{layer}.num_batches_tracked"), student.batches_tracked.shallow_clone());
+        }
+    }
+    tensors
+}
+
+/// Loads the student's tensors of a checkpoint into `model`.
+///
+/// # Errors
+/// A name that is missing or a shape that differs.
+pub fn load_student(model: &Model, tensors: &Tensors) -> Result<()> {
+    model.load(|name| tensors.get(&format!("student/{name}")))?;
+    let counter = tensors.iter().find(|(name, _)| name.ends_with(".num_batches_tracked"));
+    if let Some((_, passes)) = counter {
+        no_grad(|| model.batches_tracked.shallow_clone().copy_(passes));
+    }
+    Ok(())
+}
+
+/// Writes the weights alone, as `best` or `final`.
+///
+/// # Errors
+/// Anything the file system says.
+pub fn save_weights(folder: &RunFolder, name: &str, header: &Header, student: &Model) -> Result<()> {
+    checkpoint::write(&folder.weights(name), header.clone(), &student_tensors(student))
+}
+
+/// Writes the whole state and removes all but the newest `keep` checkpoints.
+///
+/// # Errors
+/// Anything the file system says; older checkpoints are then still there.
+pub fn save(folder: &RunFolder, header: &Header, step: &Step, keep: usize) -> Result<()> {
+    let mut tensors = student_tensors(&step.networks.student);
+    for Named { name, tensor } in step.parameters.cut(&step.optimizer.velocity, &step.networks.student) {
+        tensors.insert(format!("momentum/{name}"), tensor);
+    }
+    checkpoint::write(&folder.checkpoint(header.progress.step), header.clone(), &tensors)?;
+    folder.prune(keep);
+    Ok(())
+}
+
+/// Takes up the newest whole checkpoint, if there is one, on every rank. Returns its header and what was wrong with newer
+/// ones.
+///
+/// # Errors
+/// A checkpoint of another configuration or shape, or a failure of the transport.
+pub fn restore(
+    folder: &RunFolder,
+    fresh: Header,
+    step: &mut Step,
+    ranks: &dyn Communicator,
+) -> Result<(Header, Vec<String>)> {
+    let (found, problems) = if ranks.is_leader() { folder.newest_valid() } else { (None, vec![]) };
+    let loaded = found.map(|(header, tensors)| -> Result<Header> {
+        anyhow::ensure!(header.config == fresh.config, "the checkpoints belong to another configuration");
+        let student = &step.networks.student;
+        load_student(student, &tensors).context("the newest checkpoint")?;
+        for Named { name, tensor } in step.parameters.cut(&step.optimizer.velocity, student) {
+            let momentum = tensors.get(&format!("momentum/{name}"));
+            let momentum = momentum.with_context(|| format!("the newest checkpoint has no momentum of {name}"))?;
+            no_grad(|| tensor.shallow_clone().copy_(momentum));
+        }
+        Ok(header)
+    });
+    let header = agree(ranks, loaded.transpose())?;
+    // What the leader has, every rank gets: no file is needed elsewhere.
+    let text = header.map(|header| serde_json::to_string(&header)).transpose()?.unwrap_or_default();
+    let text = ranks.gather(&text)?.swap_remove(0);
+    if text.is_empty() {
+        return Ok((fresh, problems));
+    }
+    let student = &step.networks.student;
+    for tensor in
+        [&step.parameters.values, &step.optimizer.velocity, &student.flat_statistics, &student.batches_tracked]
+    {
+        ranks.broadcast(tensor)?;
+    }
+    Ok((serde_json::from_str(&text)?, problems))
+}
+
+/// The sums of an unfinished epoch, to the bit.
+pub fn sums_from_bits(header: &Header) -> Sums {
+    header.totals.iter().map(|(name, bits)| (name.clone(), f64::from_bits(*bits))).collect()
+}
+
+/// The opposite of [`sums_from_bits`].
+pub fn bits_of_sums(sums: &Sums) -> std::collections::BTreeMap<String, u64> {
+    sums.iter().map(|(name, sum)| (name.clone(), sum.to_bits())).collect()
+}
+
+/// Adds the sums of a step.
+pub fn add(totals: &mut Sums, sums: &Sums) {
+    for (name, sum) in sums {
+        *totals.entry(name.clone()).or_default() += sum;
+    }
+}
+
+/// Whether all ranks hold the same parameters, momentum and statistics, to the bit.
+///
+/// # Errors
+/// The ranks that differ from the leader, or a failure of the transport.
+pub fn ensure_equal_on_all_ranks(step: &Step, ranks: &dyn Communicator) -> Result<()> {
+    let state = [&step.parameters.values, &step.optimizer.velocity, &step.networks.student.flat_statistics];
+    let digests: Vec<String> = state.iter().map(|tensor| digest(tensor)).collect();
+    let all = ranks.gather(&digests.join(" "))?;
+    let different: Vec<String> =
+        (1..all.len()).filter(|&rank| all[rank] != all[0]).map(|rank| rank.to_string()).collect();
+    anyhow::ensure!(
+        different.is_empty(),
+        "the parameters, momentum or statistics of rank {} differ from those of rank 0 at the same step",
+        different.join(", ")
+    );
+    Ok(())
+}
+
+fn digest(tensor: &Tensor) -> String {
+    use sha2::{Digest, Sha256};
+    let host = tensor.to_device(tch::Device::Cpu);
+    let mut bytes = vec![0; host.numel() * host.kind().elt_size_in_bytes()];
+    host.copy_data_u8(&mut bytes, host.numel());
+    crate::config::hexadecimal(&Sha256::digest(&bytes))
+}

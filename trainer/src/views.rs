@@ -1,0 +1,112 @@
+//! The predictions a loss can speak of, each computed once and on demand.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use comm::Communicator;
+use serde::{Deserialize, Serialize};
+use tch::{Tensor, no_grad};
+use torch_ext::Sum;
+
+use crate::checkpoint;
+use crate::config::{AcrossRanks, RunConfig};
+use crate::model::{Mode, Model};
+use crate::prepare::Prepared;
+use crate::run::Place;
+use crate::state::load_student;
+
+/// The name of the network being trained.
+pub const STUDENT: &str = "student";
+
+/// Which images a prediction is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Images {
+    /// The images of the data set.
+    Natural,
+    /// The student's adversarial images.
+    Adversarial,
+}
+
+/// The networks of a run.
+pub struct Networks {
+    /// The network being trained.
+    pub student: Model,
+    /// Frozen networks by the names a configuration gives them.
+    pub teachers: BTreeMap<String, Model>,
+}
+
+impl Networks {
+    /// The student with its first values, and the teachers from their files.
+    ///
+    /// # Errors
+    /// A teacher's file that cannot be read or does not fit its network.
+    pub fn build(config: &RunConfig, prepared: &Prepared, place: &Place) -> Result<Self> {
+        let kind = config.precision.dtype.kind();
+        // With one rank the batch of all ranks is the batch.
+        let across_ranks = config.batch_norm.across_ranks == AcrossRanks::Sync && place.ranks.world_size() > 1;
+        let sum = across_ranks.then(|| sum_over(Arc::clone(&place.ranks)));
+        let student = Model::build(prepared.form, config.seed, kind, place.device, sum);
+        let load = |(name, weights): (&String, &std::path::PathBuf)| {
+            let (header, tensors) = checkpoint::read(weights)?;
+            let teacher = Model::build(header.form, 0, kind, place.device, None);
+            load_student(&teacher, &tensors).with_context(|| format!("teacher {name}: {}", weights.display()))?;
+            teacher.freeze();
+            Ok((name.clone(), teacher))
+        };
+        Ok(Self { student, teachers: prepared.teachers.iter().map(load).collect::<Result<_>>()? })
+    }
+}
+
+/// The sum over the ranks as batch norm needs it, inside forward and backward passes, where errors cannot be returned.
+fn sum_over(ranks: Arc<dyn Communicator>) -> Sum {
+    Arc::new(move |tensor| {
+        let summed = ranks.start_sum(tensor).and_then(|()| ranks.finish_sums());
+        summed.unwrap_or_else(|error| panic!("batch norm across ranks: {error:#}"));
+    })
+}
+
+/// Predictions on one batch. The student's carry gradients; teachers run in evaluation mode without.
+pub struct Views<'a> {
+    networks: &'a Networks,
+    mode: Mode,
+    natural: &'a Tensor,
+    adversarial: &'a Tensor,
+    logits: RefCell<HashMap<(String, Images), Tensor>>,
+}
+
+impl<'a> Views<'a> {
+    /// Views of a batch `[N, C, H, W]` and its adversarial images, with the student in `mode`.
+    pub fn new(networks: &'a Networks, mode: Mode, natural: &'a Tensor, adversarial: &'a Tensor) -> Self {
+        Self { networks, mode, natural, adversarial, logits: RefCell::default() }
+    }
+
+    /// Logits `[N, classes]` of the student or a named teacher.
+    ///
+    /// # Panics
+    /// A network that the run does not have; the configuration is checked for it beforehand.
+    pub fn logits(&self, network: &str, images: Images) -> Tensor {
+        if let Some(known) = self.known(network, images) {
+            return known;
+        }
+        let pixels = match images {
+            Images::Natural => self.natural,
+            Images::Adversarial => self.adversarial,
+        };
+        let logits = if network == STUDENT {
+            self.networks.student.logits(pixels, self.mode)
+        } else {
+            no_grad(|| self.networks.teachers[network].logits(pixels, Mode::Eval))
+        };
+        self.logits.borrow_mut().insert((network.to_string(), images), logits.shallow_clone());
+        logits
+    }
+
+    /// The logits, if something asked for them before.
+    pub fn known(&self, network: &str, images: Images) -> Option<Tensor> {
+        self.logits.borrow().get(&(network.to_string(), images)).map(Tensor::shallow_clone)
+    }
+}
