@@ -1,0 +1,193 @@
+//! The command line. No option mirrors a configuration key: `--set` changes those.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use trainer::config::Override;
+
+/// Trains adversarially robust networks by introspective adversarial distillation, on one or many ranks.
+///
+/// `iad-launch CONFIG.toml` trains; `mpirun -n 8 iad-launch CONFIG.toml` trains on eight ranks.
+#[derive(Debug, Parser)]
+#[command(name = "iad-launch", version, max_term_width = 100)]
+pub(crate) struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train what a configuration describes, or go on where it left off (`train` may be left out).
+    Train(Train),
+    /// Attack a run's network on the test images.
+    Eval(Eval),
+    /// Make and inspect image containers.
+    #[command(subcommand)]
+    Data(Data),
+    /// Print the results of runs and write a page with their curves.
+    Report(Report),
+}
+
+/// Where a command computes.
+#[derive(Debug, Args)]
+pub(crate) struct Where {
+    /// Start this many ranks (default: one per visible GPU, or one on a CPU). Not under mpirun, which decides itself.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) ranks: Option<u16>,
+    /// Which devices to compute on.
+    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
+    pub(crate) device: DeviceChoice,
+}
+
+/// Which devices to compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceChoice {
+    /// GPUs where there are any, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+}
+
+impl DeviceChoice {
+    /// The same for the ranks.
+    pub(crate) fn compute(self) -> comm::Compute {
+        match self {
+            DeviceChoice::Auto => comm::Compute::Auto,
+            DeviceChoice::Cpu => comm::Compute::Cpu,
+        }
+    }
+}
+
+/// `iad-launch [train] CONFIG`
+#[derive(Debug, Args)]
+pub(crate) struct Train {
+    /// The configuration of the run.
+    pub(crate) config: PathBuf,
+    /// The run folder (default: runs/ and the configuration's name).
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) run: Option<PathBuf>,
+    /// Change a key of the configuration, as in --set optimizer.lr=0.05; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<Override>,
+    /// Train missing teachers first, by the configurations that teachers.NAME.config name.
+    #[arg(long)]
+    pub(crate) with_teachers: bool,
+    /// Stop, resumably, once the run has done this many steps.
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) stop_after_steps: Option<u64>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub(crate) place: Where,
+}
+
+/// `iad-launch eval RUN`
+#[derive(Debug, Args)]
+pub(crate) struct Eval {
+    /// The run folder.
+    pub(crate) run: PathBuf,
+    /// Which weights: best, final, or latest (the newest checkpoint); by default the first of these that there is.
+    #[arg(long, value_enum)]
+    pub(crate) weights: Option<Weights>,
+    /// The attacks, separated by commas: natural, fgsm, fgsm_rs, pgdN (default: those of the run's configuration).
+    #[arg(long, value_name = "ATTACKS", value_delimiter = ',')]
+    pub(crate) suite: Option<Vec<String>>,
+    /// Only the first images of the test set.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) images: Option<u32>,
+    /// Another container with a test split.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub(crate) place: Where,
+}
+
+/// Which weights of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Weights {
+    /// The best by the run's selection.
+    Best,
+    /// Those after the last epoch.
+    Final,
+    /// Those of the newest checkpoint.
+    Latest,
+}
+
+/// `iad-launch data ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Data {
+    /// Turn the files of a data set into one container.
+    Import {
+        /// The data set: cifar10 or fashion-mnist.
+        dataset: String,
+        /// The folder with its files, unpacked.
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+        /// The container to make; never overwritten.
+        #[arg(long, value_name = "FILE.h5")]
+        to: PathBuf,
+    },
+    /// Say what a container holds, and compare its images with their checksums.
+    Info {
+        /// The container.
+        file: PathBuf,
+    },
+}
+
+/// `iad-launch report RUN ...`
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// The run folders.
+    #[arg(required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// The page to write (default: report.html in the last of the folders).
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) page: Option<PathBuf>,
+    /// Also write the curves alone, as a picture.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) figure: Option<PathBuf>,
+}
+
+/// Inserts `train` where the first argument is a file: `iad-launch CONFIG` as it is typed under mpirun.
+pub(crate) fn with_implied_train(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let implied = arguments.get(1).is_some_and(|first| {
+        let path = Path::new(first);
+        path.extension().is_some_and(|extension| extension == "toml") || path.is_file()
+    });
+    if implied {
+        arguments.insert(1, "train".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(with_implied_train(arguments.iter().map(OsString::from).collect()))
+    }
+
+    #[test]
+    fn a_configuration_alone_means_train() {
+        let Command::Train(train) =
+            parse(&["iad-launch", "a.toml", "--set", "seed=2", "--ranks", "3"]).unwrap().command
+        else {
+            panic!("not a training");
+        };
+        assert_eq!((train.config.to_str(), train.place.ranks), (Some("a.toml"), Some(3)));
+        assert_eq!((train.overrides[0].key.as_str(), train.overrides[0].value.as_str()), ("seed", "2"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for arguments in
+            [&["iad-launch"][..], &["iad-launch", "a.toml", "--ranks", "0"], &["iad-launch", "a.toml", "--set", "x"]]
+        {
+            assert!(parse(arguments).is_err(), "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a person sees: progress on stderr, and the same lines in the run's console.log.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use trainer::evaluate::Accuracy;
+use trainer::folder::RunFolder;
+use trainer::metrics::{Event, Sink};
+
+/// A line to the user.
+pub(crate) fn say(text: &str) {
+    // Nothing can be done about a closed stderr, and it must not stop a run.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// An error to the user.
+pub(crate) fn error(error: &anyhow::Error) {
+    error_text(&format!("{error:#}"));
+}
+
+/// An error to the user, in words.
+pub(crate) fn error_text(text: &str) {
+    say(&format!("iad-launch: error: {text}"));
+}
+
+/// Adds a line to a run's console.log, if that can be done.
+pub(crate) fn append_log(folder: &Path, text: &str) {
+    if let Ok(mut log) = File::options().append(true).create(true).open(folder.join("console.log")) {
+        let _ = writeln!(log, "{text}");
+    }
+}
+
+/// The leader's console.
+pub(crate) struct Console {
+    log: File,
+    terminal: bool,
+    shown: Option<Instant>,
+    began: Instant,
+    /// The first step of this session and all steps of the run, once known.
+    first_step: Option<u64>,
+    steps_per_epoch: u64,
+    epochs: u64,
+}
+
+impl Console {
+    /// The console of a run of `epochs` epochs of `steps_per_epoch` steps, with its log in `folder`.
+    ///
+    /// # Errors
+    /// The log cannot be written.
+    pub(crate) fn new(folder: &RunFolder, epochs: u64, steps_per_epoch: u64) -> Result<Self> {
+        let path = folder.file("console.log");
+        let log = File::options().append(true).create(true).open(&path);
+        let log = log.with_context(|| format!("writing {}", path.display()))?;
+        let terminal = std::io::stderr().is_terminal();
+        Ok(Self { log, terminal, shown: None, began: Instant::now(), first_step: None, steps_per_epoch, epochs })
+    }
+
+    /// A line that stays.
+    pub(crate) fn line(&mut self, text: &str) {
+        let clear = if self.terminal { "\r\x1b[K" } else { "" };
+        say(&format!("{clear}{text}"));
+        let _ = writeln!(self.log, "{text}");
+    }
+
+    /// A line that the next one replaces on a terminal; elsewhere it is shown now and then.
+    fn transient(&mut self, text: &str) {
+        let pause = if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
+        if self.shown.is_some_and(|shown| shown.elapsed() < pause) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        if self.terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            let _ = std::io::stderr().flush();
+        } else {
+            self.line(text);
+        }
+    }
+
+    fn time_left(&mut self, step: u64) -> String {
+        let all = self.epochs * self.steps_per_epoch;
+        let Some(first) = self.first_step else {
+            // The first step pays for warming up: it is no measure.
+            self.first_step = Some(step);
+            self.began = Instant::now();
+            return String::new();
+        };
+        let left = self.began.elapsed().as_secs_f64() / (step - first).max(1) as f64 * all.saturating_sub(step) as f64;
+        format!(", {} left", duration(left))
+    }
+}
+
+impl Sink for Console {
+    fn record(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Started { parameters, train_images, held_out_images, classes, .. } => self.line(&format!(
+                "student of {parameters} parameters; {train_images} training images of {classes} classes, {held_out_images} held out; \
+                 {} epochs of {} steps",
+                self.epochs, self.steps_per_epoch
+            )),
+            Event::Step { epoch, step, loss, timing, .. } => {
+                let left = self.time_left(*step);
+                let rate = timing.images_per_second.unwrap_or(0.0);
+                let text = format!(
+                    "epoch {}/{}, step {step}/{}: loss {loss:.4}, {rate:.0} images/s{left}",
+                    epoch + 1,
+                    self.epochs,
+                    self.epochs * self.steps_per_epoch
+                );
+                self.transient(&text);
+            }
+            Event::Epoch { epoch, loss, terms, counts, trust, timing, .. } => {
+                let mut text = format!("epoch {}/{}: loss {loss:.4}", epoch + 1, self.epochs);
+                if terms.len() > 1 {
+                    let terms: Vec<String> = terms.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+                    text += &format!(" ({})", terms.join(", "));
+                }
+                if let Some(right) = counts.get("student_adversarial") {
+                    text += &format!(", right on own adversarial images {}", percent(right.count, right.of));
+                }
+                if let Some(trust) = trust {
+                    text += &format!(", mean alpha {:.4}", trust.mean);
+                }
+                self.line(&format!("{text}; {} since the start", duration(timing.seconds)));
+            }
+            Event::Evaluated { split, best, attacks, .. } => {
+                let best = if *best { " (best so far)" } else { "" };
+                self.line(&format!("  on {split}: {}{best}", accuracies(attacks)));
+            }
+            Event::Warned { message } => self.line(&format!("warning: {message}")),
+            Event::Finished { step, timing } => {
+                self.line(&format!("trained {step} steps in {}", duration(timing.seconds)));
+            }
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, work: &str, share: f64) {
+        self.transient(&format!("{work}: {:.0} %", share * 100.0));
+    }
+}
+
+/// `natural 88.10 % of 1200, pgd10 ...`
+fn accuracies(attacks: &[Accuracy]) -> String {
+    let each = attacks.iter().map(|found| format!("{} {}", found.name, percent(found.correct, found.of)));
+    let of = attacks.first().map_or(0, |found| found.of);
+    format!("{} ({of} images)", each.collect::<Vec<_>>().join(", "))
+}
+
+fn percent(count: u64, of: u64) -> String {
+    format!("{:.2} %", 100.0 * count as f64 / of.max(1) as f64)
+}
+
+/// `12 s`, `3 min 20 s`, `5 h 12 min`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match seconds {
+        0..100 => format!("{seconds} s"),
+        100..7200 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}

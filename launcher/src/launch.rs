@@ -1,0 +1,92 @@
+//! Starting the ranks of a run through the mpirun of the MPI that the program was built with.
+
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use crate::command::Where;
+
+/// The mpirun that belongs to this program's MPI; `IAD_MPIRUN` chooses another.
+fn mpirun() -> String {
+    std::env::var("IAD_MPIRUN").unwrap_or_else(|_| env!("IAD_MPIRUN").to_string())
+}
+
+/// How many ranks this command wants, where no MPI launcher has decided it.
+///
+/// # Errors
+/// There are GPUs that cannot be used.
+pub(crate) fn ranks(place: &Where) -> Result<usize> {
+    match (place.ranks, place.device.compute()) {
+        (Some(ranks), _) => Ok(ranks.into()),
+        (None, comm::Compute::Cpu) => Ok(1),
+        (None, comm::Compute::Auto) => Ok(comm::visible_gpus()?.max(1)),
+    }
+}
+
+/// Runs this same command on `ranks` ranks and returns its exit code. Requests to stop are passed on to the ranks.
+///
+/// # Errors
+/// mpirun cannot be started, or was killed.
+pub(crate) fn spawn(ranks: usize) -> Result<u8> {
+    let mpirun = mpirun();
+    let program = std::env::current_exe().context("finding this program's file")?;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut command = Command::new(&mpirun);
+    command.args(["-n", &ranks.to_string(), "--bind-to", "none"]);
+    if is_open_mpi(&mpirun)? {
+        // Our own messages say it better. More ranks than cores are slow, not wrong; a GPU run needs few cores.
+        command.args(["--quiet", "--oversubscribe"]);
+        // Open MPI refuses root unless told twice that it is meant, as it is in containers.
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    }
+    if std::env::var_os("OMP_NUM_THREADS").is_none() {
+        command.env("OMP_NUM_THREADS", (cores / ranks).max(1).to_string());
+    }
+    command.arg(program).args(std::env::args_os().skip(1));
+    // A group of its own: Ctrl-C reaches us alone, and we ask the ranks to stop instead of having them killed.
+    command.process_group(0);
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).context("listening to signals")?;
+    let mut child = command.spawn().with_context(|| {
+        format!("starting {mpirun}; install Open MPI, or set IAD_MPIRUN to the mpirun of the MPI this program was built with")
+    })?;
+    wait(&mut child, &mut signals)
+}
+
+fn is_open_mpi(mpirun: &str) -> Result<bool> {
+    let output = Command::new(mpirun).arg("--version").output().with_context(|| {
+        format!("starting {mpirun}; install Open MPI, or set IAD_MPIRUN to the mpirun of the MPI this program was built with")
+    })?;
+    let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
+    Ok(text.contains("open mpi") || text.contains("open-mpi") || text.contains("openrte"))
+}
+
+fn wait(child: &mut Child, signals: &mut Signals) -> Result<u8> {
+    loop {
+        for signal in signals.pending() {
+            // mpirun passes USR1 to every rank, while TERM and INT would make it kill them.
+            let mut kill = Command::new("kill");
+            let _ = kill.args(["-USR1", &child.id().to_string()]).status();
+            crate::console::say(&format!("signal {signal}: stopping after the step under way"));
+        }
+        if let Some(status) = child.try_wait().context("waiting for mpirun")? {
+            return match (status.code(), status.signal()) {
+                (Some(code), _) => Ok(exit_code(code)),
+                (None, signal) => bail!("mpirun was killed by signal {}", signal.unwrap_or(0)),
+            };
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Ours are passed on; what mpirun says of killed ranks counts as a failed run.
+fn exit_code(code: i32) -> u8 {
+    match u8::try_from(code) {
+        Ok(code @ (0 | 1 | 2 | crate::STOPPED)) => code,
+        _ => 1,
+    }
+}

@@ -1,0 +1,40 @@
+//! The program `iad-launch`. Exit codes: 0 done; 1 the run failed; 2 the command, the configuration or the data are wrong;
+//! 85 stopped on request, the same command goes on.
+
+mod command;
+mod console;
+mod data;
+mod evaluate;
+mod launch;
+mod ranks;
+mod report;
+mod signals;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::command::{Command, CommandLine};
+
+/// The run was asked to stop and can be resumed.
+pub(crate) const STOPPED: u8 = 85;
+
+fn main() -> ExitCode {
+    let command = CommandLine::parse_from(command::with_implied_train(std::env::args_os().collect())).command;
+    let result = match command {
+        Command::Train(train) => train::run(&train),
+        Command::Eval(eval) => evaluate::run(&eval),
+        Command::Data(data) => data::run(&data).map(|()| 0),
+        Command::Report(report) => {
+            report::run(&report.runs, report.page.as_deref(), report.figure.as_deref()).map(|()| 0)
+        }
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            console::error(&error);
+            ExitCode::from(ranks::exit_code(&error))
+        }
+    }
+}

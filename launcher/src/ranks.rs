@@ -1,0 +1,73 @@
+//! What every command on ranks does: join, agree on errors, leave or take all ranks down.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use comm::{Communicator, Session};
+use trainer::agreement::{Agreed, is_user_error};
+
+use crate::command::Where;
+use crate::console;
+
+/// The exit code of an error.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    if is_user_error(error) { 2 } else { 1 }
+}
+
+/// Where a failing rank leaves its last words, once there is a run folder.
+pub(crate) type LastWords = Arc<Mutex<Option<PathBuf>>>;
+
+/// Joins the ranks, does `work`, and leaves. An error that all ranks know of is told by the leader alone; one that only this
+/// rank knows of ends every rank, with this rank's message.
+///
+/// # Errors
+/// That of `work`, or of joining.
+pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &LastWords) -> Result<u8>) -> Result<u8> {
+    let session = Session::join(place.device.compute())?;
+    let ranks = Arc::clone(&session.ranks);
+    let last_words = LastWords::default();
+    abort_on_panic(Arc::clone(&ranks), Arc::clone(&last_words));
+    let result = work(&session, &last_words);
+    let agreed = |error: &anyhow::Error| error.downcast_ref::<Agreed>().is_some();
+    match result {
+        Err(error) if ranks.world_size() > 1 && !agreed(&error) => {
+            fail(ranks.as_ref(), &last_words, &format!("{error:#}"));
+        }
+        Err(error) => {
+            write_last_words(&last_words, &format!("error: {error:#}"));
+            session.leave()?;
+            if ranks.is_leader() {
+                console::error(&error);
+            }
+            Ok(exit_code(&error))
+        }
+        Ok(code) => {
+            session.leave()?;
+            Ok(code)
+        }
+    }
+}
+
+/// A panic on one rank must not leave the others waiting for it.
+fn abort_on_panic(ranks: Arc<dyn Communicator>, last_words: LastWords) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload_as_str().unwrap_or("unknown panic").lines().next().unwrap_or_default().to_string();
+        let place = panic.location().map_or(String::new(), |place| format!(" ({}:{})", place.file(), place.line()));
+        fail(ranks.as_ref(), &last_words, &format!("a bug stopped this rank: {message}{place}"));
+    }));
+}
+
+fn fail(ranks: &dyn Communicator, last_words: &LastWords, message: &str) -> ! {
+    let message = format!("rank {} of {}: {message}", ranks.rank(), ranks.world_size());
+    write_last_words(last_words, &format!("error: {message}"));
+    console::error_text(&message);
+    ranks.abort(1)
+}
+
+fn write_last_words(last_words: &LastWords, message: &str) {
+    let folder = last_words.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    if let Some(folder) = folder {
+        console::append_log(&folder, message);
+    }
+}
