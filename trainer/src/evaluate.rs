@@ -1,7 +1,7 @@
 //! Accuracy under attack: every image once, whatever the number of ranks.
 //!
 //! Images are dealt to the ranks in turn. Each attack runs on batches of one fixed size, filled up with copies of the first
-//! image whose results are dropped, so that an image's outcome does not depend on its neighbours (METHODS 6.1).
+//! image whose results are dropped, so that an image's outcome does not depend on its neighbours.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

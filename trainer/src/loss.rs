@@ -171,3 +171,6 @@ impl<'de> Deserialize<'de> for Target {
         deserializer.deserialize_any(TargetVisitor)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ pub struct Observed {
 ///
 /// `loss/TERM` is a term's mean times the number of samples; `right/WHO` and `of/WHO` count correct predictions and
 /// predictions, where WHO is `student_natural`, `teacher_adversarial` and so on; `case_a` to `case_d` count the teacher's
-/// cases (METHODS 7.2: right on both; on natural only; wrong on natural; wrong on natural but right on adversarial, which
+/// cases (right on both; on natural only; wrong on natural; wrong on natural but right on adversarial, which
 /// is a part of the third); `alpha` is the sum of the trust.
 pub type Sums = BTreeMap<String, f64>;
 

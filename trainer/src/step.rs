@@ -113,3 +113,6 @@ impl Step {
         no_grad(|| statistics.shallow_clone().copy_(&statistics.where_self(finite, before)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Projected gradient ascent in the L-infinity ball (Madry et al. 2018; METHODS of the reference: AttackPGD).
+//! Projected gradient ascent in the L-infinity ball (Madry et al. 2018; AttackPGD of the reference scripts).
 
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};

@@ -307,10 +307,10 @@ mod tests {
         let model = build("resnet8", [1, 28, 28], 10);
         let images = Tensor::rand([4, 1, 28, 28], tch::kind::FLOAT_CPU);
         let before = model.flat_statistics.copy();
-        model.logits(&images, Mode::Eval);
-        model.logits(&images, Mode::TrainFrozen);
+        let _ = model.logits(&images, Mode::Eval);
+        let _ = model.logits(&images, Mode::TrainFrozen);
         assert!(before.equal(&model.flat_statistics));
-        model.logits(&images, Mode::Train);
+        let _ = model.logits(&images, Mode::Train);
         assert!(!before.equal(&model.flat_statistics));
         assert_eq!(i64::try_from(&model.batches_tracked).unwrap(), 1);
     }
