@@ -29,8 +29,6 @@ pub(crate) use write::fill;
 const SCHEMA: &str = "iad-images";
 const VERSION: i64 = 1;
 const HINT: &str = "make the file anew, e.g. `iad-launch data import cifar10 --from DIR --to FILE.h5`";
-const HINT_FIXED: &str =
-    r#"write strings of fixed length, e.g. in h5py: file.attrs["class_names"] = numpy.array(names, dtype="S64")"#;
 /// The bytes of the longest string that is read.
 const LONGEST: usize = 1024;
 
@@ -232,7 +230,10 @@ impl<'a> Reader<'a> {
                 texts.iter().map(|text| text.as_bytes().to_vec()).collect()
             }
             other @ (TypeDescriptor::VarLenUnicode | TypeDescriptor::VarLenAscii) => {
-                return Err(wrong(format!("of type {other}")).hint(HINT_FIXED).into());
+                let name = last(key);
+                let hint =
+                    format!("write fixed-length strings, with h5py: attrs[{name:?}] = numpy.array(..., dtype=\"S\")");
+                return Err(wrong(format!("of type {other}")).hint(hint).into());
             }
             other => return Err(wrong(format!("of type {other}")).into()),
         };

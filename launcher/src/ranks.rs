@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use comm::{Communicator, Session};
-use trainer::agreement::{Agreed, is_user_error};
+use datasets::UserError;
+use trainer::agreement::{Agreed, agree, is_user_error};
 
 use crate::command::Where;
 use crate::console;
@@ -28,18 +29,19 @@ pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &LastWords
     let ranks = Arc::clone(&session.ranks);
     let last_words = LastWords::default();
     abort_on_panic(Arc::clone(&ranks), Arc::clone(&last_words));
-    let result = work(&session, &last_words);
+    let result = agree(ranks.as_ref(), check_world(place, &session)).and_then(|()| work(&session, &last_words));
     let agreed = |error: &anyhow::Error| error.downcast_ref::<Agreed>().is_some();
     match result {
         Err(error) if ranks.world_size() > 1 && !agreed(&error) => {
             fail(ranks.as_ref(), &last_words, &format!("{error:#}"));
         }
         Err(error) => {
-            write_last_words(&last_words, &format!("error: {error:#}"));
-            session.leave()?;
+            // Before leaving: once another rank is gone with an exit code, mpirun may end this one.
             if ranks.is_leader() {
+                write_last_words(&last_words, &format!("error: {error:#}"));
                 console::error(&error);
             }
+            session.leave()?;
             Ok(exit_code(&error))
         }
         Ok(code) => {
@@ -47,6 +49,26 @@ pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &LastWords
             Ok(code)
         }
     }
+}
+
+/// Refuses a launch that did not make the ranks it was meant to.
+fn check_world(place: &Where, session: &Session) -> Result<()> {
+    let ranks = session.ranks.world_size();
+    if let Some(wanted) = place.ranks.map(usize::from).filter(|wanted| *wanted != ranks) {
+        return Err(UserError::expected(format!("{ranks}, the number of ranks the MPI launcher started"))
+            .key("--ranks")
+            .value(wanted)
+            .hint("leave --ranks out under mpirun and srun")
+            .into());
+    }
+    let tasks: usize = std::env::var("SLURM_STEP_NUM_TASKS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    if ranks == 1 && tasks > 1 {
+        return Err(UserError::expected(format!("one MPI job of {tasks} ranks"))
+            .value(format!("{tasks} copies of this program, started by srun without MPI"))
+            .hint("start with `srun --mpi=pmix` (`srun --mpi=list` shows what this cluster has), or with mpirun")
+            .into());
+    }
+    Ok(())
 }
 
 /// A panic on one rank must not leave the others waiting for it.

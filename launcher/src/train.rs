@@ -1,6 +1,6 @@
 //! `iad-launch CONFIG`: check everything, start the ranks, train on each.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ use trainer::prepare::{Prepared, find_teacher, prepare};
 use trainer::run::{Ending, Place, Stop, train};
 
 use crate::command::Train;
-use crate::console::Console;
+use crate::console::{Console, say};
 use crate::ranks::{LastWords, with_session};
 use crate::{STOPPED, launch, report, signals};
 
@@ -116,6 +116,14 @@ fn train_job(
     // One rank of a node compares the images with their checksums.
     let prepared = agree(ranks, prepare(config, session.local_rank == 0))?;
     let claim = agree(ranks, if ranks.is_leader() { folder.claim(config).map(Some) } else { Ok(None) })?;
+    let finished = ranks.gather(if ranks.is_leader() && folder.is_finished(config) { "finished" } else { "" })?;
+    if finished[0] == "finished" {
+        if ranks.is_leader() {
+            say(&format!("{} is finished; its results:", folder.path.display()));
+            report::run(std::slice::from_ref(&folder.path), None, None)?;
+        }
+        return Ok(Ending::Finished);
+    }
     *last_words.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(folder.path.clone());
     let environment = environment(config, &prepared, folder, session)?;
 
@@ -140,15 +148,11 @@ fn train_job(
     drop(claim);
     if let Some(console) = &mut console {
         match ending {
-            Ending::Finished => show_results(&folder.path)?,
+            Ending::Finished => report::run(std::slice::from_ref(&folder.path), None, None)?,
             Ending::Stopped => console.line("stopped; the same command goes on from here"),
         }
     }
     Ok(ending)
-}
-
-fn show_results(folder: &Path) -> Result<()> {
-    report::run(&[folder.to_path_buf()], None, None)
 }
 
 /// What this start ran on: an entry of environment.toml.

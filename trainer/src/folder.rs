@@ -59,6 +59,15 @@ impl RunFolder {
         last.is_file().then(|| if best.is_file() { best } else { last })
     }
 
+    /// Whether the run of `config` in this folder has done all there is to do.
+    pub fn is_finished(&self, config: &RunConfig) -> bool {
+        let evaluated = config.evaluation.suite.is_empty() || self.file("evaluation.json").is_file();
+        // The last line of a finished run says so; the file is small beside the time of reading a checkpoint.
+        let metrics = fs::read_to_string(self.file("metrics.jsonl")).unwrap_or_default();
+        let last = metrics.lines().last().unwrap_or_default();
+        evaluated && self.weights("final").is_file() && last.contains("\"event\":\"finished\"")
+    }
+
     /// The configuration a run folder holds.
     ///
     /// # Errors

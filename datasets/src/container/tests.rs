@@ -112,7 +112,9 @@ fn changed_bytes_are_found() -> Result<()> {
 #[test]
 fn changes_anywhere_end_in_an_error_or_in_the_same_contents() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let path = written(folder.path());
+    let path = folder.path().join("small.h5");
+    let six = numbered(6, [1, 2, 2]);
+    write(&path, "six", "counting", six.class_names(), &[(Split::Train, &six)])?;
     let original = Container::open(&path, Split::Train)?;
     let whole = fs::read(&path)?;
     let path = folder.path().join("changed.h5");

@@ -208,7 +208,7 @@ fn other_strings_are_refused() -> Result<()> {
     // SAFETY: nothing but the reader under test, which checks this, takes the bytes for a string.
     let latin = unsafe { FixedAscii::<8>::from_ascii_unchecked(b"caf\xe9") };
     check(&latin, "not UTF-8")?;
-    let hint = r#"file.attrs["class_names"] = numpy.array(names, dtype="S64")"#;
+    let hint = r#"next: write fixed-length strings, with h5py: attrs["name"] = numpy.array(..., dtype="S")"#;
     assert!(check(&"ten".parse::<VarLenUnicode>()?, "of type unicode (var len)")?.contains(hint));
     assert!(check(&VarLenAscii::from_ascii("ten")?, "of type string (var len)")?.contains(hint));
     Ok(())

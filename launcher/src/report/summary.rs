@@ -194,7 +194,11 @@ fn accuracy(attack: &Attacked, images: Option<u64>) -> String {
 }
 
 fn percent(fraction: Option<f64>) -> String {
-    fraction.map_or(NOTHING.to_owned(), |fraction| format!("{:.1} %", 100.0 * fraction))
+    // What is rare but not absent must not look absent.
+    let text = |percent: f64| {
+        if 0.0 < percent && percent < 0.1 { format!("{percent:.4} %") } else { format!("{percent:.1} %") }
+    };
+    fraction.map_or(NOTHING.to_owned(), |fraction| text(100.0 * fraction))
 }
 
 fn leaves_test_images(runs: &[Run]) -> bool {

@@ -12,7 +12,11 @@ pub struct Pixels(pub f64);
 impl fmt::Display for Pixels {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let levels = (self.0 * 255.0).round();
-        if levels / 255.0 == self.0 && levels != 0.0 { write!(out, "{levels}/255") } else { write!(out, "{}", self.0) }
+        if levels / 255.0 == self.0 && (1.0..=255.0).contains(&levels) {
+            write!(out, "{levels}/255")
+        } else {
+            write!(out, "{}", self.0)
+        }
     }
 }
 
@@ -57,5 +61,32 @@ impl<'de> Deserialize<'de> for Pixels {
             }
         }
         deserializer.deserialize_any(PixelsVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Holder {
+        eps: Pixels,
+    }
+
+    #[test]
+    fn fractions_and_numbers_are_read_and_written_back() {
+        for (text, value, written) in [
+            ("eps = \"8/255\"", 8.0 / 255.0, "eps = \"8/255\""),
+            ("eps = 0.031", 0.031, "eps = 0.031"),
+            ("eps = \"0.031\"", 0.031, "eps = 0.031"),
+            ("eps = 1", 1.0, "eps = \"255/255\""),
+        ] {
+            let holder: Holder = toml::from_str(text).unwrap();
+            assert_eq!(holder.eps.0, value);
+            assert_eq!(toml::to_string(&holder).unwrap().trim(), written);
+        }
+        for text in ["eps = \"8/0\"", "eps = \"x/255\"", "eps = true", "eps = \"\"", "eps = \"nan\""] {
+            assert!(toml::from_str::<Holder>(text).is_err(), "{text}");
+        }
     }
 }

@@ -170,7 +170,16 @@ fn insert_preset(table: &mut Table, path: &Path) -> Result<(), UserError> {
 /// Turns serde's message into what was expected.
 fn expectation(message: &str) -> String {
     match message.split_once(", expected ") {
-        Some((found, expected)) => format!("{expected} ({found})"),
+        Some((found, expected)) => {
+            // serde speaks of Rust's types.
+            let expected = match expected {
+                "usize" | "u64" | "u32" => "a whole number of 0 or more",
+                "f64" => "a number",
+                "a boolean" => "true or false",
+                other => other,
+            };
+            format!("{expected} ({found})")
+        }
         None => message.to_string(),
     }
 }
@@ -189,4 +198,92 @@ fn line_of_key(text: &str, key: &str) -> Option<usize> {
             || line.contains(&format!("{key} =")) && !line.starts_with('#')
     };
     text.lines().position(sets).map(|line| line + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+epochs = 2
+batch = { size = 8 }
+data = { train = "a.h5", test = "a.h5" }
+student = { architecture = "resnet8" }
+loss = { preset = "iad-1" }
+optimizer = { lr = 0.1, lr_policy = "reference" }
+[teachers.robust]
+checkpoint = "runs/teacher"
+"#;
+
+    fn read(text: &str, overrides: &[&str]) -> Result<RunConfig> {
+        let overrides: Vec<Override> = overrides.iter().map(|text| text.parse().unwrap()).collect();
+        RunConfig::parse(text, Path::new("good.toml"), &overrides)
+    }
+
+    fn message(text: &str, overrides: &[&str]) -> String {
+        let error = read(text, overrides).unwrap_err();
+        assert!(error.downcast_ref::<UserError>().is_some(), "{error:?}");
+        error.to_string()
+    }
+
+    #[test]
+    fn what_is_resolved_reads_back_as_the_same() {
+        for overrides in [
+            &[][..],
+            &[
+                "loss.terms.introspect.trust.exponent=0.5",
+                "attack.eps=0.1",
+                "data.augment.crop=4",
+                "data.augment.flip=true",
+            ],
+        ] {
+            let config = read(GOOD, overrides).unwrap();
+            assert_eq!(read(&config.resolved(), &[]).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn every_preset_is_valid_toml() {
+        for (name, _) in PRESETS {
+            let text = GOOD.replace("iad-1", name);
+            assert!(!read(&text, &[]).unwrap().loss.terms.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn overrides_reach_terms_by_number_and_name() {
+        let weight = |key: &str| read(GOOD, &[&format!("{key}=3")]).unwrap().loss.terms[1].weight;
+        assert_eq!((weight("loss.terms.1.weight"), weight("loss.terms.introspect.weight")), (3.0, 3.0));
+        assert_eq!(read(GOOD, &["student.architecture=convnet"]).unwrap().student.architecture.to_string(), "convnet");
+    }
+
+    #[test]
+    fn mistakes_are_named_with_key_value_and_way_out() {
+        let with = |line: &str| format!("{line}\n{GOOD}");
+        for (text, overrides, parts) in [
+            (with("epoch = 3"), &[][..], &["good.toml", "epoch (line 1)", "`epochs`"][..]),
+            (GOOD.replace("lr = 0.1", "lr = \"x\""), &[], &["optimizer.lr", "a number", "\"x\""]),
+            (GOOD.replace("epochs = 2\n", ""), &[], &["missing field `epochs`"]),
+            (GOOD.replace("size = 8", "size = 0"), &[], &["batch.size is 0", "1 to 1,048,576"]),
+            (GOOD.replace("resnet8", "resnet9"), &[], &["student.architecture", "resnet9", "resnet18"]),
+            (GOOD.replace("iad-1", "iad-3"), &[], &["loss.preset", "iad-3", "st, at, ard, iad-1"]),
+            (GOOD.replace("epochs = 2", "epochs = ["), &[], &["line 2", "TOML"]),
+            (
+                GOOD.replace("teachers.robust", "teachers.other"),
+                &[],
+                &["towards.network", "\"robust\"", "[teachers.robust]"],
+            ),
+            (GOOD.into(), &["attack.eps=9"], &["attack.eps is 9", "8/255"]),
+            (GOOD.into(), &["attack.nothing=9"], &["attack.nothing (from --set)", "`eps`"]),
+            (GOOD.into(), &["epochs.x=9"], &["--set epochs.x", "a table at epochs"]),
+            (GOOD.into(), &["loss.terms.other.weight=1"], &["teach, introspect"]),
+            (GOOD.into(), &["loss.terms.teach.from_epoch=1"], &["loss.terms", "from_epoch = 0"]),
+            (GOOD.into(), &["attack.kind=none"], &["attack.kind is \"none\""]),
+            (GOOD.into(), &["evaluation.suite=[\"pgd\"]"], &["evaluation.suite[0]", "pgdN"]),
+            (GOOD.into(), &["evaluation.batch=100"], &["evaluation.batch is 100", "multiple of 16"]),
+        ] {
+            let message = message(&text, overrides);
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}\nlacks one of {parts:?}");
+        }
+    }
 }

@@ -115,7 +115,11 @@ fn alpha_is_the_golden_one_and_never_underflows() {
 fn extreme_logits_give_finite_losses() {
     let (networks, nothing) = (networks(), Tensor::zeros([1, 1, 8, 8], tch::kind::DOUBLE_CPU));
     let views = Views::new(&networks, Mode::Train, &nothing, &nothing);
-    views.give(STUDENT, Images::Adversarial, Tensor::from_slice2(&[[0.0f32, 300.0, -300.0, 0.0]]).set_requires_grad(true));
+    views.give(
+        STUDENT,
+        Images::Adversarial,
+        Tensor::from_slice2(&[[0.0f32, 300.0, -300.0, 0.0]]).set_requires_grad(true),
+    );
     views.give("robust", Images::Natural, Tensor::from_slice2(&[[900.0f32, -900.0, 0.0, 0.0]]));
     let guide = Target::Prediction(Prediction { network: "robust".into(), images: Images::Natural });
     let term = Term { temperature: 0.1, ..Term::plain("teach", Images::Adversarial, guide) };

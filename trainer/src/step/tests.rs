@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use comm::Single;
-use datasets::random::Purpose;
 use datasets::Draws;
+use datasets::random::Purpose;
 use serde_json::Value;
 use tch::Device;
 
@@ -24,7 +24,8 @@ optimizer = { lr = 0.05, lr_policy = "constant" }
 
 /// `count` numbers in [0, 1), exact multiples of 2^-32, as in make_step.py.
 fn pattern(count: usize, key: u64) -> Tensor {
-    let number = |index: u64| ((index * 2_654_435_761 + key * 40_503 + 12_345) % (1 << 32)) as f64 / (1u64 << 32) as f64;
+    let number =
+        |index: u64| ((index * 2_654_435_761 + key * 40_503 + 12_345) % (1 << 32)) as f64 / (1u64 << 32) as f64;
     Tensor::from_slice(&(0..count as u64).map(number).collect::<Vec<f64>>())
 }
 
@@ -112,7 +113,8 @@ fn two_steps_of_iad_1_equal_pytorch() {
         .replace(r#"preset = "at""#, r#"preset = "iad-1""#)
         + "teachers.robust.checkpoint = \"none\"\n";
     // The preset's introspection begins at epoch 60; the comparison wants it at once.
-    let config = RunConfig::parse(&text, Path::new("test.toml"), &["loss.terms.introspect.from_epoch=0".parse().unwrap()]);
+    let config =
+        RunConfig::parse(&text, Path::new("test.toml"), &["loss.terms.introspect.from_epoch=0".parse().unwrap()]);
     compare("iad_1", &config.unwrap().resolved());
 }
 
@@ -125,7 +127,8 @@ fn a_step_whose_gradient_is_not_finite_moves_nothing() {
     let noise = Noise::new(&Draws::new(1, Purpose::AttackStart, 0), &samples, Device::Cpu);
     let images = Tensor::full([2, 3, 16, 16], f64::NAN, tch::kind::DOUBLE_CPU);
     let batch = Batch { images, labels: Tensor::from_slice(&[1i64, 2]), samples, global_count: 2 };
-    let before = [&step.parameters.values, &step.optimizer.velocity, &step.networks.student.flat_statistics].map(Tensor::copy);
+    let before =
+        [&step.parameters.values, &step.optimizer.velocity, &step.networks.student.flat_statistics].map(Tensor::copy);
     let terms: Vec<Term> = config.active_terms(0).collect();
     let seen = step.run(&batch, &noise, &terms, None, 0.05).unwrap().read().unwrap();
     assert_eq!(seen.not_finite, Some(0));
@@ -142,6 +145,7 @@ fn before_its_first_epoch_introspection_changes_nothing() {
     assert_eq!(config.active_terms(59).collect::<Vec<_>>(), ard.active_terms(59).collect::<Vec<_>>());
     assert_eq!(config.active_terms(60).count(), 2);
     // With an exponent of 0 the teacher is always trusted: the term is gone at any epoch.
-    let always = RunConfig::parse(&text, Path::new("test.toml"), &["loss.terms.introspect.trust.exponent=0".parse().unwrap()]);
+    let always =
+        RunConfig::parse(&text, Path::new("test.toml"), &["loss.terms.introspect.trust.exponent=0".parse().unwrap()]);
     assert_eq!(always.unwrap().active_terms(60).collect::<Vec<_>>(), ard.active_terms(60).collect::<Vec<_>>());
 }
