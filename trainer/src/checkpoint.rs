@@ -43,6 +43,8 @@ pub struct Header {
     pub config: String,
     /// Where the run stood.
     pub progress: Progress,
+    /// Images of a step over all ranks, in which `progress` counts.
+    pub global_batch: usize,
     /// The best selection accuracy so far: correct answers under attack.
     pub best: Option<u64>,
     /// The bits of the float64 sums of the epoch so far.
@@ -59,12 +61,13 @@ pub struct Header {
 
 impl Header {
     /// A header for a run at its beginning.
-    pub fn new(form: Form, config: String) -> Self {
+    pub fn new(form: Form, config: String, global_batch: usize) -> Self {
         Self {
             format: FORMAT,
             form,
             config,
             progress: Progress::default(),
+            global_batch,
             best: None,
             totals: BTreeMap::new(),
             metrics_bytes: 0,
@@ -226,7 +229,7 @@ mod tests {
 
     fn header() -> Header {
         let form = Form { architecture: "resnet8".parse().unwrap(), image: [1, 28, 28], classes: 10 };
-        Header { best: Some(7), seconds: 0.1, ..Header::new(form, "hash".into()) }
+        Header { best: Some(7), seconds: 0.1, ..Header::new(form, "hash".into(), 8) }
     }
 
     fn tensors() -> Tensors {

@@ -99,8 +99,10 @@ impl RunFolder {
         let mut entries =
             fs::read_dir(&self.path).map_err(|problem| error("a folder that can be read").value(problem))?;
         if !self.file("run.toml").exists() {
-            // A start that was killed before its first file may have left the lock.
-            let foreign = entries.find_map(|entry| entry.ok().filter(|entry| entry.file_name() != "run.lock"));
+            // A start that was killed before its first file was whole may have left these.
+            let ours =
+                |entry: &fs::DirEntry| ["run.lock", "run.toml.partial"].iter().any(|name| entry.file_name() == *name);
+            let foreign = entries.find_map(|entry| entry.ok().filter(|entry| !ours(entry)));
             return match foreign {
                 Some(entry) => {
                     let name = entry.file_name().to_string_lossy().into_owned();
@@ -134,7 +136,7 @@ impl RunFolder {
     pub fn claim(&self, config: &RunConfig) -> Result<Claim> {
         self.check(config)?;
         let writable = || format!("making the run folder {}", self.path.display());
-        fs::create_dir_all(self.path.join("checkpoints")).with_context(writable)?;
+        fs::create_dir_all(&self.path).with_context(writable)?;
         let lock = File::create(self.file("run.lock")).with_context(writable)?;
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => {
@@ -148,6 +150,14 @@ impl RunFolder {
         }
         if !self.file("run.toml").exists() {
             write_atomically(&self.file("run.toml"), config.resolved().as_bytes())?;
+        }
+        let checkpoints = self.path.join("checkpoints");
+        fs::create_dir_all(&checkpoints).with_context(writable)?;
+        for entry in fs::read_dir(&checkpoints).with_context(writable)?.flatten() {
+            // What a killed process had begun to write is of no use to anyone.
+            if entry.path().extension().is_some_and(|extension| extension == "partial") {
+                let _ = fs::remove_file(entry.path());
+            }
         }
         Ok(Claim { _lock: lock })
     }

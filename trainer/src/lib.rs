@@ -6,6 +6,7 @@ pub mod agreement;
 pub mod attack;
 pub mod batch;
 pub mod checkpoint;
+mod clock;
 pub mod config;
 pub mod evaluate;
 pub mod evaluation;

@@ -12,6 +12,7 @@ use tch::Device;
 use crate::attack::Noise;
 use crate::batch::Batch;
 use crate::checkpoint::{Header, Progress};
+use crate::clock::Clock;
 use crate::config::{AttackKind, RunConfig, Selection};
 use crate::evaluate::{Accuracy, EvaluationAttack, Protocol, evaluate};
 use crate::evaluation::evaluate_weights;
@@ -66,7 +67,7 @@ pub fn train(
 ) -> Result<Ending> {
     let networks = Networks::build(config, prepared, place)?;
     let mut step = Step::new(config, networks, Arc::clone(&place.ranks))?;
-    let fresh = Header::new(prepared.form, config.hash());
+    let fresh = Header::new(prepared.form, config.hash(), config.batch.global(place.ranks.world_size()));
     let (header, problems) = state::restore(folder, fresh, &mut step, place.ranks.as_ref())?;
     let journal = if place.ranks.is_leader() {
         Some(JsonLines::open(&folder.file("metrics.jsonl"), header.metrics_bytes)?)
@@ -96,39 +97,6 @@ struct Run<'a> {
     clock: Clock,
 }
 
-/// Seconds and images of this session.
-struct Clock {
-    /// Seconds of earlier sessions.
-    before: f64,
-    began: Instant,
-    /// Images trained on since the clock was last asked for a rate, and since when.
-    images: f64,
-    since: Instant,
-}
-
-impl Clock {
-    fn new(before: f64) -> Self {
-        let now = Instant::now();
-        Self { before, began: now, images: 0.0, since: now }
-    }
-
-    /// Seconds since the beginning of the run, over all sessions.
-    fn seconds(&self) -> f64 {
-        self.before + self.began.elapsed().as_secs_f64()
-    }
-
-    fn timing(&self) -> Timing {
-        Timing { seconds: self.seconds(), images_per_second: None }
-    }
-
-    /// The time, and the rate since the last call.
-    fn lap(&mut self) -> Timing {
-        let rate = self.images / self.since.elapsed().as_secs_f64().max(1e-9);
-        (self.images, self.since) = (0.0, Instant::now());
-        Timing { seconds: self.seconds(), images_per_second: Some(rate) }
-    }
-}
-
 /// What came of measuring an epoch's student.
 enum Measured {
     Nothing,
@@ -143,7 +111,7 @@ impl Run<'_> {
             source: Arc::clone(&self.prepared.train),
             augment: self.config.data.augment.clone(),
             shard: Shard { rank: ranks.rank(), world_size: ranks.world_size() },
-            global_batch: self.config.batch.global(ranks.world_size()),
+            global_batch: self.header.global_batch,
             seed: self.config.seed,
             ahead: self.config.data.prefetch,
         };
@@ -151,6 +119,9 @@ impl Run<'_> {
             self.begin(&pipeline)?;
         }
         while self.header.progress.epoch < self.config.epochs {
+            if self.stop.after_steps.is_some_and(|steps| self.header.progress.step >= steps) {
+                return Ok(Ending::Stopped);
+            }
             if self.epoch(&pipeline)? == Ending::Stopped || self.finish_epoch()? == Ending::Stopped {
                 self.save_checkpoint()?;
                 return Ok(Ending::Stopped);

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use comm::Communicator;
+use datasets::UserError;
 use tch::{Tensor, no_grad};
 
 use crate::agreement::agree;
@@ -72,6 +73,18 @@ pub fn restore(
     let (found, problems) = if ranks.is_leader() { folder.newest_valid() } else { (None, vec![]) };
     let loaded = found.map(|(header, tensors)| -> Result<Header> {
         anyhow::ensure!(header.config == fresh.config, "the checkpoints belong to another configuration");
+        if header.global_batch != fresh.global_batch {
+            // batch.per = "rank" on another number of ranks: other steps, in which the old ones cannot be counted.
+            return Err(UserError::expected(format!(
+                "{} images a step, as when the run was stopped",
+                header.global_batch
+            ))
+            .file(&folder.path)
+            .key("batch.size on all ranks together")
+            .value(fresh.global_batch)
+            .hint("resume on as many ranks as before, or set batch.per = \"global\" in a new run")
+            .into());
+        }
         let student = &step.networks.student;
         load_student(student, &tensors).context("the newest checkpoint")?;
         for Named { name, tensor } in step.parameters.cut(&step.optimizer.velocity, student) {

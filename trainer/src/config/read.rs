@@ -118,7 +118,7 @@ impl RunConfig {
     pub fn parse(text: &str, path: &Path, overrides: &[Override]) -> Result<Self> {
         let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
             let line = error.span().map_or(0, |span| line_of(text, span.start));
-            UserError::expected("valid TOML").file(path).key(format!("line {line}")).value(error.message())
+            UserError::expected(format!("valid TOML ({})", error.message())).file(path).key(format!("line {line}"))
         })?;
         insert_preset(&mut table, path)?;
         for change in overrides {
@@ -267,7 +267,7 @@ checkpoint = "runs/teacher"
             (GOOD.replace("size = 8", "size = 0"), &[], &["batch.size is 0", "1 to 1,048,576"]),
             (GOOD.replace("resnet8", "resnet9"), &[], &["student.architecture", "resnet9", "resnet18"]),
             (GOOD.replace("iad-1", "iad-3"), &[], &["loss.preset", "iad-3", "st, at, ard, iad-1"]),
-            (GOOD.replace("epochs = 2", "epochs = ["), &[], &["line 2", "TOML"]),
+            (GOOD.replace("epochs = 2", "epochs = ["), &[], &["line 3: expected valid TOML"]),
             (
                 GOOD.replace("teachers.robust", "teachers.other"),
                 &[],
