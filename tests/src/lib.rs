@@ -1,1 +1,14 @@
 //! Tests of the program as its users run it: real mpirun, real files, real faults.
+//!
+//! This library is what the tests in `tests/` are written in: a [`World`] of small files, a [`Program`] to run in it,
+//! and readers of what the program leaves behind. It knows the program by its command line and files alone.
+
+mod program;
+mod records;
+mod sources;
+mod world;
+
+pub use program::{Ended, Program, Running, mpirun_is_free};
+pub use records::{Stored, assert_same_run, header, largest_difference, metrics, student, tensors};
+pub use sources::{Finding, Rule, find};
+pub use world::{IAD_1, Images, World, checkout};

@@ -74,6 +74,9 @@ pub struct Trust {
     /// Whether the factor is 1 - alpha instead of alpha.
     #[serde(default)]
     pub inverted: bool,
+    /// The first epoch (from 0) in which the trust counts; before it, the teacher is trusted fully (alpha = 1).
+    #[serde(default)]
+    pub from_epoch: u64,
 }
 
 impl Trust {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use datasets::{Container, DATASETS, Source, Split, Subset, UserError, hold_out};
 
-use crate::checkpoint::read_header;
+use crate::checkpoint::{self, read_header};
 use crate::config::{RunConfig, Selection, Teacher};
 use crate::folder::RunFolder;
 use crate::model::Form;
@@ -26,7 +26,8 @@ pub struct Prepared {
     pub teachers: BTreeMap<String, PathBuf>,
 }
 
-/// Opens data and teachers. With `verify`, the images are compared with the checksums in their file: once per node is enough.
+/// Opens data and teachers. With `verify`, images and teachers are compared with the checksums in their files: once per
+/// node is enough.
 ///
 /// # Errors
 /// A [`UserError`] for anything missing, damaged or of another shape, with the command that makes it.
@@ -46,7 +47,7 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
     let mut teachers = BTreeMap::new();
     for (name, teacher) in &config.teachers {
         let weights = find_teacher(name, teacher)?;
-        check_teacher(name, &weights, form)?;
+        check_teacher(name, &weights, form, verify)?;
         teachers.insert(name.clone(), weights);
     }
     let (train, selection) = select(config, train, &test)?;
@@ -133,10 +134,11 @@ pub fn find_teacher(name: &str, teacher: &Teacher) -> Result<PathBuf> {
         .into())
 }
 
-fn check_teacher(name: &str, weights: &Path, student: Form) -> Result<()> {
+fn check_teacher(name: &str, weights: &Path, student: Form, verify: bool) -> Result<()> {
     let key = format!("teachers.{name}.checkpoint");
     let error = |found: String, expected: String| UserError::expected(expected).file(weights).key(&key).value(found);
-    let header = read_header(weights).map_err(|problem| {
+    let read = if verify { checkpoint::read(weights).map(|(header, _)| header) } else { read_header(weights) };
+    let header = read.map_err(|problem| {
         error(format!("{problem:#}"), "weights of this program".into())
             .hint("copy the file again, or train the teacher again")
     })?;

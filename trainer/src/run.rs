@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use comm::Communicator;
 use datasets::{Draws, Pipeline, Purpose, Shard};
 use tch::Device;
 
+use crate::agreement::Agreed;
 use crate::attack::Noise;
 use crate::batch::Batch;
 use crate::checkpoint::{Header, Progress};
@@ -198,11 +199,13 @@ impl Run<'_> {
                 terms.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.as_str()).collect();
             let bad =
                 if bad.is_empty() { String::new() } else { format!("; not finite: loss term {}", bad.join(", ")) };
-            bail!(
+            let message = format!(
                 "step {step}: the gradient is not finite, first in {}{bad}. The step moved nothing and the last \
                  checkpoint is as it was. Lower optimizer.lr (now {rate}), or look for damaged images",
                 self.step.parameters.name_at(place),
             );
+            // Every rank sees the same sums.
+            return Err(Agreed { message, user: false }.into());
         }
         state::add(&mut self.totals, &seen.sums);
         self.totals.insert("steps".into(), done);

@@ -88,9 +88,9 @@ impl Step {
     /// The student's adversarial images of the batch.
     fn adversarial(&self, batch: &Batch, noise: &Noise) -> Tensor {
         let Some(attack) = &self.attack else { return batch.images.shallow_clone() };
+        let fixed = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
         attack.perturb(&batch.images, noise, &|candidate| {
-            let views = Views::new(&self.networks, self.attack_mode, &batch.images, candidate);
-            self.objective.evaluate(&views, &batch.labels, 1.0)
+            self.objective.evaluate(&fixed.with_candidate(candidate), &batch.labels, 1.0)
         })
     }
 

@@ -76,12 +76,20 @@ pub struct Views<'a> {
     natural: &'a Tensor,
     adversarial: &'a Tensor,
     logits: RefCell<HashMap<(String, Images), Tensor>>,
+    /// Views whose natural predictions these take over, held fixed.
+    fixed: Option<&'a Views<'a>>,
 }
 
 impl<'a> Views<'a> {
     /// Views of a batch `[N, C, H, W]` and its adversarial images, with the student in `mode`.
     pub fn new(networks: &'a Networks, mode: Mode, natural: &'a Tensor, adversarial: &'a Tensor) -> Self {
-        Self { networks, mode, natural, adversarial, logits: RefCell::default() }
+        Self { networks, mode, natural, adversarial, logits: RefCell::default(), fixed: None }
+    }
+
+    /// Views of another candidate for the adversarial images: all candidates of an attack share the predictions on the
+    /// natural ones, which carry no gradient.
+    pub fn with_candidate<'b>(&'b self, candidate: &'b Tensor) -> Views<'b> {
+        Views { fixed: Some(self), ..Views::new(self.networks, self.mode, self.natural, candidate) }
     }
 
     /// Logits `[N, classes]` of the student or a named teacher.
@@ -91,6 +99,9 @@ impl<'a> Views<'a> {
     pub fn logits(&self, network: &str, images: Images) -> Tensor {
         if let Some(known) = self.known(network, images) {
             return known;
+        }
+        if let Some(fixed) = self.fixed.filter(|_| images == Images::Natural) {
+            return no_grad(|| fixed.logits(network, images));
         }
         let pixels = match images {
             Images::Natural => self.natural,

@@ -13,6 +13,8 @@ pub enum Start {
     Natural,
     /// Uniformly in the ball.
     Uniform,
+    /// At the natural image plus normal noise of deviation 0.001 (TRADES).
+    Gaussian,
 }
 
 /// Steps along the sign of the gradient, each followed by a projection onto the ball and onto [0, 1].
@@ -53,6 +55,7 @@ impl Pgd {
         let start = match self.start {
             Start::Natural => images.copy(),
             Start::Uniform => images + (noise.uniform(images) * 2.0 - 1.0) * self.eps,
+            Start::Gaussian => images + noise.normal(images) * 0.001,
         };
         if self.clamp_start { start.clamp(0.0, 1.0) } else { start }
     }
@@ -82,7 +85,7 @@ mod tests {
     fn results_lie_in_the_ball_and_the_pixel_range() {
         let images = images(5);
         let objective = |candidate: &Tensor| (candidate * 3.0).sin().sum(Kind::Float);
-        for start in [Start::Natural, Start::Uniform] {
+        for start in [Start::Natural, Start::Uniform, Start::Gaussian] {
             for steps in [1, 7] {
                 let found = pgd(steps, start, false).perturb(&images, &noise(&[0, 1, 2, 3, 4]), &objective);
                 let distance = f64::try_from((&found - &images).abs().max()).unwrap();

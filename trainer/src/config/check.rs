@@ -4,7 +4,7 @@ use datasets::UserError;
 
 use super::{AttackKind, RunConfig, Selection};
 use crate::evaluate::EvaluationAttack;
-use crate::loss::{Target, Term, Trust};
+use crate::loss::{Target, Term};
 use crate::schedule::Policy;
 use crate::views::{Images, STUDENT};
 
@@ -167,13 +167,14 @@ impl RunConfig {
         .map_err(|error| error.hint(format!("add [teachers.{network}] with its checkpoint")))
     }
 
-    /// The terms that count in `epoch`: those begun, of some weight. An exponent of 0 makes alpha 1, which removes the trust
-    /// factor, or the whole term where it is inverted.
+    /// The terms that count in `epoch`: those begun, of some weight. Where a teacher is trusted fully (an exponent of 0, or an
+    /// epoch before the trust begins), alpha is 1: that removes the trust factor, or the whole term where it is inverted.
     pub fn active_terms(&self, epoch: u64) -> impl Iterator<Item = Term> {
         let begun = self.loss.terms.iter().filter(move |term| term.from_epoch <= epoch && term.weight > 0.0);
-        begun.filter_map(|term| match &term.trust {
-            Some(Trust { exponent: 0.0, inverted: true, .. }) => None,
-            Some(Trust { exponent: 0.0, .. }) => Some(Term { trust: None, ..term.clone() }),
+        begun.filter_map(move |term| match &term.trust {
+            Some(trust) if trust.exponent == 0.0 || trust.from_epoch > epoch => {
+                (!trust.inverted).then(|| Term { trust: None, ..term.clone() })
+            }
             _ => Some(term.clone()),
         })
     }

@@ -9,10 +9,13 @@ use toml::{Table, Value};
 use super::RunConfig;
 
 /// The loss presets, compiled in so that the program needs no files beside it.
-const PRESETS: [(&str, &str); 4] = [
+const PRESETS: [(&str, &str); 7] = [
     ("st", include_str!("../../../configs/losses/st.toml")),
     ("at", include_str!("../../../configs/losses/at.toml")),
     ("ard", include_str!("../../../configs/losses/ard.toml")),
+    ("akd2", include_str!("../../../configs/losses/akd2.toml")),
+    ("trades", include_str!("../../../configs/losses/trades.toml")),
+    ("iad-2", include_str!("../../../configs/losses/iad-2.toml")),
     ("iad-1", include_str!("../../../configs/losses/iad-1.toml")),
 ];
 
@@ -245,7 +248,7 @@ checkpoint = "runs/teacher"
     #[test]
     fn every_preset_is_valid_toml() {
         for (name, _) in PRESETS {
-            let text = GOOD.replace("iad-1", name);
+            let text = GOOD.replace("iad-1", name) + "[teachers.standard]\ncheckpoint = \"runs/standard\"\n";
             assert!(!read(&text, &[]).unwrap().loss.terms.is_empty(), "{name}");
         }
     }
@@ -266,7 +269,7 @@ checkpoint = "runs/teacher"
             (GOOD.replace("epochs = 2\n", ""), &[], &["missing field `epochs`"]),
             (GOOD.replace("size = 8", "size = 0"), &[], &["batch.size is 0", "1 to 1,048,576"]),
             (GOOD.replace("resnet8", "resnet9"), &[], &["student.architecture", "resnet9", "resnet18"]),
-            (GOOD.replace("iad-1", "iad-3"), &[], &["loss.preset", "iad-3", "st, at, ard, iad-1"]),
+            (GOOD.replace("iad-1", "iad-3"), &[], &["loss.preset", "iad-3", "st, at, ard, akd2, trades, iad-2, iad-1"]),
             (GOOD.replace("epochs = 2", "epochs = ["), &[], &["line 3: expected valid TOML"]),
             (
                 GOOD.replace("teachers.robust", "teachers.other"),

@@ -23,7 +23,7 @@ fn terms(parameters: &Value) -> Vec<Term> {
     let number = |name: &str| parameters[name].as_f64().unwrap();
     let (temperature, own_temperature) = (number("tau"), number("tau_self"));
     let warm = parameters["warm"].as_bool().unwrap();
-    let trust = |inverted| Some(Trust { teacher: "robust".into(), exponent: number("beta"), inverted });
+    let trust = |inverted| Some(Trust { teacher: "robust".into(), exponent: number("beta"), inverted, from_epoch: 0 });
     let trusted = |mode: &str| if parameters[mode] == "alpha" && !warm { trust(false) } else { None };
     let guide = |network: &str, images| Target::Prediction(Prediction { network: network.into(), images });
     let term = |name: &str, of, towards| Term { weight: number(name), ..Term::plain(name, of, towards) };
@@ -96,7 +96,7 @@ fn every_preset_has_the_golden_value_and_gradients() {
 fn alpha_is_the_golden_one_and_never_underflows() {
     let golden = golden();
     let (networks, nothing) = (networks(), Tensor::zeros([1, 1, 8, 8], tch::kind::DOUBLE_CPU));
-    let trust = |exponent| Trust { teacher: "robust".into(), exponent, inverted: false };
+    let trust = |exponent| Trust { teacher: "robust".into(), exponent, inverted: false, from_epoch: 0 };
     let views = Views::new(&networks, Mode::Train, &nothing, &nothing);
     views.give("robust", Images::Adversarial, matrix(&golden["inputs"]["robust_adv"]));
     let labels: Vec<i64> = serde_json::from_value(golden["inputs"]["labels"].clone()).unwrap();

@@ -25,6 +25,8 @@ pub struct Builder {
     pub parameters: Vec<Named>,
     /// Running means and variances of batch norm.
     pub statistics: Vec<Named>,
+    /// Tensors that never change, such as the normalisation of the input.
+    pub constants: Vec<Named>,
 }
 
 impl Builder {
@@ -32,7 +34,7 @@ impl Builder {
     /// `across_ranks`, batch norm in training uses the statistics of the batch over all ranks.
     pub fn new(seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
         let draws = Draws::new(seed, Purpose::Initialise, 0);
-        Self { draws, kind, device, across_ranks, parameters: vec![], statistics: vec![] }
+        Self { draws, kind, device, across_ranks, parameters: vec![], statistics: vec![], constants: vec![] }
     }
 
     fn parameter(&mut self, name: String, values: &Tensor) -> Tensor {
@@ -56,7 +58,13 @@ impl Builder {
         let shape = [outputs, inputs, kernel, kernel];
         let bound = 1.0 / ((inputs * kernel * kernel) as f64).sqrt();
         let values = (self.uniforms(&name, &shape) * 2.0 - 1.0) * bound;
-        Convolution { weight: self.parameter(name, &values), stride, padding: kernel / 2 }
+        Convolution { weight: self.parameter(name, &values), stride, padding: kernel / 2, groups: 1 }
+    }
+
+    /// A convolution without bias that filters each channel by itself; weights start by PyTorch's default.
+    pub fn depthwise_convolution(&mut self, name: &str, channels: i64, kernel: i64, stride: i64) -> Convolution {
+        let single = self.convolution(name, 1, channels, kernel, stride);
+        Convolution { groups: channels, ..single }
     }
 
     /// A convolution without bias whose weights start normal with deviation sqrt(2 / (kernel^2 outputs)): WideResNet's own
@@ -75,7 +83,7 @@ impl Builder {
         // The quantile function of the normal distribution at the middle of each of the 2^24 steps.
         let middles = self.uniforms(&name, &shape) + 0.5 / f64::from(1u32 << 24);
         let values = (middles * 2.0 - 1.0).erfinv() * (2f64.sqrt() * deviation);
-        Convolution { weight: self.parameter(name, &values), stride, padding: kernel / 2 }
+        Convolution { weight: self.parameter(name, &values), stride, padding: kernel / 2, groups: 1 }
     }
 
     /// Batch norm over `channels`: weight 1, bias 0, running mean 0 and variance 1, as in PyTorch.
@@ -90,6 +98,13 @@ impl Builder {
         let running_mean = statistic(format!("{name}.running_mean"), Tensor::zeros([channels], options));
         let running_variance = statistic(format!("{name}.running_var"), Tensor::ones([channels], options));
         BatchNorm { weight, bias, running_mean, running_variance, across_ranks: self.across_ranks.clone() }
+    }
+
+    /// Values per channel that training leaves alone, stored with the network.
+    pub fn constant(&mut self, name: &str, values: &[f64]) -> Tensor {
+        let tensor = Tensor::from_slice(values).to_kind(self.kind).to_device(self.device);
+        self.constants.push(Named { name: name.to_string(), tensor: tensor.shallow_clone() });
+        tensor
     }
 
     /// A linear layer. Weight and bias start uniform in ±1/sqrt(inputs): PyTorch's default.
@@ -121,13 +136,14 @@ pub struct Convolution {
     weight: Tensor,
     stride: i64,
     padding: i64,
+    groups: i64,
 }
 
 impl Convolution {
     /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
     pub fn forward(&self, images: &Tensor) -> Tensor {
         let none = None::<Tensor>;
-        images.conv2d(&self.weight, none, [self.stride; 2], [self.padding; 2], [1, 1], 1)
+        images.conv2d(&self.weight, none, [self.stride; 2], [self.padding; 2], [1, 1], self.groups)
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod convnet;
 mod layers;
+mod mobilenet_v2;
+mod preact_resnet;
 mod resnet;
 mod wide_resnet;
 
@@ -33,6 +35,10 @@ pub enum Mode {
 pub enum Architecture {
     /// `resnet18`: ResNet-18 with the CIFAR stem.
     ResNet18,
+    /// `preact-resnet18`: ResNet-18 with pre-activation blocks, its input normalised inside.
+    PreActResNet18,
+    /// `mobilenet-v2`: MobileNetV2 with strides for CIFAR.
+    MobileNetV2,
     /// `resnet8`: three residual blocks of 16, 32 and 64 channels behind a stem of stride 2; for runs on CPUs.
     ResNet8,
     /// `convnet`: four convolutions without batch norm; for trials and tests.
@@ -48,13 +54,14 @@ pub enum Architecture {
 
 impl Architecture {
     /// The spellings, for messages.
-    pub const NAMES: &'static str = "resnet18, resnet8, convnet or wrn-DEPTH-WIDTH (as in wrn-34-10)";
+    pub const NAMES: &'static str =
+        "resnet18, preact-resnet18, mobilenet-v2, resnet8, convnet or wrn-DEPTH-WIDTH (as in wrn-34-10)";
 
     /// The smallest height and width of images that leave something to pool.
     pub fn smallest_image(self) -> usize {
         match self {
-            Architecture::ResNet18 | Architecture::ResNet8 | Architecture::ConvNet => 8,
             Architecture::WideResNet { .. } => 4,
+            _ => 8,
         }
     }
 }
@@ -66,6 +73,8 @@ impl FromStr for Architecture {
         let unknown = || format!("unknown network {name:?}; expected {}", Self::NAMES);
         match name {
             "resnet18" => Ok(Architecture::ResNet18),
+            "preact-resnet18" => Ok(Architecture::PreActResNet18),
+            "mobilenet-v2" => Ok(Architecture::MobileNetV2),
             "resnet8" => Ok(Architecture::ResNet8),
             "convnet" => Ok(Architecture::ConvNet),
             _ => {
@@ -87,6 +96,8 @@ impl fmt::Display for Architecture {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Architecture::ResNet18 => write!(out, "resnet18"),
+            Architecture::PreActResNet18 => write!(out, "preact-resnet18"),
+            Architecture::MobileNetV2 => write!(out, "mobilenet-v2"),
             Architecture::ResNet8 => write!(out, "resnet8"),
             Architecture::ConvNet => write!(out, "convnet"),
             Architecture::WideResNet { depth, width } => write!(out, "wrn-{depth}-{width}"),
@@ -140,6 +151,8 @@ pub struct Model {
     pub parameters: Vec<Named>,
     /// Batch norm's running means and variances: views of [`flat_statistics`](Self::flat_statistics).
     pub statistics: Vec<Named>,
+    /// Tensors that never change.
+    pub constants: Vec<Named>,
     /// All running statistics in one buffer.
     pub flat_statistics: Tensor,
     /// The number of forward passes that moved the running statistics (int64 scalar).
@@ -157,16 +170,29 @@ impl Model {
         let (channels, classes) = (form.image[0] as i64, form.classes as i64);
         let network: Box<dyn Network> = match form.architecture {
             Architecture::ResNet18 => Box::new(resnet::ResNet::eighteen(&mut layers, channels, classes)),
+            Architecture::PreActResNet18 => {
+                Box::new(preact_resnet::PreActResNet::eighteen(&mut layers, channels, classes))
+            }
+            Architecture::MobileNetV2 => Box::new(mobilenet_v2::MobileNetV2::new(&mut layers, channels, classes)),
             Architecture::ResNet8 => Box::new(resnet::ResNet::eight(&mut layers, channels, classes)),
             Architecture::ConvNet => Box::new(convnet::ConvNet::new(&mut layers, channels, classes)),
             Architecture::WideResNet { depth, width } => {
                 Box::new(wide_resnet::WideResNet::new(&mut layers, channels, classes, depth.into(), width.into()))
             }
         };
-        let Builder { parameters, mut statistics, .. } = layers;
+        let Builder { parameters, mut statistics, constants, .. } = layers;
         let flat_statistics = flatten(&mut statistics, kind, device);
         let batches_tracked = Tensor::zeros([], (Kind::Int64, device));
-        Self { form, parameters, statistics, flat_statistics, batches_tracked, across_ranks: sums_ranks, network }
+        Self {
+            form,
+            parameters,
+            statistics,
+            constants,
+            flat_statistics,
+            batches_tracked,
+            across_ranks: sums_ranks,
+            network,
+        }
     }
 
     /// Images `[N, C, H, W]` in [0, 1] to logits `[N, classes]`.
@@ -199,9 +225,9 @@ impl Model {
         self.parameters.iter().map(|parameter| parameter.tensor.numel()).sum()
     }
 
-    /// Parameters and running statistics, as they are named in PyTorch's state_dict, without the pass counters.
+    /// Parameters, running statistics and constants, as they are named in PyTorch's state_dict, without the pass counters.
     pub fn tensors(&self) -> impl Iterator<Item = &Named> {
-        self.parameters.iter().chain(&self.statistics)
+        self.parameters.iter().chain(&self.statistics).chain(&self.constants)
     }
 
     /// Copies values by name from `find` into every tensor.
@@ -255,6 +281,10 @@ mod tests {
             ("resnet18", [3, 32, 32], 10, 11_173_962),
             ("resnet18", [3, 32, 32], 100, 11_220_132),
             ("wrn-34-10", [3, 32, 32], 10, 46_160_474),
+            ("preact-resnet18", [3, 64, 64], 200, 11_269_640),
+            ("preact-resnet18", [3, 32, 32], 10, 11_172_170),
+            ("mobilenet-v2", [3, 32, 32], 10, 2_296_922),
+            ("mobilenet-v2", [3, 32, 32], 100, 2_412_212),
             ("resnet8", [1, 28, 28], 10, 77_754),
         ] {
             assert_eq!(build(architecture, image, classes).parameter_count(), count, "{architecture}");
@@ -270,6 +300,12 @@ mod tests {
             ["conv1.weight", "bn1.running_var", "layer2.0.shortcut.1.bias", "layer4.1.conv2.weight", "linear.bias"]
         {
             assert!(names.iter().any(|known| known == name), "{name}");
+        }
+        // As the reference saves them: 109 and 344 entries with the pass counters, one for each running mean.
+        for (architecture, entries) in [("preact-resnet18", 109), ("mobilenet-v2", 344)] {
+            let model = build(architecture, [3, 32, 32], 10);
+            let counters = model.tensors().filter(|named| named.name.ends_with("running_mean")).count();
+            assert_eq!(model.tensors().count() + counters, entries, "{architecture}");
         }
         let wide = build("wrn-10-1", [3, 32, 32], 10);
         let names: Vec<&str> = wide.parameters.iter().map(|named| named.name.as_str()).collect();
@@ -290,7 +326,7 @@ mod tests {
 
     #[test]
     fn every_network_gives_finite_logits_for_every_batch_size() {
-        for architecture in ["resnet18", "resnet8", "convnet", "wrn-10-1"] {
+        for architecture in ["resnet18", "preact-resnet18", "mobilenet-v2", "resnet8", "convnet", "wrn-10-1"] {
             let model = build(architecture, [3, 32, 32], 7);
             for count in [0, 1, 3] {
                 for mode in [Mode::Train, Mode::TrainFrozen, Mode::Eval] {

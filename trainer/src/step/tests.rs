@@ -64,9 +64,9 @@ fn compare(method: &str, text: &str) {
     let fixtures: Value = serde_json::from_str(include_str!("../../../tests/fixtures/step.json")).unwrap();
     let expected = &fixtures[method];
     let config = RunConfig::parse(text, Path::new("test.toml"), &[]).unwrap();
-    let teacher = network(2);
-    teacher.freeze();
-    let networks = Networks { student: network(1), teachers: BTreeMap::from([("robust".to_string(), teacher)]) };
+    let teachers = BTreeMap::from([("robust".to_string(), network(2)), ("standard".to_string(), network(3))]);
+    teachers.values().for_each(Model::freeze);
+    let networks = Networks { student: network(1), teachers };
     let mut step = Step::new(&config, networks, Arc::new(Single)).unwrap();
     let terms: Vec<Term> = config.active_terms(0).collect();
     let trust = terms.iter().find_map(|term| term.trust.clone());
@@ -100,22 +100,40 @@ fn compare(method: &str, text: &str) {
     assert_eq!(Some(tracked), expected["batches_tracked"].as_i64());
 }
 
+/// The configuration of a preset with its switches at epoch 0, in float64.
+fn distillation(preset: &str, overrides: &[&str]) -> String {
+    let text = AT.replace("eval", "train_update").replace("preset = \"at\"", &format!("preset = {preset:?}"))
+        + "teachers = { robust.checkpoint = \"none\", standard.checkpoint = \"none\" }\n";
+    let overrides = overrides.iter().chain(&["precision.dtype=float64"]).map(|text| text.parse().unwrap());
+    RunConfig::parse(&text, Path::new("test.toml"), &overrides.collect::<Vec<_>>()).unwrap().resolved()
+}
+
 #[test]
 fn two_steps_of_adversarial_training_equal_pytorch() {
     compare("at", &AT.replace("epochs = 1", "epochs = 1\nprecision = { dtype = \"float64\" }"));
 }
 
 #[test]
+fn two_steps_of_ard_equal_pytorch() {
+    compare("ard", &distillation("ard", &[]));
+}
+
+#[test]
+fn two_steps_of_akd2_equal_pytorch() {
+    compare("akd2", &distillation("akd2", &[]));
+}
+
+#[test]
 fn two_steps_of_iad_1_equal_pytorch() {
-    let text = AT
-        .replace("epochs = 1", "epochs = 1\nprecision = { dtype = \"float64\" }")
-        .replace(r#""eval""#, r#""train_update""#)
-        .replace(r#"preset = "at""#, r#"preset = "iad-1""#)
-        + "teachers.robust.checkpoint = \"none\"\n";
-    // The preset's introspection begins at epoch 60; the comparison wants it at once.
-    let config =
-        RunConfig::parse(&text, Path::new("test.toml"), &["loss.terms.introspect.from_epoch=0".parse().unwrap()]);
-    compare("iad_1", &config.unwrap().resolved());
+    compare("iad_1", &distillation("iad-1", &["loss.terms.introspect.from_epoch=0"]));
+}
+
+#[test]
+fn two_steps_of_iad_2_equal_pytorch() {
+    compare(
+        "iad_2",
+        &distillation("iad-2", &["loss.terms.introspect.from_epoch=0", "loss.terms.teach.trust.from_epoch=0"]),
+    );
 }
 
 #[test]
@@ -148,4 +166,16 @@ fn before_its_first_epoch_introspection_changes_nothing() {
     let always =
         RunConfig::parse(&text, Path::new("test.toml"), &["loss.terms.introspect.trust.exponent=0".parse().unwrap()]);
     assert_eq!(always.unwrap().active_terms(60).collect::<Vec<_>>(), ard.active_terms(60).collect::<Vec<_>>());
+}
+
+#[test]
+fn before_its_warm_up_ends_iad_2_is_akd2() {
+    let config = |preset| RunConfig::parse(&distillation(preset, &[]), Path::new("test.toml"), &[]).unwrap();
+    let sorted = |config: RunConfig| {
+        let mut terms: Vec<Term> = config.active_terms(39).collect();
+        terms.sort_by(|one, other| one.name.cmp(&other.name));
+        terms
+    };
+    assert_eq!(sorted(config("iad-2")), sorted(config("akd2")));
+    assert_eq!(config("iad-2").active_terms(40).filter(|term| term.trust.is_some()).count(), 2);
 }

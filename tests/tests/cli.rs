@@ -1,0 +1,281 @@
+//! Mistakes in a command, a configuration or the data: exit code 2 and one message with a way out, before any rank trains.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use datasets::{Container, Source, Split};
+use tests::{Images, Program, World, assert_same_run, metrics};
+
+/// A world with a data set and a configuration that is right.
+struct Right {
+    world: World,
+    data: PathBuf,
+    config: PathBuf,
+}
+
+impl Right {
+    fn new() -> Result<Self> {
+        let world = World::new()?;
+        let data = world.images("data", Images::colour(40))?;
+        let config = world.config("right", &data, &[])?;
+        Ok(Self { world, data, config })
+    }
+
+    /// Asserts that training `config` with `arguments` is refused with one message that holds `parts`, whether the program
+    /// is started alone or is asked to start two ranks.
+    #[track_caller]
+    fn refuses(&self, config: &Path, arguments: &[&str], parts: &[&str]) -> Result<()> {
+        self.refuses_by(Program::alone(), config, arguments, parts)?;
+        self.refuses_by(Program::alone().starting_ranks(2), config, arguments, parts)
+    }
+
+    /// The same on two ranks that mpirun has started: one of them speaks.
+    #[track_caller]
+    fn refuses_under_mpirun(&self, config: &Path, arguments: &[&str], parts: &[&str]) -> Result<()> {
+        self.refuses_by(Program::under_mpirun(2), config, arguments, parts)
+    }
+
+    #[track_caller]
+    fn refuses_by(&self, program: Program, config: &Path, arguments: &[&str], parts: &[&str]) -> Result<()> {
+        let run = self.world.run("refused");
+        let ended = program.args([config]).args(arguments).args([OsString::from("--run"), run.clone().into()]).run()?;
+        ended.expect(2).expect_error(parts);
+        assert!(!run.exists(), "a run folder was made");
+        Ok(())
+    }
+
+    /// The configuration with `line` added to it, or put in the place of `old`.
+    fn edited(&self, old: &str, line: &str) -> Result<PathBuf> {
+        let text = fs::read_to_string(&self.config)?;
+        assert!(text.contains(old), "{old:?} does not stand in\n{text}");
+        let path = self.world.path("wrong.toml");
+        fs::write(&path, text.replacen(old, line, 1))?;
+        Ok(path)
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_known_ones() -> Result<()> {
+    let right = Right::new()?;
+    let config = right.edited("[optimizer]\n", "[optimizer]\nlearning_rate = 0.1\n")?;
+    let line = fs::read_to_string(&config)?.lines().position(|line| line.starts_with("learning_rate")).context("it")?;
+    let line = format!("(line {})", line + 1);
+    let parts = ["wrong.toml", "optimizer.learning_rate", &line, "`lr`", "`momentum`", "docs/configuration.md"];
+    right.refuses(&config, &[], &parts)?;
+    right.refuses_under_mpirun(&config, &[], &parts)
+}
+
+#[test]
+fn what_is_not_toml_is_named_with_its_line() -> Result<()> {
+    let right = Right::new()?;
+    let config = right.edited("[optimizer]\n", "[optimizer\n")?;
+    right.refuses(&config, &[], &["wrong.toml", "line ", "valid TOML"])
+}
+
+#[test]
+fn a_value_of_another_type_is_named() -> Result<()> {
+    let right = Right::new()?;
+    let config = right.edited("epochs = 1\n", "epochs = \"two\"\n")?;
+    right.refuses(&config, &[], &["wrong.toml", "epochs", "two", "expected", "docs/configuration.md"])
+}
+
+#[test]
+fn a_value_out_of_range_is_named_with_its_range() -> Result<()> {
+    let right = Right::new()?;
+    for (key, value, expected) in [
+        ("attack.eps", "9", "up to 1"),
+        ("attack.eps", "-0.1", "above 0"),
+        ("attack.steps", "0", "1 to 10,000"),
+        ("optimizer.momentum", "1.5", "below 1"),
+        ("optimizer.lr", "-0.1", "a positive number"),
+        ("optimizer.lr", "inf", "a positive number"),
+        ("batch.size", "0", "1 to 1,048,576"),
+        ("epochs", "0", "1 to 1,000,000"),
+        ("evaluation.batch", "17", "a multiple of 16"),
+        ("checkpoint.keep_last", "0", "at least 1"),
+    ] {
+        let change = format!("{key}={value}");
+        right.refuses(&right.config, &["--set", &change], &["right.toml", key, value, expected])?;
+    }
+    right.refuses_under_mpirun(&right.config, &["--set", "attack.eps=9"], &["right.toml", "attack.eps is 9", "8/255"])
+}
+
+#[test]
+fn an_unknown_name_is_answered_with_the_known_ones() -> Result<()> {
+    let right = Right::new()?;
+    for (change, parts) in [
+        ("attack.kind=square", ["attack.kind", "`pgd`"]),
+        ("evaluation.suite=[\"natural\", \"cw\"]", ["evaluation.suite[1] is \"cw\"", "fgsm_rs"]),
+        ("student.architecture=resnet50", ["student.architecture", "wrn-DEPTH-WIDTH"]),
+        ("optimizer.lr_policy=cosine", ["optimizer.lr_policy", "`one_cycle`"]),
+        (
+            "attack.towards={ network = \"robust\", images = \"natural\" }",
+            ["attack.towards.network", "[teachers.robust]"],
+        ),
+    ] {
+        right.refuses(&right.config, &["--set", change], &parts)?;
+    }
+    let config = right.edited("preset = \"at\"", "preset = \"trade\"")?;
+    right.refuses(&config, &[], &["wrong.toml", "loss.preset", "trade", "iad-1"])
+}
+
+#[test]
+fn a_change_that_is_none_is_refused() -> Result<()> {
+    let right = Right::new()?;
+    right.refuses(&right.config, &["--set", "lr"], &["key=value", "\"lr\""])?;
+    right.refuses(&right.config, &["--set", "optimizer.speed=3"], &["optimizer.speed", "from --set", "`lr`"])?;
+    right.refuses(&right.config, &["--set", "epochs.number=3"], &["right.toml", "--set epochs.number"])?;
+    right.refuses(&right.config, &["--set", "epochs=many"], &["epochs", "from --set", "many"])
+}
+
+#[test]
+fn a_missing_configuration_is_named() -> Result<()> {
+    let right = Right::new()?;
+    let missing = right.world.path("missing.toml");
+    right.refuses(&missing, &[], &["missing.toml", "readable configuration file", "configs/"])?;
+    right.refuses_under_mpirun(&missing, &[], &["missing.toml", "readable configuration file", "configs/"])
+}
+
+#[test]
+fn a_missing_data_set_is_answered_with_the_command_that_makes_it() -> Result<()> {
+    let right = Right::new()?;
+    for (name, from) in
+        [("cifar10", "FOLDER_OF_THE_UNPACKED_ARCHIVE"), ("fashion-mnist", "/usr/share/datasets/fashion-mnist")]
+    {
+        let missing = right.world.path(&format!("{name}.h5"));
+        let config = right.world.config("missing-data", &missing, &[])?;
+        let command = format!("`iad-launch data import {name} --from {from} --to {}`", missing.display());
+        let parts = ["data.train", &text(&missing), &command];
+        right.refuses(&config, &[], &parts)?;
+        right.refuses_under_mpirun(&config, &[], &parts)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_truncated_data_set_is_named() -> Result<()> {
+    let right = Right::new()?;
+    let bytes = fs::read(&right.data)?;
+    fs::write(&right.data, &bytes[..bytes.len() / 2])?;
+    right.refuses(&right.config, &[], &["data.h5", "expected", "iad-launch data import"])
+}
+
+#[test]
+fn a_label_without_a_class_is_named() -> Result<()> {
+    let right = Right::new()?;
+    let container = Container::open(&right.data, Split::Train)?;
+    let labels: Vec<u8> = (0..container.len()).flat_map(|sample| container.label(sample).to_le_bytes()).collect();
+    drop(container);
+    let mut bytes = fs::read(&right.data)?;
+    let at = bytes.windows(labels.len()).position(|window| window == labels).context("the labels in the file")?;
+    bytes[at + 17 * 8] = 12;
+    fs::write(&right.data, bytes)?;
+    let parts = ["data.h5", "train/labels[17] is 12", "0..=3", "iad-launch data import"];
+    right.refuses(&right.config, &[], &parts)
+}
+
+/// A flipped pixel is found by its checksum when the ranks start.
+#[test]
+fn a_changed_image_is_found() -> Result<()> {
+    let right = Right::new()?;
+    let container = Container::open(&right.data, Split::Train)?;
+    let mut image = vec![0; container.shape().iter().product()];
+    container.read(7, &mut image)?;
+    drop(container);
+    let mut bytes = fs::read(&right.data)?;
+    let at = bytes.windows(image.len()).position(|window| window == image).context("the image in the file")?;
+    bytes[at] ^= 1;
+    fs::write(&right.data, bytes)?;
+    let parts = ["data.h5", "train/images", "damaged", "SHA-256", "iad-launch data import"];
+    right.refuses_by(Program::alone(), &right.config, &[], &parts)?;
+    right.refuses_under_mpirun(&right.config, &[], &parts)
+}
+
+#[test]
+fn data_of_more_classes_than_the_student_is_refused() -> Result<()> {
+    let right = Right::new()?;
+    let parts = ["student.classes is 3", "at least the 4 classes", "data.h5", "leave the key out"];
+    right.refuses(&right.config, &["--set", "student.classes=3"], &parts)
+}
+
+#[test]
+fn a_run_folder_of_another_configuration_stays_as_it_is() -> Result<()> {
+    let right = Right::new()?;
+    let run = right.world.run("taken");
+    Program::alone().train(&right.config, &run).run()?.expect(0);
+    let before = contents(&run)?;
+    for program in [Program::alone(), Program::alone().starting_ranks(2), Program::under_mpirun(2)] {
+        let ended = program.train(&right.config, &run).set("seed", 7).run()?.expect(2);
+        ended.expect_error(&["taken/run", "seed = 1 there, 7 now", "--run"]);
+        assert_eq!(before, contents(&run)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_folder_with_other_files_stays_as_it_is() -> Result<()> {
+    let right = Right::new()?;
+    let folder = right.world.path("thesis");
+    fs::create_dir(&folder)?;
+    fs::write(folder.join("chapter.txt"), "important")?;
+    let before = contents(&folder)?;
+    for program in [Program::alone(), Program::alone().starting_ranks(2), Program::under_mpirun(2)] {
+        let ended = program.train(&right.config, &folder).run()?.expect(2);
+        ended.expect_error(&["thesis", "chapter.txt", "an empty or new folder", "--run"]);
+        assert_eq!(before, contents(&folder)?);
+    }
+    Ok(())
+}
+
+/// Every file of a folder with its bytes.
+fn contents(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let (mut waiting, mut found) = (vec![folder.to_path_buf()], vec![]);
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            let entries: std::io::Result<Vec<_>> = fs::read_dir(&path)?.collect();
+            waiting.extend(entries?.iter().map(fs::DirEntry::path));
+        } else {
+            let bytes = fs::read(&path)?;
+            found.push((path, bytes));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[test]
+fn a_missing_run_to_evaluate_is_named() -> Result<()> {
+    let world = World::new()?;
+    let run = world.path("nothing");
+    let ended = Program::alone().args(["eval".as_ref(), run.as_os_str()]).run()?.expect(2);
+    ended.expect_error(&["nothing", "a run folder", "iad-launch CONFIG"]);
+    Ok(())
+}
+
+#[test]
+fn a_container_is_never_overwritten() -> Result<()> {
+    let right = Right::new()?;
+    let before = fs::read(&right.data)?;
+    let import = Program::alone().args(["data", "import", "cifar10", "--from", ".", "--to"]).args([&right.data]);
+    let ended = import.run()?.expect(2);
+    ended.expect_error(&["data.h5", "does not exist yet"]);
+    assert_eq!(before, fs::read(&right.data)?);
+    Ok(())
+}
+
+#[test]
+fn a_change_on_the_command_line_is_a_change_of_the_file() -> Result<()> {
+    let right = Right::new()?;
+    let (by_key, by_file) = (right.world.run("by-key"), right.world.run("by-file"));
+    Program::alone().train(&right.config, &by_key).set("seed", 5).set("attack.eps", "4/255").run()?.expect(0);
+    let config = right.world.config("changed", &right.data, &[("seed", "5"), ("attack.eps", "\"4/255\"")])?;
+    Program::alone().train(&config, &by_file).run()?.expect(0);
+    assert!(!metrics(&by_key)?.is_empty());
+    assert_same_run(&by_key, &by_file, "changed by --set and in the file")
+}

@@ -1,0 +1,168 @@
+//! Faults while a run is under way: it ends in seconds, says why once, and keeps what it had.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tests::{Images, Program, World, assert_same_run, tensors};
+
+/// A configuration of many short steps, with a checkpoint every sixth.
+fn long_run(world: &World) -> Result<PathBuf> {
+    let data = world.images("data", Images::colour(96))?;
+    world.config("long", &data, &[("epochs", "1000")])
+}
+
+fn has_done(run: &Path, step: u64) -> bool {
+    fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default().contains(&format!("\"step\":{step},"))
+}
+
+fn checkpoints(run: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.retain(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
+    found.sort();
+    found
+}
+
+/// Kills one rank of a run that `program` starts; everything must be gone ten seconds later.
+fn lose_a_rank(program: Program) -> Result<()> {
+    let world = World::new()?;
+    let (config, run) = (long_run(&world)?, world.run("run"));
+    let mut running = program.train(&config, &run).start()?;
+    running.wait_until("step 8", || has_done(&run, 8))?;
+    let launcher = running.process();
+    let rank = running.processes("iad-launch").into_iter().filter(|&process| process != launcher).max();
+    running.signal("KILL", &rank.into_iter().collect::<Vec<_>>());
+    let killed = Instant::now();
+    while !running.all_processes().is_empty() {
+        assert!(killed.elapsed() < Duration::from_secs(10), "processes live on:\n{}", running.said());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let ended = running.wait()?;
+    assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");
+    assert!(!checkpoints(&run).is_empty());
+    Program::on(2).train(&config, &run).stop_after(12).run()?.expect(85);
+    Ok(())
+}
+
+#[test]
+fn a_killed_rank_ends_the_run_under_mpirun() -> Result<()> {
+    lose_a_rank(Program::under_mpirun(2))
+}
+
+#[test]
+fn a_killed_rank_ends_the_run_that_started_its_ranks() -> Result<()> {
+    lose_a_rank(Program::alone().starting_ranks(2))
+}
+
+/// A small file system of its own, unmounted at the end.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Nothing where this user may not mount.
+    fn mount(at: PathBuf, kibibytes: u32) -> Result<Option<Self>> {
+        fs::create_dir_all(&at)?;
+        let size = format!("size={kibibytes}k");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).output();
+        Ok(mounted.is_ok_and(|mount| mount.status.success()).then_some(Self(at)))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Runs on a disk that holds one checkpoint and not two, on so many ranks.
+fn full_disk(name: &str, ranks: usize) -> Result<()> {
+    let world = World::new()?;
+    let config = long_run(&world)?;
+    let Some(disk) = SmallDisk::mount(world.path("disk"), 300)? else {
+        println!("SKIPPED {name}: this user may not mount a small disk");
+        return Ok(());
+    };
+    let run = disk.0.join("run");
+    // Two checkpoints of this network are too much for it, so the first stays.
+    let ended = Program::on(ranks).train(&config, &run).run()?.expect(1);
+    ended.expect_error(&["No space left on device", "/disk/run/"]);
+    let kept = checkpoints(&run);
+    assert!(!kept.is_empty(), "no checkpoint is left");
+    for checkpoint in kept {
+        tensors(&checkpoint)?;
+    }
+    let leftovers = fs::read_dir(run.join("checkpoints"))?.flatten();
+    let partial: Vec<_> = leftovers.filter(|entry| entry.file_name().to_string_lossy().contains("partial")).collect();
+    assert!(partial.is_empty(), "{partial:?}");
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_keeps_the_last_checkpoint() -> Result<()> {
+    full_disk("a_full_disk_ends_the_run_and_keeps_the_last_checkpoint", 1)
+}
+
+#[test]
+fn a_full_disk_ends_a_run_on_two_ranks() -> Result<()> {
+    full_disk("a_full_disk_ends_a_run_on_two_ranks", 2)
+}
+
+#[test]
+fn a_run_folder_that_cannot_be_made_is_named() -> Result<()> {
+    let world = World::new()?;
+    let config = long_run(&world)?;
+    // Not even root makes a folder below a file.
+    fs::write(world.path("file"), "")?;
+    let ended = Program::alone().train(&config, &world.path("file/run")).run()?.expect(1);
+    ended.expect_error(&["file/run"]);
+    Ok(())
+}
+
+/// A gradient that is not finite, on so many ranks: the parameters explode in the third step, after a checkpoint.
+fn explosion(ranks: usize) -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(48))?;
+    let changes =
+        [("epochs", "3"), ("optimizer.lr", "1e30"), ("optimizer.lr_policy", "{ step = { at = [1], factor = 1e-30 } }")];
+    let (config, run) = (world.config("explode", &data, &changes)?, world.run("run"));
+    let stop = |steps| Program::on(ranks).train(&config, &run).stop_after(steps).run();
+    stop(1)?.expect(85);
+    let checkpoint = run.join("checkpoints/step-00000001.safetensors");
+    let before = tensors(&checkpoint)?;
+    let ended = Program::on(ranks).train(&config, &run).run()?.expect(1);
+    let ended = ended.expect_error(&["step 2: the gradient is not finite", "optimizer.lr"]);
+    assert!(ended.said.contains("conv") || ended.said.contains("label"), "neither tensor nor term: {}", ended.said);
+    assert_eq!(before, tensors(&checkpoint)?);
+    assert!(!run.join("checkpoints/final.safetensors").exists());
+    // It starts from there again, to fail in the same place.
+    Program::on(ranks).train(&config, &run).run()?.expect(1).expect_error(&["step 2: the gradient is not finite"]);
+    Ok(())
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_ends_the_run_before_it_does_harm() -> Result<()> {
+    explosion(1)
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_ends_all_ranks() -> Result<()> {
+    explosion(2)
+}
+
+#[test]
+fn a_second_start_in_the_same_folder_is_refused() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(96))?;
+    let config = world.config("shared", &data, &[("epochs", "30")])?;
+    let (whole, run) = (world.run("whole"), world.run("shared"));
+    let mut running = Program::alone().train(&config, &run).start()?;
+    running.wait_until("step 1", || has_done(&run, 1))?;
+    let second = Program::alone().train(&config, &run).run()?.expect(2);
+    second.expect_error(&["shared/run", "no other process", "--run"]);
+    running.wait()?.expect(0);
+    Program::alone().train(&config, &whole).run()?.expect(0);
+    assert_same_run(&whole, &run, "beside a refused start")
+}
