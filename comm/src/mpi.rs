@@ -74,13 +74,13 @@ impl Mpi {
     }
 
     /// Runs `work` on the host memory of `tensor`, which is copied there and back when it lives on a GPU.
-    fn on_host(&self, tensor: &Tensor, work: impl FnOnce(&Tensor) -> Result<()>) -> Result<()> {
+    fn on_host(&self, tensor: &Tensor, work: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
         ensure!(tensor.is_contiguous(), "only contiguous tensors travel, this one has shape {:?}", tensor.size());
         if tensor.device() == Device::Cpu {
-            return work(tensor);
+            return work(&mut tensor.shallow_clone());
         }
-        let host = tensor.to_device(Device::Cpu);
-        work(&host)?;
+        let mut host = tensor.to_device(Device::Cpu);
+        work(&mut host)?;
         tensor.shallow_clone().copy_(&host);
         Ok(())
     }
@@ -108,7 +108,7 @@ macro_rules! with_values {
 }
 
 /// The values of a contiguous CPU tensor whose type is T.
-fn values_of<T>(tensor: &Tensor) -> &mut [T] {
+fn values_of<T>(tensor: &mut Tensor) -> &mut [T] {
     // SAFETY: `on_host` saw that the tensor is contiguous and `with_values` that it holds T; the memory lives as long as the
     // borrowed handle, and a collective is its only user meanwhile, as the contract of `start_sum` says.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }

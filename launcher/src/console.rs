@@ -124,7 +124,7 @@ impl Sink for Console {
                 if let Some(trust) = trust {
                     text += &format!(", mean alpha {:.4}", trust.mean);
                 }
-                self.line(&format!("{text}; {} since the start", duration(timing.seconds)));
+                self.line(&format!("{text}; {}", duration(timing.seconds)));
             }
             Event::Evaluated { split, best, attacks, .. } => {
                 let best = if *best { " (best so far)" } else { "" };

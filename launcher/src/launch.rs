@@ -85,8 +85,5 @@ fn wait(child: &mut Child, signals: &mut Signals) -> Result<u8> {
 
 /// Ours are passed on; what mpirun says of killed ranks counts as a failed run.
 fn exit_code(code: i32) -> u8 {
-    match u8::try_from(code) {
-        Ok(code @ (0 | 1 | 2 | crate::STOPPED)) => code,
-        _ => 1,
-    }
+    u8::try_from(code).ok().filter(|code| [0, 2, crate::STOPPED].contains(code)).unwrap_or(1)
 }

@@ -61,6 +61,8 @@ impl Program {
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
         command.env("OMPI_MCA_rmaps_base_oversubscribe", "1").env("OMPI_MCA_hwloc_base_binding_policy", "none");
         command.env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe");
+        // Ranks that wait leave their core to those that work.
+        command.env("OMPI_MCA_mpi_yield_when_idle", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         Self { command, last: vec![], many, mark, limit: Duration::from_secs(180) }
     }
@@ -117,13 +119,25 @@ impl Program {
         );
         let turn = self.many.then(mpirun_is_free);
         self.command.args(&self.last);
+        // Killed ranks leave files behind; here they are found and removed.
+        let files = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
+        self.command.env("TMPDIR", files.path()).env("OMPI_MCA_btl_vader_backing_directory", files.path());
         let mut child = self.command.spawn().with_context(|| format!("starting {:?}", self.command))?;
         let said = Arc::<Mutex<String>>::default();
         let output = child.stdout.take().context("piped")?;
         let errors = child.stderr.take().context("piped")?;
         let listeners = vec![listen(output, &said), listen(errors, &said)];
         let text = format!("{:?}", self.command);
-        Ok(Running { child, text, said, listeners, mark: self.mark, ends: Instant::now() + self.limit, _turn: turn })
+        Ok(Running {
+            child,
+            text,
+            said,
+            listeners,
+            mark: self.mark,
+            ends: Instant::now() + self.limit,
+            _files: files,
+            _turn: turn,
+        })
     }
 
     /// Runs it to its end.
@@ -162,6 +176,7 @@ pub struct Running {
     listeners: Vec<JoinHandle<()>>,
     mark: String,
     ends: Instant,
+    _files: tempfile::TempDir,
     _turn: Option<MutexGuard<'static, ()>>,
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use tests::{Images, Program, World, checkout, header, metrics};
+use tests::{Images, Program, World, checkout, header, metrics, tell};
 
 /// One image of CIFAR-10's binary files: its label and three colours of 32x32 pixels.
 const RECORD: usize = 1 + 3 * 32 * 32;
@@ -76,7 +76,8 @@ fn small_cifar10(folder: &Path) -> Result<&'static str> {
     let (bytes, names, origin) = match real_test_batch(folder)? {
         Some((bytes, names)) => (bytes, names, "real CIFAR-10, from the test batch beside this checkout"),
         None => {
-            let byte = |place: usize| if place % RECORD == 0 { place / RECORD % 10 } else { place * 7919 >> 4 };
+            let byte =
+                |place: usize| if place.is_multiple_of(RECORD) { place / RECORD % 10 } else { place * 7919 / 16 };
             let bytes = (0..120 * RECORD).map(|place| byte(place) as u8).collect();
             let names: String = (0..10).map(|class| format!("class {class}\n")).collect();
             (bytes, names, "synthetic: there is no CIFAR-10 beside this checkout, or no python with numpy to unpack it")
@@ -104,7 +105,7 @@ fn real_test_batch(folder: &Path) -> Result<Option<(Vec<u8>, String)>> {
     command.arg(script).args(["cifar10", "--files", "test_batch.bin", "--out"]).arg(&out);
     let ended = command.stdin(Stdio::null()).output()?;
     if !ended.status.success() {
-        println!("unpack.py failed: {}", String::from_utf8_lossy(&ended.stderr));
+        tell(&format!("unpack.py failed: {}", String::from_utf8_lossy(&ended.stderr)));
         return Ok(None);
     }
     let bytes = fs::read(out.join("cifar-10-batches-bin/test_batch.bin"))?;
@@ -117,7 +118,7 @@ fn real_test_batch(folder: &Path) -> Result<Option<(Vec<u8>, String)>> {
 fn the_configurations_of_the_paper_take_steps_on_cifar10() -> Result<()> {
     let world = World::new()?;
     let (folder, data) = (world.path("cifar-10-batches-bin"), world.path("cifar10.h5"));
-    println!("images: {}", small_cifar10(&folder)?);
+    tell(&format!("images: {}", small_cifar10(&folder)?));
     let import = Program::alone().args(["data", "import", "cifar10", "--from"]).args([&folder]);
     import.args(["--to".as_ref(), data.as_os_str()]).run()?.expect(0);
     let teacher = teacher(&world, "paper", &data)?;

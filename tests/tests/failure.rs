@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tests::{Images, Program, World, assert_same_run, tensors};
+use tests::{Images, Program, World, assert_same_run, tell, tensors};
 
 /// A configuration of many short steps, with a checkpoint every sixth.
 fn long_run(world: &World) -> Result<PathBuf> {
@@ -82,7 +82,7 @@ fn full_disk(name: &str, ranks: usize) -> Result<()> {
     let world = World::new()?;
     let config = long_run(&world)?;
     let Some(disk) = SmallDisk::mount(world.path("disk"), 300)? else {
-        println!("SKIPPED {name}: this user may not mount a small disk");
+        tell(&format!("SKIPPED {name}: this user may not mount a small disk"));
         return Ok(());
     };
     let run = disk.0.join("run");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use tests::{Images, Program, World, assert_same_run, largest_difference, metrics, student, tensors};
+use tests::{Images, Program, World, assert_same_run, largest_difference, metrics, student, tell, tensors};
 
 type Changes<'a> = Vec<(&'a str, String)>;
 
@@ -31,7 +31,7 @@ fn three_steps_agree(world: &World, config: &Path, tolerance: f64) -> Result<()>
         let others = losses(ranks)?;
         let of_losses = first.iter().zip(&others).map(|(one, other)| ((one - other) / one).abs()).fold(0.0, f64::max);
         let (of_tensors, name) = largest_difference(&alone, &checkpoint(ranks)?)?;
-        println!("1 and {ranks} ranks: losses differ by {of_losses:.2e}, tensors by {of_tensors:.2e} ({name})");
+        tell(&format!("1 and {ranks} ranks: losses differ by {of_losses:.2e}, tensors by {of_tensors:.2e} ({name})"));
         assert_eq!(others.len(), 3);
         assert!(of_losses <= tolerance, "losses on 1 rank {first:?}, on {ranks} {others:?}");
         assert!(of_tensors <= tolerance, "{name} differs by {of_tensors:e} between 1 and {ranks} ranks");
@@ -106,7 +106,7 @@ fn ranks_with_batch_norm_of_their_own_hold_the_same_parameters() -> Result<()> {
     let alone = world.run("alone");
     Program::alone().train(&config, &alone).stop_after(2).run()?.expect(85);
     let (difference, name) = largest_difference(&checkpoint(&alone)?, &apart)?;
-    println!("batch norm of 1 and of 3 ranks apart: tensors differ by {difference:.2e} ({name})");
+    tell(&format!("batch norm of 1 and of 3 ranks apart: tensors differ by {difference:.2e} ({name})"));
     assert!(difference > SINGLE_PRECISION, "{name} differs by {difference:e} only");
     Ok(())
 }

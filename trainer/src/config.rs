@@ -305,7 +305,7 @@ impl Dtype {
 pub struct Evaluation {
     /// The attacks of the final evaluation on the test set, `natural` among them.
     pub suite: Vec<String>,
-    /// Epochs between measurements of natural and `selection_attack` accuracy during training; 0 for none.
+    /// Epochs between measurements of natural and PGD-10 accuracy during training; 0 for none.
     pub every: u64,
     /// The images that choose the best checkpoint.
     pub selection: Selection,
@@ -343,6 +343,17 @@ pub enum Selection {
     Test,
     /// None: only the final weights are kept.
     None,
+}
+
+impl Selection {
+    /// Its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Selection::HeldOut => "held_out",
+            Selection::Test => "test",
+            Selection::None => "none",
+        }
+    }
 }
 
 /// `[checkpoint]`

@@ -42,7 +42,7 @@ pub struct Evaluation {
     /// The seed of random starts.
     pub seed: u64,
     /// How the weights were chosen.
-    pub selection: String,
+    pub selection: &'static str,
     /// The number of ranks; the results do not depend on it.
     pub ranks: usize,
     /// The results.
@@ -97,7 +97,7 @@ pub fn evaluate_weights(
         attack_step: protocol.step,
         batch: protocol.batch,
         seed: protocol.seed,
-        selection: format!("{:?}", config.evaluation.selection),
+        selection: config.evaluation.selection.name(),
         ranks: ranks.world_size(),
         attacks,
         timing: Timing { seconds: began.elapsed().as_secs_f64(), images_per_second: None },

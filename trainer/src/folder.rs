@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use datasets::UserError;
-use toml::Table;
+use toml::{Table, Value};
 
 use crate::checkpoint::{self, Header, Tensors, write_atomically};
 use crate::config::RunConfig;
@@ -168,7 +168,9 @@ impl RunFolder {
     /// Anything the file system says.
     pub fn add_session(&self, session: &Table) -> Result<()> {
         let path = self.file("environment.toml");
-        let entry = format!("[[session]]\n{}\n", toml::to_string(session)?);
+        let entry =
+            Table::from_iter([("session".to_string(), vec![session.clone()])].map(|(key, list)| (key, list.into())));
+        let entry = toml::to_string(&entry)? + "\n";
         let written = File::options().create(true).append(true).open(&path);
         let written = written.and_then(|mut file| file.write_all(entry.as_bytes()));
         written.with_context(|| format!("writing {}", path.display()))
@@ -218,9 +220,17 @@ fn flat(config: &RunConfig) -> Table {
     fn walk(prefix: &str, table: &Table, into: &mut Table) {
         for (key, value) in table {
             let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-            match value.as_table() {
-                Some(inner) => walk(&key, inner, into),
-                None => drop(into.insert(key, value.clone())),
+            match value {
+                Value::Table(inner) => walk(&key, inner, into),
+                // Lists of tables by their elements' names, so that a difference is shown alone.
+                Value::Array(list) if list.iter().all(Value::is_table) => {
+                    for (index, element) in list.iter().enumerate() {
+                        let name =
+                            element.get("name").and_then(Value::as_str).map_or(index.to_string(), str::to_string);
+                        element.as_table().into_iter().for_each(|inner| walk(&format!("{key}.{name}"), inner, into));
+                    }
+                }
+                value => drop(into.insert(key, value.clone())),
             }
         }
     }

@@ -121,7 +121,7 @@ impl Term {
     }
 }
 
-/// log softmax(logits)[label] of each sample `[N]`.
+/// The logarithm of the softmax probability of each sample's label, `[N]`.
 pub fn log_probability_of(logits: &Tensor, labels: &Tensor) -> Tensor {
     log_softmax(logits).gather(1, &labels.unsqueeze(1), false).squeeze_dim(1)
 }

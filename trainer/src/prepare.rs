@@ -41,7 +41,7 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
         return Err(UserError::expected(expected).file(&config.data.test).key("data.test").value(found).into());
     }
     if let Some(augment) = &config.data.augment {
-        augment.check(shape)?;
+        augment.check(shape).map_err(|error| error.file(&config.data.train))?;
     }
     let form = student_form(config, train.as_ref())?;
     let mut teachers = BTreeMap::new();

@@ -56,7 +56,7 @@ pub struct Stop<'a> {
 /// the folder and tells `console`; the caller has checked and claimed the folder.
 ///
 /// # Errors
-/// [`Agreed`](crate::agreement::Agreed) errors, which all ranks know of; any other error is this rank's alone, and the
+/// [`Agreed`] errors, which all ranks know of; any other error is this rank's alone, and the
 /// caller must abort the others.
 pub fn train(
     config: &RunConfig,
@@ -211,7 +211,7 @@ impl Run<'_> {
         self.totals.insert("steps".into(), done);
         self.totals.insert("rate".into(), rate);
         self.clock.images += seen.sums["samples"];
-        if step == 1 || step % self.config.metrics.every == 0 {
+        if step == 1 || step.is_multiple_of(self.config.metrics.every) {
             let (epoch, timing) = (self.header.progress.epoch, self.clock.lap());
             self.record(&Event::Step { epoch, step, learning_rate: rate, loss, terms, timing })?;
         }
@@ -250,7 +250,7 @@ impl Run<'_> {
             self.record(&Event::Evaluated { epoch, step, split, best, attacks, timing })?;
         }
         self.header.epoch_began = self.clock.seconds();
-        if (epoch + 1) % self.config.checkpoint.every == 0 || epoch + 1 == self.config.epochs {
+        if (epoch + 1).is_multiple_of(self.config.checkpoint.every) || epoch + 1 == self.config.epochs {
             self.save_checkpoint()?;
         }
         Ok(Ending::Finished)
@@ -259,7 +259,7 @@ impl Run<'_> {
     /// Natural and PGD-10 accuracy on the images that choose the best weights, where the epoch is due.
     fn measure(&mut self, epoch: u64) -> Result<Measured> {
         let every = self.config.evaluation.every;
-        let Some((source, _)) = self.prepared.selection.as_ref().filter(|_| (epoch + 1) % every.max(1) == 0) else {
+        let Some((source, _)) = self.prepared.selection.as_ref().filter(|_| (epoch + 1).is_multiple_of(every.max(1))) else {
             return Ok(Measured::Nothing);
         };
         let suite: &[&str] =

@@ -90,7 +90,7 @@ impl RunConfig {
         must(length(evaluation.step.0), "evaluation.step", evaluation.step, "a length above 0 and up to 1")?;
         let batch = evaluation.batch;
         must(
-            (16..=65_536).contains(&batch) && batch % 16 == 0,
+            (16..=65_536).contains(&batch) && batch.is_multiple_of(16),
             "evaluation.batch",
             batch,
             "a multiple of 16 up to 65,536",
@@ -112,8 +112,8 @@ impl RunConfig {
         must(
             !self.teachers.contains_key(STUDENT),
             "teachers.student",
-            "a teacher",
-            "another name: the student has this one",
+            "the student's own name",
+            "another name for a teacher",
         )?;
         let terms = &self.loss.terms;
         must(!terms.is_empty(), "loss.terms", "[]", "at least one term, or loss.preset")?;

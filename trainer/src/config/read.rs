@@ -108,7 +108,11 @@ impl RunConfig {
         let text = std::fs::read_to_string(path).map_err(|error| {
             UserError::expected("a readable configuration file")
                 .file(path)
-                .value(error)
+                .value(if error.kind() == std::io::ErrorKind::NotFound {
+                    "nothing there".into()
+                } else {
+                    error.to_string()
+                })
                 .hint("examples stand in configs/; `iad-launch --help` lists the commands")
         })?;
         Self::parse(&text, path, overrides)
@@ -123,10 +127,12 @@ impl RunConfig {
             let line = error.span().map_or(0, |span| line_of(text, span.start));
             UserError::expected(format!("valid TOML ({})", error.message())).file(path).key(format!("line {line}"))
         })?;
-        insert_preset(&mut table, path)?;
-        for change in overrides {
-            change.apply(&mut table).map_err(|error| error.file(path))?;
-        }
+        // A preset is chosen before other overrides change its terms.
+        let (presets, others): (Vec<_>, Vec<_>) = overrides.iter().partition(|change| change.key == "loss.preset");
+        let apply = |change: &&Override, table: &mut Table| change.apply(table).map_err(|error| error.file(path));
+        presets.iter().try_for_each(|change| apply(change, &mut table))?;
+        insert_preset(&mut table, path, !presets.is_empty())?;
+        others.iter().try_for_each(|change| apply(change, &mut table))?;
         let config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
             let message = error.inner().message().to_string();
             let mut key = error.path().to_string();
@@ -153,12 +159,12 @@ impl RunConfig {
     }
 }
 
-/// Replaces `loss.preset` by the preset's terms.
-fn insert_preset(table: &mut Table, path: &Path) -> Result<(), UserError> {
+/// Replaces `loss.preset` by the preset's terms. One of the command line also replaces terms of the file.
+fn insert_preset(table: &mut Table, path: &Path, from_command: bool) -> Result<(), UserError> {
     let Some(loss) = table.get_mut("loss").and_then(Value::as_table_mut) else { return Ok(()) };
     let Some(preset) = loss.remove("preset") else { return Ok(()) };
     let error = |expected: String| UserError::expected(expected).file(path).key("loss.preset").value(&preset);
-    if loss.contains_key("terms") {
+    if loss.contains_key("terms") && !from_command {
         return Err(error("either a preset or terms, not both".into()).hint(
             "copy the preset's terms from configs/losses/ and change them there, or use --set loss.terms.NAME.KEY=...",
         ));
@@ -170,9 +176,12 @@ fn insert_preset(table: &mut Table, path: &Path) -> Result<(), UserError> {
     Ok(())
 }
 
-/// Turns serde's message into what was expected.
+/// Turns serde's message, or one of our own types', into what was expected.
 fn expectation(message: &str) -> String {
-    match message.split_once(", expected ") {
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("the key {key}, which is missing");
+    }
+    match message.split_once(", expected ").or_else(|| message.split_once("; expected ")) {
         Some((found, expected)) => {
             // serde speaks of Rust's types.
             let expected = match expected {
@@ -257,6 +266,7 @@ checkpoint = "runs/teacher"
     fn overrides_reach_terms_by_number_and_name() {
         let weight = |key: &str| read(GOOD, &[&format!("{key}=3")]).unwrap().loss.terms[1].weight;
         assert_eq!((weight("loss.terms.1.weight"), weight("loss.terms.introspect.weight")), (3.0, 3.0));
+        assert_eq!(read(GOOD, &["loss.terms.label.weight=3", "loss.preset=at"]).unwrap().loss.terms[0].weight, 3.0);
         assert_eq!(read(GOOD, &["student.architecture=convnet"]).unwrap().student.architecture.to_string(), "convnet");
     }
 
@@ -266,7 +276,7 @@ checkpoint = "runs/teacher"
         for (text, overrides, parts) in [
             (with("epoch = 3"), &[][..], &["good.toml", "epoch (line 1)", "`epochs`"][..]),
             (GOOD.replace("lr = 0.1", "lr = \"x\""), &[], &["optimizer.lr", "a number", "\"x\""]),
-            (GOOD.replace("epochs = 2\n", ""), &[], &["missing field `epochs`"]),
+            (GOOD.replace("epochs = 2\n", ""), &[], &["the key `epochs`, which is missing"]),
             (GOOD.replace("size = 8", "size = 0"), &[], &["batch.size is 0", "1 to 1,048,576"]),
             (GOOD.replace("resnet8", "resnet9"), &[], &["student.architecture", "resnet9", "resnet18"]),
             (GOOD.replace("iad-1", "iad-3"), &[], &["loss.preset", "iad-3", "st, at, ard, akd2, trades, iad-2, iad-1"]),
@@ -275,6 +285,11 @@ checkpoint = "runs/teacher"
                 GOOD.replace("teachers.robust", "teachers.other"),
                 &[],
                 &["towards.network", "\"robust\"", "[teachers.robust]"],
+            ),
+            (
+                GOOD.into(),
+                &["student.architecture=resnet50"],
+                &["student.architecture", "expected resnet18", "\"resnet50\""],
             ),
             (GOOD.into(), &["attack.eps=9"], &["attack.eps is 9", "8/255"]),
             (GOOD.into(), &["attack.nothing=9"], &["attack.nothing (from --set)", "`eps`"]),
