@@ -5,12 +5,14 @@
 
 use std::io::Write as _;
 
+mod ended;
 mod program;
 mod records;
 mod sources;
 mod world;
 
-pub use program::{Ended, Program, Running, mpirun_is_free};
+pub use ended::Ended;
+pub use program::{Program, Running, mpirun_is_free};
 pub use records::{Stored, assert_same_run, header, largest_difference, metrics, student, tensors};
 pub use sources::{Finding, Rule, find};
 pub use world::{IAD_1, Images, World, checkout};

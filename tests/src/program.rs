@@ -13,6 +13,8 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::Ended;
+
 /// Every process of a program carries this variable, by which all are found again, wherever mpirun has put them.
 const MARK: &str = "IAD_TEST_PROCESS";
 
@@ -271,41 +273,5 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.kill_all();
         let _ = self.child.wait();
-    }
-}
-
-/// A program that has ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// Its exit code; none if a signal ended it.
-    pub code: Option<i32>,
-    /// What it printed, errors and all.
-    pub said: String,
-    command: String,
-}
-
-impl Ended {
-    /// Asserts its exit code.
-    ///
-    /// # Panics
-    /// It is another one.
-    #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "exit code of {}, which said:\n{}", self.command, self.said);
-        self
-    }
-
-    /// Asserts that it printed exactly one error, of which all `parts` are part.
-    ///
-    /// # Panics
-    /// There is another number of messages, or a part is missing.
-    #[track_caller]
-    pub fn expect_error(self, parts: &[&str]) -> Self {
-        let errors = self.said.matches("error: ").count();
-        assert_eq!(errors, 1, "number of errors of {}, which said:\n{}", self.command, self.said);
-        for part in parts {
-            assert!(self.said.contains(part), "{part:?} is missing in what {} said:\n{}", self.command, self.said);
-        }
-        self
     }
 }
