@@ -12,7 +12,7 @@ mod sources;
 mod world;
 
 pub use ended::Ended;
-pub use program::{Program, Running, mpirun_is_free};
+pub use program::{Program, Running};
 pub use records::{Stored, assert_same_run, header, largest_difference, metrics, student, tensors};
 pub use sources::{Finding, Rule, find};
 pub use world::{IAD_1, Images, World, checkout};

@@ -22,7 +22,7 @@ const MARK: &str = "IAD_TEST_PROCESS";
 static MPIRUN: Mutex<()> = Mutex::new(());
 
 /// Waits until no run on several ranks is under way in this process, and keeps others out.
-pub fn mpirun_is_free() -> MutexGuard<'static, ()> {
+fn mpirun_is_free() -> MutexGuard<'static, ()> {
     // A test that failed while holding it leaves nothing behind that could hurt others.
     MPIRUN.lock().unwrap_or_else(PoisonError::into_inner)
 }

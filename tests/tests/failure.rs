@@ -6,8 +6,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use tests::{Images, Program, World, assert_same_run, tell, tensors};
+use anyhow::{Context, Result};
+use tests::{Images, Program, Running, World, assert_same_run, tell, tensors};
 
 /// A configuration of many short steps, with a checkpoint every sixth.
 fn long_run(world: &World) -> Result<PathBuf> {
@@ -27,35 +27,44 @@ fn checkpoints(run: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Kills one rank of a run that `program` starts; everything must be gone ten seconds later.
-fn lose_a_rank(program: Program) -> Result<()> {
+/// Kills one process of a run that `program` starts; everything must be gone ten seconds later.
+fn lose(program: Program, choose: impl Fn(&Running) -> Option<u32>) -> Result<()> {
     let world = World::new()?;
     let (config, run) = (long_run(&world)?, world.run("run"));
     let mut running = program.train(&config, &run).start()?;
     running.wait_until("step 8", || has_done(&run, 8))?;
-    let launcher = running.process();
-    let rank = running.processes("iad-launch").into_iter().filter(|&process| process != launcher).max();
-    running.signal("KILL", &rank.into_iter().collect::<Vec<_>>());
+    let victim = choose(&running).context("no such process")?;
+    running.signal("KILL", &[victim]);
     let killed = Instant::now();
     while !running.all_processes().is_empty() {
         assert!(killed.elapsed() < Duration::from_secs(10), "processes live on:\n{}", running.said());
         thread::sleep(Duration::from_millis(20));
     }
     let ended = running.wait()?;
-    assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");
+    assert_ne!(ended.code, Some(0), "{ended:?}");
     assert!(!checkpoints(&run).is_empty());
     Program::on(2).train(&config, &run).stop_after(12).run()?.expect(85);
     Ok(())
 }
 
+/// A rank, which is not the process that was started.
+fn a_rank(running: &Running) -> Option<u32> {
+    running.processes("iad-launch").into_iter().filter(|&process| process != running.process()).max()
+}
+
 #[test]
 fn a_killed_rank_ends_the_run_under_mpirun() -> Result<()> {
-    lose_a_rank(Program::under_mpirun(2))
+    lose(Program::under_mpirun(2), a_rank)
 }
 
 #[test]
 fn a_killed_rank_ends_the_run_that_started_its_ranks() -> Result<()> {
-    lose_a_rank(Program::alone().starting_ranks(2))
+    lose(Program::alone().starting_ranks(2), a_rank)
+}
+
+#[test]
+fn a_killed_mpirun_ends_its_ranks() -> Result<()> {
+    lose(Program::under_mpirun(2), |running| Some(running.process()))
 }
 
 /// A small file system of its own, unmounted at the end.

@@ -259,7 +259,8 @@ impl Run<'_> {
     /// Natural and PGD-10 accuracy on the images that choose the best weights, where the epoch is due.
     fn measure(&mut self, epoch: u64) -> Result<Measured> {
         let every = self.config.evaluation.every;
-        let Some((source, _)) = self.prepared.selection.as_ref().filter(|_| (epoch + 1).is_multiple_of(every.max(1))) else {
+        let Some((source, _)) = self.prepared.selection.as_ref().filter(|_| (epoch + 1).is_multiple_of(every.max(1)))
+        else {
             return Ok(Measured::Nothing);
         };
         let suite: &[&str] =

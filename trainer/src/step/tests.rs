@@ -114,6 +114,15 @@ fn two_steps_of_adversarial_training_equal_pytorch() {
 }
 
 #[test]
+fn two_steps_of_trades_from_a_random_start_equal_pytorch() {
+    let text = AT
+        .replace("epochs = 1", "epochs = 1\nprecision = { dtype = \"float64\" }")
+        .replace("preset = \"at\"", "preset = \"trades\"")
+        .replace("\"natural\"", "\"uniform\", towards = { network = \"student\", images = \"natural\" }");
+    compare("trades", &text);
+}
+
+#[test]
 fn two_steps_of_ard_equal_pytorch() {
     compare("ard", &distillation("ard", &[]));
 }
