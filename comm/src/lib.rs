@@ -135,11 +135,17 @@ impl Session {
     }
 }
 
-/// Whether an MPI launcher started this process: each sets a variable of its own for every rank.
+/// Whether an MPI launcher started this process.
 pub fn started_by_mpi() -> bool {
+    launcher_rank().is_some()
+}
+
+/// This process's rank as its MPI launcher announces it, before MPI is initialised: each sets a variable of its own.
+pub fn launcher_rank() -> Option<usize> {
     const RANK_VARIABLES: [&str; 5] =
         ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "MPI_LOCALRANKID"];
-    RANK_VARIABLES.iter().any(|name| std::env::var_os(name).is_some())
+    let value = RANK_VARIABLES.iter().find_map(|name| std::env::var(name).ok())?;
+    Some(value.trim().parse().unwrap_or(0))
 }
 
 /// The number of GPUs this process can use; 0 on a machine without any.

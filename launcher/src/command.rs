@@ -151,11 +151,14 @@ pub(crate) struct Report {
     pub(crate) figure: Option<PathBuf>,
 }
 
-/// Inserts `train` where the first argument is a file: `iad-launch CONFIG` as it is typed under mpirun.
+/// Inserts `train` where the first argument is a file, or an option of training before one: `iad-launch CONFIG` as it is
+/// typed under mpirun.
 pub(crate) fn with_implied_train(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let implied = arguments.get(1).is_some_and(|first| {
         let path = Path::new(first);
-        path.extension().is_some_and(|extension| extension == "toml") || path.is_file()
+        let option = first.to_string_lossy().starts_with('-');
+        let general = ["-h", "--help", "-V", "--version"].iter().any(|general| first == general);
+        option && !general || path.extension().is_some_and(|extension| extension == "toml") || path.is_file()
     });
     if implied {
         arguments.insert(1, "train".into());
@@ -179,6 +182,8 @@ mod tests {
             panic!("not a training");
         };
         assert_eq!((train.config.to_str(), train.place.ranks), (Some("a.toml"), Some(3)));
+        let before = parse(&["iad-launch", "--ranks", "3", "a.toml"]).unwrap().command;
+        assert!(matches!(before, Command::Train(Train { place: Where { ranks: Some(3), .. }, .. })));
         assert_eq!((train.overrides[0].key.as_str(), train.overrides[0].value.as_str()), ("seed", "2"));
     }
 

@@ -1,15 +1,45 @@
 //! Starting the ranks of a run through the mpirun of the MPI that the program was built with.
 
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use comm::Communicator;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::command::Where;
+
+/// Tells the ranks which process started their mpirun.
+const PARENT: &str = "IAD_PARENT";
+
+/// Ends all ranks soon after the process that started them is gone, however it went: mpirun itself would go on.
+/// Rank 0 watches, because mpirun puts it on the node of that process.
+pub(crate) fn watch_parent(ranks: &Arc<dyn Communicator>) {
+    let parent = std::env::var(PARENT).ok().map(|parent| PathBuf::from("/proc").join(parent).join("stat"));
+    let Some(parent) = parent.filter(|parent| ranks.is_leader() && lives(parent)) else { return };
+    let ranks = Arc::clone(ranks);
+    thread::spawn(move || {
+        while lives(&parent) {
+            thread::sleep(Duration::from_secs(1));
+        }
+        crate::console::error_text(
+            "the process that started these ranks is gone; they end, and the same command resumes",
+        );
+        ranks.abort(1)
+    });
+}
+
+/// Whether the process of this /proc/PID/stat lives: its state follows the name in brackets, Z for one that is dead and
+/// not yet waited for.
+fn lives(stat: &Path) -> bool {
+    let text = std::fs::read_to_string(stat).unwrap_or_default();
+    text.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
 
 /// The mpirun that belongs to this program's MPI; `IAD_MPIRUN` chooses another.
 fn mpirun() -> String {
@@ -47,6 +77,7 @@ pub(crate) fn spawn(ranks: usize) -> Result<u8> {
     if std::env::var_os("OMP_NUM_THREADS").is_none() {
         command.env("OMP_NUM_THREADS", (cores / ranks).max(1).to_string());
     }
+    command.env(PARENT, std::process::id().to_string());
     command.arg(program).args(std::env::args_os().skip(1));
     // A group of its own: Ctrl-C reaches us alone, and we ask the ranks to stop instead of having them killed.
     command.process_group(0);

@@ -21,7 +21,13 @@ use crate::command::{Command, CommandLine};
 pub(crate) const STOPPED: u8 = 85;
 
 fn main() -> ExitCode {
-    let command = CommandLine::parse_from(command::with_implied_train(std::env::args_os().collect())).command;
+    let arguments = command::with_implied_train(std::env::args_os().collect());
+    let command = match CommandLine::try_parse_from(arguments) {
+        Ok(line) => line.command,
+        // Every rank sees the same mistake: one tells it.
+        Err(_) if comm::launcher_rank().is_some_and(|rank| rank > 0) => return ExitCode::from(2),
+        Err(error) => error.exit(),
+    };
     let result = match command {
         Command::Train(train) => train::run(&train),
         Command::Eval(eval) => evaluate::run(&eval),

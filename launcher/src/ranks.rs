@@ -9,7 +9,7 @@ use datasets::UserError;
 use trainer::agreement::{Agreed, agree, is_user_error};
 
 use crate::command::Where;
-use crate::console;
+use crate::{console, launch};
 
 /// The exit code of an error.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
@@ -28,6 +28,7 @@ pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &LastWords
     let session = Session::join(place.device.compute())?;
     let ranks = Arc::clone(&session.ranks);
     let last_words = LastWords::default();
+    launch::watch_parent(&ranks);
     abort_on_panic(Arc::clone(&ranks), Arc::clone(&last_words));
     let result = agree(ranks.as_ref(), check_world(place, &session)).and_then(|()| work(&session, &last_words));
     let agreed = |error: &anyhow::Error| error.downcast_ref::<Agreed>().is_some();

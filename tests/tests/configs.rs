@@ -44,8 +44,11 @@ fn every_configuration_begins_a_run_where_its_data_are_there() -> Result<()> {
         let data = if name.contains("cifar10") { &colour } else { &grey };
         let text = fs::read_to_string(&path)?;
         let mut program = Program::alone().train(&path, &world.run(name));
-        if text.contains("[teachers.") {
-            program = program.set("teachers.robust.checkpoint", teacher(&world, name, data)?.display());
+        for teacher_name in ["robust", "standard"] {
+            if text.contains(&format!("[teachers.{teacher_name}]")) {
+                let weights = teacher(&world, &format!("{name}_{teacher_name}"), data)?;
+                program = program.set(&format!("teachers.{teacher_name}.checkpoint"), weights.display());
+            }
         }
         // The networks of the paper take their steps in a test of their own.
         let small = [("student.architecture", "convnet"), ("batch.size", "8"), ("attack.steps", "1")];

@@ -67,6 +67,11 @@ fn a_killed_mpirun_ends_its_ranks() -> Result<()> {
     lose(Program::under_mpirun(2), |running| Some(running.process()))
 }
 
+#[test]
+fn a_killed_parent_ends_the_ranks_it_started() -> Result<()> {
+    lose(Program::alone().starting_ranks(2), |running| Some(running.process()))
+}
+
 /// A small file system of its own, unmounted at the end.
 struct SmallDisk(PathBuf);
 
