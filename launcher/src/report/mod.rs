@@ -26,7 +26,8 @@ const FIGURE_WIDTH: f64 = 900.0;
 const TERMINAL_WIDTH: usize = 100;
 const CASES: &str = "\
 A: teacher right on natural and adversarial, B: on natural only, C: wrong on natural,
-D: wrong on natural but right on adversarial (contained in C). In % of training images.
+D: wrong on natural but right on adversarial (contained in C), of the training images.
+The last columns are each term's share of the loss.
 ";
 
 /// Writes one self-contained HTML page that compares the runs in `folders`.
@@ -70,7 +71,10 @@ pub fn write_figure(folders: &[PathBuf], figure: &Path) -> Result<()> {
 pub fn table(folders: &[PathBuf]) -> Result<String> {
     let runs = data::read(folders)?;
     let mut text = table::text(&summary::results(&runs), TERMINAL_WIDTH);
-    let distillation = summary::distillation(&runs);
+    let mut distillation = summary::distillation(&runs);
+    // All epochs since the last term came in; the page also has the last epoch alone.
+    let mut seen = std::collections::BTreeSet::new();
+    distillation.rows.retain(|cells| seen.insert(cells[0].clone()));
     if !distillation.rows.is_empty() {
         text.push('\n');
         text.push_str(&table::text(&distillation, TERMINAL_WIDTH));

@@ -120,7 +120,7 @@ pub fn distillation(runs: &[Run]) -> Grid {
         collect(&mut terms, epoch.terms.names());
     }
     let mut columns: Vec<String> = ["run", "epochs", "mean alpha", "A", "B", "C", "D"].map(str::to_owned).into();
-    columns.extend(terms.iter().map(|term| format!("{term} share")));
+    columns.extend(terms.iter().map(|term| format!("{term} %")));
     let mut rows = Vec::new();
     for run in runs {
         for window in windows(&run.epochs) {
@@ -266,7 +266,7 @@ mod tests {
             r#"{"event":"epoch","epoch":2,"loss":2,"terms":{"teach":1,"introspect":1},"#,
             r#""counts":{"case_a":{"count":24,"of":30}},"trust":{"mean":0.5,"of":30}}"#,
         ))]);
-        let columns = ["run", "epochs", "mean alpha", "A", "B", "C", "D", "teach share", "introspect share"];
+        let columns = ["run", "epochs", "mean alpha", "A", "B", "C", "D", "teach %", "introspect %"];
         assert_eq!(grid.columns, columns);
         assert_eq!(grid.rows[0], ["r", "2–3", "0.6000", "77.5 %", "–", "–", "–", "66.7 %", "33.3 %"]);
         assert_eq!(grid.rows[1], ["r", "3", "0.5000", "80.0 %", "–", "–", "–", "50.0 %", "50.0 %"]);

@@ -103,7 +103,7 @@ fn the_figure_is_a_document_of_its_own_and_leaves_out_what_has_no_data() {
 fn the_table_fits_a_terminal_and_tells_equal_names_apart() {
     let folders = [run_folder(), run_folder()];
     let text = table(&folders).unwrap();
-    assert!(text.contains("87.21 ± 0.33") && text.contains("introspect share"));
+    assert!(text.contains("87.21 ± 0.33") && text.contains("introspect %"));
     assert!(text.contains(&format!("a<b ({})", folders[1].display())));
     let alone = table(&folders[..1]).unwrap();
     assert!(alone.starts_with("run  weights  images  natural       pgd20\na<b  best     10000   87.21 ± 0.33  50.00"));

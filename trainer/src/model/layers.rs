@@ -147,6 +147,34 @@ impl Convolution {
     }
 }
 
+/// A residual block that normalises and activates before each of its two convolutions (He et al. 2016, identity mappings).
+pub struct PreActivationBlock {
+    /// Before the first convolution.
+    pub bn1: BatchNorm,
+    /// The first convolution, with the block's stride.
+    pub conv1: Convolution,
+    /// Before the second convolution.
+    pub bn2: BatchNorm,
+    /// The second convolution.
+    pub conv2: Convolution,
+    /// Where the shape changes.
+    pub shortcut: Option<Convolution>,
+}
+
+impl PreActivationBlock {
+    /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
+    pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
+        let activated = self.bn1.forward(images, mode).relu();
+        let inner = self.bn2.forward(&self.conv1.forward(&activated), mode).relu();
+        let inner = self.conv2.forward(&inner);
+        match &self.shortcut {
+            // Where the shape changes, the activated images feed the shortcut too; else the raw ones are added.
+            Some(shortcut) => inner + shortcut.forward(&activated),
+            None => inner + images,
+        }
+    }
+}
+
 /// `x W^T + b`.
 pub struct Linear {
     weight: Tensor,

@@ -3,7 +3,7 @@
 
 use tch::Tensor;
 
-use super::layers::{BatchNorm, Builder, Convolution, Linear};
+use super::layers::{BatchNorm, Builder, Convolution, Linear, PreActivationBlock};
 use super::{Mode, Network};
 
 /// Normalisation, stem, groups of pre-activation blocks, batch norm, average over the map, linear classifier.
@@ -11,17 +11,9 @@ pub(super) struct PreActResNet {
     mean: Tensor,
     deviation: Tensor,
     conv1: Convolution,
-    blocks: Vec<Block>,
+    blocks: Vec<PreActivationBlock>,
     bn: BatchNorm,
     linear: Linear,
-}
-
-struct Block {
-    bn1: BatchNorm,
-    conv1: Convolution,
-    bn2: BatchNorm,
-    conv2: Convolution,
-    shortcut: Option<Convolution>,
 }
 
 impl PreActResNet {
@@ -38,7 +30,7 @@ impl PreActResNet {
         let mut blocks = vec![];
         for (group, (outputs, stride)) in [(64, 1), (128, 2), (256, 2), (512, 2)].into_iter().enumerate() {
             for (block, stride) in [stride, 1].into_iter().enumerate() {
-                blocks.push(Block::new(layers, &format!("layer{}.{block}", group + 1), inputs, outputs, stride));
+                blocks.push(self::block(layers, &format!("layer{}.{block}", group + 1), inputs, outputs, stride));
                 inputs = outputs;
             }
         }
@@ -57,25 +49,13 @@ impl Network for PreActResNet {
     }
 }
 
-impl Block {
-    fn new(layers: &mut Builder, name: &str, inputs: i64, outputs: i64, stride: i64) -> Self {
-        Self {
-            bn1: layers.batch_norm(&format!("{name}.bn1"), inputs),
-            conv1: layers.convolution(&format!("{name}.conv1"), inputs, outputs, 3, stride),
-            bn2: layers.batch_norm(&format!("{name}.bn2"), outputs),
-            conv2: layers.convolution(&format!("{name}.conv2"), outputs, outputs, 3, 1),
-            shortcut: (stride != 1 || inputs != outputs)
-                .then(|| layers.convolution(&format!("{name}.shortcut.0"), inputs, outputs, 1, stride)),
-        }
-    }
-
-    fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let activated = self.bn1.forward(images, mode).relu();
-        let inner = self.bn2.forward(&self.conv1.forward(&activated), mode).relu();
-        let inner = self.conv2.forward(&inner);
-        match &self.shortcut {
-            Some(shortcut) => inner + shortcut.forward(&activated),
-            None => inner + images,
-        }
+fn block(layers: &mut Builder, name: &str, inputs: i64, outputs: i64, stride: i64) -> PreActivationBlock {
+    PreActivationBlock {
+        bn1: layers.batch_norm(&format!("{name}.bn1"), inputs),
+        conv1: layers.convolution(&format!("{name}.conv1"), inputs, outputs, 3, stride),
+        bn2: layers.batch_norm(&format!("{name}.bn2"), outputs),
+        conv2: layers.convolution(&format!("{name}.conv2"), outputs, outputs, 3, 1),
+        shortcut: (stride != 1 || inputs != outputs)
+            .then(|| layers.convolution(&format!("{name}.shortcut.0"), inputs, outputs, 1, stride)),
     }
 }

@@ -3,23 +3,15 @@
 
 use tch::Tensor;
 
-use super::layers::{BatchNorm, Builder, Convolution, Linear};
+use super::layers::{BatchNorm, Builder, Convolution, Linear, PreActivationBlock};
 use super::{Mode, Network};
 
 /// Stem, three groups of pre-activation blocks at 16, 32 and 64 times the width, batch norm, average, linear classifier.
 pub(super) struct WideResNet {
     conv1: Convolution,
-    blocks: Vec<Block>,
+    blocks: Vec<PreActivationBlock>,
     bn1: BatchNorm,
     fc: Linear,
-}
-
-struct Block {
-    bn1: BatchNorm,
-    conv1: Convolution,
-    bn2: BatchNorm,
-    conv2: Convolution,
-    shortcut: Option<Convolution>,
 }
 
 impl WideResNet {
@@ -31,7 +23,7 @@ impl WideResNet {
             let outputs = (16 << group) * width;
             for block in 0..(depth - 4) / 6 {
                 let name = format!("block{}.layer.{block}", group + 1);
-                blocks.push(Block::new(layers, &name, inputs, outputs, if block == 0 { stride } else { 1 }));
+                blocks.push(self::block(layers, &name, inputs, outputs, if block == 0 { stride } else { 1 }));
                 inputs = outputs;
             }
         }
@@ -48,26 +40,13 @@ impl Network for WideResNet {
     }
 }
 
-impl Block {
-    fn new(layers: &mut Builder, name: &str, inputs: i64, outputs: i64, stride: i64) -> Self {
-        Self {
-            bn1: layers.batch_norm(&format!("{name}.bn1"), inputs),
-            conv1: layers.normal_convolution(&format!("{name}.conv1"), inputs, outputs, 3, stride),
-            bn2: layers.batch_norm(&format!("{name}.bn2"), outputs),
-            conv2: layers.normal_convolution(&format!("{name}.conv2"), outputs, outputs, 3, 1),
-            shortcut: (inputs != outputs)
-                .then(|| layers.normal_convolution(&format!("{name}.convShortcut"), inputs, outputs, 1, stride)),
-        }
-    }
-
-    fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let activated = self.bn1.forward(images, mode).relu();
-        let inner = self.bn2.forward(&self.conv1.forward(&activated), mode).relu();
-        let inner = self.conv2.forward(&inner);
-        match &self.shortcut {
-            // Where the width changes, the activated images feed the shortcut too; else the raw ones are added.
-            Some(shortcut) => inner + shortcut.forward(&activated),
-            None => inner + images,
-        }
+fn block(layers: &mut Builder, name: &str, inputs: i64, outputs: i64, stride: i64) -> PreActivationBlock {
+    PreActivationBlock {
+        bn1: layers.batch_norm(&format!("{name}.bn1"), inputs),
+        conv1: layers.normal_convolution(&format!("{name}.conv1"), inputs, outputs, 3, stride),
+        bn2: layers.batch_norm(&format!("{name}.bn2"), outputs),
+        conv2: layers.normal_convolution(&format!("{name}.conv2"), outputs, outputs, 3, 1),
+        shortcut: (inputs != outputs)
+            .then(|| layers.normal_convolution(&format!("{name}.convShortcut"), inputs, outputs, 1, stride)),
     }
 }

@@ -1,0 +1,105 @@
+//! Sizes, names, first values and modes of every network.
+
+use super::*;
+
+fn build(architecture: &str, image: [usize; 3], classes: usize) -> Model {
+    let form = Form { architecture: architecture.parse().unwrap(), image, classes };
+    Model::build(form, 1, Kind::Float, Device::Cpu, None)
+}
+
+#[test]
+fn parameter_counts_are_those_of_the_reference_networks() {
+    for (architecture, image, classes, count) in [
+        ("resnet18", [3, 32, 32], 10, 11_173_962),
+        ("resnet18", [3, 32, 32], 100, 11_220_132),
+        ("wrn-34-10", [3, 32, 32], 10, 46_160_474),
+        ("preact-resnet18", [3, 64, 64], 200, 11_269_640),
+        ("preact-resnet18", [3, 32, 32], 10, 11_172_170),
+        ("mobilenet-v2", [3, 32, 32], 10, 2_296_922),
+        ("mobilenet-v2", [3, 32, 32], 100, 2_412_212),
+        ("resnet8", [1, 28, 28], 10, 77_754),
+    ] {
+        assert_eq!(build(architecture, image, classes).parameter_count(), count, "{architecture}");
+    }
+}
+
+#[test]
+fn state_dict_names_are_those_of_the_reference() {
+    let names: Vec<String> = build("resnet18", [3, 32, 32], 10).tensors().map(|named| named.name.clone()).collect();
+    assert_eq!(names.iter().filter(|name| !name.contains("running")).count(), 62);
+    assert_eq!(names.len(), 122 - 20); // the reference's 122 entries hold 20 pass counters
+    for name in ["conv1.weight", "bn1.running_var", "layer2.0.shortcut.1.bias", "layer4.1.conv2.weight", "linear.bias"]
+    {
+        assert!(names.iter().any(|known| known == name), "{name}");
+    }
+    // As the reference saves them: 109 and 344 entries with the pass counters, one for each running mean.
+    for (architecture, entries) in [("preact-resnet18", 109), ("mobilenet-v2", 344)] {
+        let model = build(architecture, [3, 32, 32], 10);
+        let counters = model.tensors().filter(|named| named.name.ends_with("running_mean")).count();
+        assert_eq!(model.tensors().count() + counters, entries, "{architecture}");
+    }
+    let wide = build("wrn-10-1", [3, 32, 32], 10);
+    let names: Vec<&str> = wide.parameters.iter().map(|named| named.name.as_str()).collect();
+    assert_eq!(
+        names[..7],
+        [
+            "conv1.weight",
+            "block1.layer.0.bn1.weight",
+            "block1.layer.0.bn1.bias",
+            "block1.layer.0.conv1.weight",
+            "block1.layer.0.bn2.weight",
+            "block1.layer.0.bn2.bias",
+            "block1.layer.0.conv2.weight"
+        ]
+    );
+    assert!(names.contains(&"block2.layer.0.convShortcut.weight"));
+}
+
+#[test]
+fn every_network_gives_finite_logits_for_every_batch_size() {
+    for architecture in ["resnet18", "preact-resnet18", "mobilenet-v2", "resnet8", "convnet", "wrn-10-1"] {
+        let model = build(architecture, [3, 32, 32], 7);
+        for count in [0, 1, 3] {
+            for mode in [Mode::Train, Mode::TrainFrozen, Mode::Eval] {
+                let logits = model.logits(&Tensor::rand([count, 3, 32, 32], tch::kind::FLOAT_CPU), mode);
+                assert_eq!(logits.size(), [count, 7]);
+                assert!(bool::try_from(logits.isfinite().all()).unwrap(), "{architecture} {mode:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_train_mode_moves_the_running_statistics() {
+    let model = build("resnet8", [1, 28, 28], 10);
+    let images = Tensor::rand([4, 1, 28, 28], tch::kind::FLOAT_CPU);
+    let before = model.flat_statistics.copy();
+    let _ = model.logits(&images, Mode::Eval);
+    let _ = model.logits(&images, Mode::TrainFrozen);
+    assert!(before.equal(&model.flat_statistics));
+    let _ = model.logits(&images, Mode::Train);
+    assert!(!before.equal(&model.flat_statistics));
+    assert_eq!(i64::try_from(&model.batches_tracked).unwrap(), 1);
+}
+
+#[test]
+fn first_values_depend_on_the_seed_and_follow_the_stated_laws() {
+    let model = build("wrn-10-1", [3, 32, 32], 10);
+    let weight = &model.parameters.iter().find(|named| named.name == "block3.layer.0.conv2.weight").unwrap().tensor;
+    let deviation = f64::try_from(weight.std(true)).unwrap();
+    assert!((deviation / (2.0f64 / (9.0 * 64.0)).sqrt() - 1.0).abs() < 0.02, "{deviation}");
+    let model = build("resnet18", [3, 32, 32], 10);
+    let weight = &model.parameters[0].tensor;
+    let bound = 1.0 / 27f64.sqrt();
+    let largest = f64::try_from(weight.abs().max()).unwrap();
+    assert!(largest <= bound && largest > 0.99 * bound, "{largest}");
+    let other = Model::build(model.form, 2, Kind::Float, Device::Cpu, None);
+    assert!(!other.parameters[0].tensor.equal(weight));
+}
+
+#[test]
+fn unknown_networks_are_refused_by_name() {
+    for name in ["resnet19", "wrn-34", "wrn-33-10", "wrn-34-0", ""] {
+        assert!(name.parse::<Architecture>().unwrap_err().contains(name));
+    }
+}
