@@ -108,7 +108,7 @@ impl Session {
             Some(communicator) => Arc::new(communicator),
             None => Arc::new(Single),
         };
-        let device = choose_device(compute, local_rank, local_size)?;
+        let device = together(ranks.as_ref(), choose_device(compute, local_rank, local_size))?;
         let threads = choose_threads(ranks.as_ref())?;
         tch::set_num_threads(threads as i32);
         torch_ext::exact_arithmetic().map_err(anyhow::Error::msg)?;
@@ -172,6 +172,16 @@ fn mpi_of_this_process() -> Result<Option<(::mpi::environment::Universe, mpi::Mp
     if started_by_mpi() { mpi::initialise().map(Some) } else { Ok(None) }
 }
 
+/// This rank's value if every rank has one, else the first rank's error on all: a rank that left alone would wait in
+/// `MPI_Finalize` for others that wait for it.
+fn together<T>(ranks: &dyn Communicator, result: Result<T>) -> Result<T> {
+    let errors = ranks.gather(&result.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default())?;
+    match errors.iter().position(|error| !error.is_empty()) {
+        None => result,
+        Some(rank) => anyhow::bail!("rank {rank}: {}", errors[rank]),
+    }
+}
+
 /// The cores this rank may use, divided by the ranks of its node that may use the same ones: right whether a launcher bound
 /// the ranks to cores or sockets, a container limits them, or nobody did. `OMP_NUM_THREADS` decides where it is set.
 fn choose_threads(ranks: &dyn Communicator) -> Result<usize> {
@@ -212,5 +222,8 @@ mod tests {
         assert_eq!(Single.gather("here").unwrap(), ["here"]);
         assert!(Single.is_leader());
         assert!(choose_threads(&Single).unwrap() >= 1);
+        assert_eq!(together(&Single, Ok(3)).unwrap(), 3);
+        let error = together::<()>(&Single, Err(anyhow::anyhow!("no GPU"))).unwrap_err();
+        assert_eq!(error.to_string(), "rank 0: no GPU");
     }
 }

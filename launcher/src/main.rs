@@ -39,7 +39,10 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            console::error(&error);
+            // What comes here has been found before the ranks joined, or by all of them.
+            if comm::launcher_rank().is_none_or(|rank| rank == 0) {
+                console::error(&error);
+            }
             ExitCode::from(ranks::exit_code(&error))
         }
     }
