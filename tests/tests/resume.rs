@@ -58,6 +58,20 @@ fn has_done(run: &Path, step: u64) -> bool {
 }
 
 #[test]
+fn checkpoints_by_the_clock_change_nothing() -> Result<()> {
+    let distillation = Distillation::new()?;
+    let whole = distillation.whole(2)?;
+    let often = distillation.run("often");
+    // Every step is later than a billionth of a minute.
+    let program = Program::on(2).train(&distillation.config, &often);
+    program.set("checkpoint.minutes", "1e-9").set("checkpoint.keep_last", 100).run()?.expect(0);
+    for step in 1..=6 {
+        assert!(often.join(format!("checkpoints/step-{step:08}.safetensors")).is_file(), "step {step}");
+    }
+    assert_same_run(&whole, &often, "with a checkpoint at every step")
+}
+
+#[test]
 fn the_same_command_gives_the_same_bits_twice() -> Result<()> {
     let distillation = Distillation::new()?;
     let whole = distillation.whole(1)?;

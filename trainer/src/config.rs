@@ -362,13 +362,15 @@ impl Selection {
 pub struct CheckpointConfig {
     /// Epochs between checkpoints.
     pub every: u64,
+    /// Minutes after which one is made within an epoch; 0 for never.
+    pub minutes: f64,
     /// How many of the newest are kept.
     pub keep_last: usize,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every: 1, keep_last: 2 }
+        Self { every: 1, minutes: 30.0, keep_last: 2 }
     }
 }
 

@@ -77,7 +77,8 @@ pub fn train(
     };
     let totals = state::sums_from_bits(&header);
     let clock = Clock::new(header.seconds);
-    let mut run = Run { config, prepared, folder, place, stop, console, journal, step, header, totals, clock };
+    let saved = Instant::now();
+    let mut run = Run { config, prepared, folder, place, stop, console, journal, step, header, totals, clock, saved };
     for problem in problems {
         run.console.record(&Event::Warned { message: problem })?;
     }
@@ -96,6 +97,14 @@ struct Run<'a> {
     header: Header,
     totals: Sums,
     clock: Clock,
+    /// When this session last saved a checkpoint.
+    saved: Instant,
+}
+
+/// What a run is asked for between two steps.
+struct Requests {
+    stop: bool,
+    checkpoint: bool,
 }
 
 /// What came of measuring an epoch's student.
@@ -171,20 +180,29 @@ impl Run<'_> {
             self.settle(pending.replace((observed, rate)))?;
             self.header.progress.batch += 1;
             self.header.progress.step += 1;
-            if self.told_to_stop()? {
+            let requests = self.requests()?;
+            if requests.stop {
                 self.settle(pending)?;
                 return Ok(Ending::Stopped);
+            }
+            if requests.checkpoint {
+                self.settle(pending.take())?;
+                self.save_checkpoint()?;
             }
         }
         self.settle(pending)?;
         Ok(Ending::Finished)
     }
 
-    /// Whether any rank was asked to stop, or the step to stop after is done.
-    fn told_to_stop(&self) -> Result<bool> {
-        let mut requests = [f64::from(u8::from(self.stop.requested.load(Ordering::Relaxed)))];
+    /// What any rank was asked for since the last step: to stop (or the step to stop after is done), or by its clock to save a
+    /// checkpoint.
+    fn requests(&self) -> Result<Requests> {
+        let minutes = self.config.checkpoint.minutes;
+        let due = minutes > 0.0 && self.saved.elapsed().as_secs_f64() >= 60.0 * minutes;
+        let mut requests = [self.stop.requested.load(Ordering::Relaxed), due].map(|asked| f64::from(u8::from(asked)));
         self.place.ranks.sum(&mut requests)?;
-        Ok(requests[0] > 0.0 || self.stop.after_steps.is_some_and(|steps| self.header.progress.step >= steps))
+        let reached = self.stop.after_steps.is_some_and(|steps| self.header.progress.step >= steps);
+        Ok(Requests { stop: requests[0] > 0.0 || reached, checkpoint: requests[1] > 0.0 })
     }
 
     /// Reads the numbers of a step that was started earlier, adds them up, and records them now and then.
@@ -314,6 +332,7 @@ impl Run<'_> {
             let header = Header { seconds: self.clock.seconds(), ..self.header.clone() };
             state::save(self.folder, &header, &self.step, self.config.checkpoint.keep_last)?;
         }
+        self.saved = Instant::now();
         // No rank runs ahead of a checkpoint that is not on the disk yet.
         ranks.barrier()
     }

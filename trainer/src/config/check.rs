@@ -20,6 +20,8 @@ impl RunConfig {
         must((1..=1 << 20).contains(&self.batch.size), "batch.size", self.batch.size, "1 to 1,048,576")?;
         must((1..=1024).contains(&self.data.prefetch), "data.prefetch", self.data.prefetch, "1 to 1,024 batches")?;
         must(self.checkpoint.every >= 1, "checkpoint.every", self.checkpoint.every, "at least 1 epoch")?;
+        let minutes = self.checkpoint.minutes;
+        must(minutes.is_finite() && minutes >= 0.0, "checkpoint.minutes", minutes, "0 (never) or more minutes")?;
         must(self.checkpoint.keep_last >= 1, "checkpoint.keep_last", self.checkpoint.keep_last, "at least 1")?;
         must(self.metrics.every >= 1, "metrics.every", self.metrics.every, "at least 1 step")?;
         if let Some(augment) = &self.data.augment {
