@@ -17,8 +17,6 @@ use crate::observe::Sums;
 pub enum Event {
     /// The run begins.
     Started {
-        /// The name of the run folder.
-        run: String,
         /// Batches of an epoch.
         steps_per_epoch: usize,
         /// Epochs to go.

@@ -143,7 +143,6 @@ impl Run<'_> {
     fn begin(&mut self, pipeline: &Pipeline) -> Result<()> {
         let held_out = self.prepared.selection.as_ref().filter(|(_, split)| *split == "held_out");
         self.record(&Event::Started {
-            run: self.folder.name(),
             steps_per_epoch: pipeline.batches_per_epoch(),
             epochs: self.config.epochs,
             parameters: self.step.networks.student.parameter_count(),
