@@ -82,8 +82,6 @@ pub struct Session {
     pub device: Device,
     /// This rank's number among those of its node.
     pub local_rank: usize,
-    /// The number of ranks on this node.
-    pub local_size: usize,
     /// The number of threads this rank computes with.
     pub threads: usize,
     /// The word for the transport in logs.
@@ -112,7 +110,7 @@ impl Session {
         let threads = choose_threads(ranks.as_ref())?;
         tch::set_num_threads(threads as i32);
         torch_ext::exact_arithmetic().map_err(anyhow::Error::msg)?;
-        Ok(Self { ranks, device, local_rank, local_size, threads, backend, universe })
+        Ok(Self { ranks, device, local_rank, threads, backend, universe })
     }
 
     /// The versions of the libraries at work, for logs.
@@ -182,13 +180,17 @@ fn together<T>(ranks: &dyn Communicator, result: Result<T>) -> Result<T> {
     }
 }
 
+/// This machine's name, as the kernel has it.
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
+}
+
 /// The cores this rank may use, divided by the ranks of its node that may use the same ones: right whether a launcher bound
 /// the ranks to cores or sockets, a container limits them, or nobody did. `OMP_NUM_THREADS` decides where it is set.
 fn choose_threads(ranks: &dyn Communicator) -> Result<usize> {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let status = read("/proc/self/status");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let allowed = status.lines().find(|line| line.starts_with("Cpus_allowed_list")).unwrap_or_default();
-    let mine = format!("{} {allowed}", read("/proc/sys/kernel/hostname").trim());
+    let mine = format!("{} {allowed}", host_name());
     let sharers = ranks.gather(&mine)?.iter().filter(|other| **other == mine).count();
     let wanted =
         std::env::var("OMP_NUM_THREADS").ok().and_then(|text| text.trim().parse().ok()).filter(|&count| count > 0);

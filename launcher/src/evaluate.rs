@@ -123,7 +123,7 @@ fn evaluate(job: &Job, session: &Session) -> Result<u8> {
         None => &mut silent,
     };
     let source = job.source.as_ref();
-    let found = evaluate_weights(&job.config, source, &job.path, job.weights, &job.attacks, &place, &stop, sink)?;
+    let found = evaluate_weights(&job.config, source, (job.weights, &job.path), &job.attacks, &place, &stop, sink)?;
     let Some(evaluation) = found else { return Ok(STOPPED) };
     if ranks.is_leader() {
         evaluation.write(&job.folder.file(&job.file))?;

@@ -157,8 +157,8 @@ fn train_job(
 
 /// What this start ran on: an entry of environment.toml.
 fn environment(config: &RunConfig, prepared: &Prepared, folder: &RunFolder, session: &Session) -> Result<Table> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string();
-    let hosts = session.ranks.gather(&format!("{host}: {:?}, {} threads", session.device, session.threads))?;
+    let place = format!("{}: {:?}, {} threads", comm::host_name(), session.device, session.threads);
+    let hosts = session.ranks.gather(&place)?;
     let mut table = Table::new();
     let mut insert = |key: &str, value: toml::Value| drop(table.insert(key.into(), value));
     insert("started", humantime::format_rfc3339_seconds(SystemTime::now()).to_string().into());

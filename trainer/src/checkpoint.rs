@@ -114,11 +114,17 @@ impl Stored {
             Kind::Int64 => Dtype::I64,
             kind => bail!("tensors of type {kind:?} are not stored"),
         };
-        let host = tensor.detach().to_device(Device::Cpu).contiguous();
-        let mut bytes = vec![0; host.numel() * host.kind().elt_size_in_bytes()];
-        host.copy_data_u8(&mut bytes, host.numel());
-        Ok(Self { dtype, shape: host.size().into_iter().map(|size| size as usize).collect(), bytes })
+        let shape = tensor.size().into_iter().map(|size| size as usize).collect();
+        Ok(Self { dtype, shape, bytes: bytes_of(tensor) })
     }
+}
+
+/// The tensor's values as they stand in memory, brought to the host.
+pub(crate) fn bytes_of(tensor: &Tensor) -> Vec<u8> {
+    let host = tensor.detach().to_device(Device::Cpu).contiguous();
+    let mut bytes = vec![0; host.numel() * host.kind().elt_size_in_bytes()];
+    host.copy_data_u8(&mut bytes, host.numel());
+    bytes
 }
 
 fn digest<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {

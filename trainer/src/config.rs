@@ -1,6 +1,8 @@
 //! A run's configuration: one complete TOML file, read, overridden and checked before anything starts.
 
+mod attack;
 mod check;
+mod evaluation;
 mod pixels;
 mod read;
 
@@ -11,11 +13,12 @@ use datasets::Augment;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use self::attack::{AttackBatchNorm, AttackConfig, AttackKind};
+pub use self::evaluation::{Evaluation, Selection};
 pub use self::pixels::Pixels;
-pub use self::read::{Override, preset_names};
-use crate::attack::{Pgd, Start};
-use crate::loss::{Target, Term};
-use crate::model::{Architecture, Mode};
+pub use self::read::Override;
+use crate::loss::Term;
+use crate::model::Architecture;
 use crate::schedule::Policy;
 
 /// Everything that decides a run's numbers, except the number of ranks.
@@ -138,85 +141,6 @@ pub struct Teacher {
     pub config: Option<PathBuf>,
 }
 
-/// `[attack]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AttackConfig {
-    /// Which attack.
-    pub kind: AttackKind,
-    /// Radius of the L-infinity ball.
-    pub eps: Pixels,
-    /// Length of a step.
-    pub step: Pixels,
-    /// The number of steps.
-    pub steps: usize,
-    /// Where it begins.
-    pub start: Start,
-    /// Whether the start is clamped to the pixel range.
-    pub clamp_start: bool,
-    /// What batch norm does in the student's forward passes of the attack.
-    pub batch_norm: AttackBatchNorm,
-    /// What the attack raises.
-    pub towards: Target,
-}
-
-impl Default for AttackConfig {
-    /// The reference's training attack for distillation: PGD-10 on cross-entropy, 8/255 by 2/255, in training mode.
-    fn default() -> Self {
-        Self {
-            kind: AttackKind::Pgd,
-            eps: Pixels(8.0 / 255.0),
-            step: Pixels(2.0 / 255.0),
-            steps: 10,
-            start: Start::Uniform,
-            clamp_start: false,
-            batch_norm: AttackBatchNorm::TrainUpdate,
-            towards: Target::Label,
-        }
-    }
-}
-
-impl AttackConfig {
-    /// The search it describes.
-    pub fn pgd(&self) -> Pgd {
-        let Self { steps, start, clamp_start, .. } = *self;
-        Pgd { eps: self.eps.0, step: self.step.0, steps, start, clamp_start }
-    }
-}
-
-/// The attacks there are for training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AttackKind {
-    /// None: the loss speaks of natural images only.
-    None,
-    /// Projected gradient ascent.
-    Pgd,
-}
-
-/// Batch norm during the attack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AttackBatchNorm {
-    /// Batch statistics, and every pass moves the running ones (the reference's distillation scripts).
-    TrainUpdate,
-    /// Batch statistics; the running ones stay.
-    TrainFrozen,
-    /// Running statistics (the reference's teachers).
-    Eval,
-}
-
-impl AttackBatchNorm {
-    /// The student's mode during the attack.
-    pub fn mode(self) -> Mode {
-        match self {
-            AttackBatchNorm::TrainUpdate => Mode::Train,
-            AttackBatchNorm::TrainFrozen => Mode::TrainFrozen,
-            AttackBatchNorm::Eval => Mode::Eval,
-        }
-    }
-}
-
 /// `[batch_norm]`
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -295,63 +219,6 @@ impl Dtype {
         match self {
             Dtype::Float32 => tch::Kind::Float,
             Dtype::Float64 => tch::Kind::Double,
-        }
-    }
-}
-
-/// `[evaluation]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Evaluation {
-    /// The attacks of the final evaluation on the test set, `natural` among them.
-    pub suite: Vec<String>,
-    /// Epochs between measurements of natural and PGD-10 accuracy during training; 0 for none.
-    pub every: u64,
-    /// The images that choose the best checkpoint.
-    pub selection: Selection,
-    /// The share of the training set that `selection = "held_out"` sets aside.
-    pub held_out: f64,
-    /// Radius of every attack's ball.
-    pub eps: Pixels,
-    /// Length of a step of the attacks with several steps.
-    pub step: Pixels,
-    /// Rows of an evaluation batch on each rank; a multiple of 16, filled up where images run out.
-    pub batch: usize,
-}
-
-impl Default for Evaluation {
-    fn default() -> Self {
-        Self {
-            suite: ["natural", "fgsm", "fgsm_rs", "pgd20"].map(String::from).to_vec(),
-            every: 1,
-            selection: Selection::HeldOut,
-            held_out: 0.02,
-            eps: Pixels(8.0 / 255.0),
-            step: Pixels(2.0 / 255.0),
-            batch: 128,
-        }
-    }
-}
-
-/// Which images choose the best checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Selection {
-    /// A part of the training set that is not trained on.
-    HeldOut,
-    /// The test set, as the reference does; its accuracy is then an optimistic estimate.
-    Test,
-    /// None: only the final weights are kept.
-    None,
-}
-
-impl Selection {
-    /// Its name in a configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Selection::HeldOut => "held_out",
-            Selection::Test => "test",
-            Selection::None => "none",
         }
     }
 }

@@ -63,16 +63,14 @@ impl Evaluation {
     }
 }
 
-/// Attacks the weights at `path` (called `name`) on every image of `source`. Returns nothing if it was told to stop.
+/// Attacks the weights `(name, path)` on every image of `source`. Returns nothing if it was told to stop.
 ///
 /// # Errors
 /// Weights that cannot be read, in agreement of all ranks; a failure to read images or of the transport.
-#[allow(clippy::too_many_arguments)]
 pub fn evaluate_weights(
     config: &RunConfig,
     source: &dyn Source,
-    path: &Path,
-    name: &str,
+    (name, path): (&str, &Path),
     attacks: &[EvaluationAttack],
     place: &Place,
     stop: &AtomicBool,

@@ -305,7 +305,7 @@ impl Run<'_> {
             let path = self.folder.weights(weights);
             let (config, place, test) = (self.config, self.place, self.prepared.test.as_ref());
             let evaluated =
-                evaluate_weights(config, test, &path, weights, &attacks, place, self.stop.requested, self.console)?;
+                evaluate_weights(config, test, (weights, &path), &attacks, place, self.stop.requested, self.console)?;
             let Some(evaluation) = evaluated else { return Ok(Ending::Stopped) };
             if place.ranks.is_leader() {
                 evaluation.write(&self.folder.file("evaluation.json"))?;

@@ -20,7 +20,7 @@ const PRESETS: [(&str, &str); 7] = [
 ];
 
 /// The names of the loss presets, for messages.
-pub fn preset_names() -> String {
+fn preset_names() -> String {
     PRESETS.map(|(name, _)| name).join(", ")
 }
 

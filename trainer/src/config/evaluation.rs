@@ -1,0 +1,62 @@
+//! What is measured on images that are not trained on.
+
+use serde::{Deserialize, Serialize};
+
+use super::Pixels;
+
+/// `[evaluation]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Evaluation {
+    /// The attacks of the final evaluation on the test set, `natural` among them.
+    pub suite: Vec<String>,
+    /// Epochs between measurements of natural and PGD-10 accuracy during training; 0 for none.
+    pub every: u64,
+    /// The images that choose the best checkpoint.
+    pub selection: Selection,
+    /// The share of the training set that `selection = "held_out"` sets aside.
+    pub held_out: f64,
+    /// Radius of every attack's ball.
+    pub eps: Pixels,
+    /// Length of a step of the attacks with several steps.
+    pub step: Pixels,
+    /// Rows of an evaluation batch on each rank; a multiple of 16, filled up where images run out.
+    pub batch: usize,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self {
+            suite: ["natural", "fgsm", "fgsm_rs", "pgd20"].map(String::from).to_vec(),
+            every: 1,
+            selection: Selection::HeldOut,
+            held_out: 0.02,
+            eps: Pixels(8.0 / 255.0),
+            step: Pixels(2.0 / 255.0),
+            batch: 128,
+        }
+    }
+}
+
+/// Which images choose the best checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// A part of the training set that is not trained on.
+    HeldOut,
+    /// The test set, as the reference does; its accuracy is then an optimistic estimate.
+    Test,
+    /// None: only the final weights are kept.
+    None,
+}
+
+impl Selection {
+    /// Its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Selection::HeldOut => "held_out",
+            Selection::Test => "test",
+            Selection::None => "none",
+        }
+    }
+}
