@@ -97,6 +97,12 @@ impl Program {
         self.args(["--set".to_string(), format!("{key}={value}")])
     }
 
+    /// A variable of its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// The folder to start in.
     pub fn within(mut self, folder: &Path) -> Self {
         self.command.current_dir(folder);

@@ -279,3 +279,13 @@ fn a_change_on_the_command_line_is_a_change_of_the_file() -> Result<()> {
     assert!(!metrics(&by_key)?.is_empty());
     assert_same_run(&by_key, &by_file, "changed by --set and in the file")
 }
+
+#[test]
+fn ranks_that_were_not_made_as_meant_are_refused() -> Result<()> {
+    let right = Right::new()?;
+    // srun without MPI starts copies that know nothing of each other.
+    let copies = Program::alone().variable("SLURM_STEP_NUM_TASKS", "4");
+    right.refuses_by(copies, &right.config, &[], &["4 copies", "srun --mpi=pmix"])?;
+    let parts = ["--ranks is 3", "2, the number of ranks", "leave --ranks out"];
+    right.refuses_by(Program::under_mpirun(2), &right.config, &["--ranks", "3"], &parts)
+}
