@@ -28,6 +28,7 @@ impl RunConfig {
             must(augment.crop <= 64, "data.augment.crop", augment.crop, "a padding of 0 to 64 pixels")?;
         }
         self.check_optimizer()?;
+        self.check_averages()?;
         self.check_attack()?;
         self.check_evaluation()?;
         self.check_loss()
@@ -55,6 +56,18 @@ impl RunConfig {
             }
             Policy::Constant | Policy::Reference | Policy::Paper => Ok(()),
         }
+    }
+
+    fn check_averages(&self) -> Result<(), UserError> {
+        let begins = |name: &str, epoch: u64| {
+            let expected = format!("an epoch of the run, 0 to {}", self.epochs - 1);
+            must(epoch < self.epochs, format!("averages.{name}.from_epoch"), epoch, &expected)
+        };
+        if let Some(ema) = &self.averages.ema {
+            must((0.0..1.0).contains(&ema.decay), "averages.ema.decay", ema.decay, "0 or more, below 1")?;
+            begins("ema", ema.from_epoch)?;
+        }
+        self.averages.swa.as_ref().map_or(Ok(()), |swa| begins("swa", swa.from_epoch))
     }
 
     fn check_attack(&self) -> Result<(), UserError> {
