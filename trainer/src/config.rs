@@ -148,6 +148,9 @@ pub struct BatchNormConfig {
     /// Whose images the batch statistics are taken over.
     #[serde(default)]
     pub across_ranks: AcrossRanks,
+    /// Whether forward passes that move nothing but running statistics are made.
+    #[serde(default)]
+    pub compat: Compat,
 }
 
 /// Batch norm and ranks.
@@ -159,6 +162,18 @@ pub enum AcrossRanks {
     Sync,
     /// Over the images of each rank: fewer sums, other statistics.
     Local,
+}
+
+/// Terms of weight 0: the reference scripts compute them, and their passes move the student's running statistics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compat {
+    /// A term of weight 0 is not computed, nor its forward passes.
+    #[default]
+    Lean,
+    /// For each term of weight 0 the student passes over the images it is `of`, without gradient and by itself, in the order
+    /// of the terms.
+    Reference,
 }
 
 /// `[loss]`
