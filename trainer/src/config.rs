@@ -3,7 +3,9 @@
 mod attack;
 mod check;
 mod evaluation;
+mod overrides;
 mod pixels;
+mod preset;
 mod read;
 
 use std::collections::BTreeMap;
@@ -15,8 +17,8 @@ use sha2::{Digest, Sha256};
 
 pub use self::attack::{AttackBatchNorm, AttackConfig, AttackKind};
 pub use self::evaluation::{Evaluation, Selection};
+pub use self::overrides::Override;
 pub use self::pixels::Pixels;
-pub use self::read::Override;
 use crate::loss::Term;
 use crate::model::Architecture;
 use crate::schedule::Policy;
