@@ -19,6 +19,7 @@ pub use self::attack::{AttackBatchNorm, AttackConfig, AttackKind};
 pub use self::evaluation::{Evaluation, Selection};
 pub use self::overrides::Override;
 pub use self::pixels::Pixels;
+pub use self::preset::names as preset_names;
 use crate::loss::Term;
 use crate::model::Architecture;
 use crate::schedule::Policy;

@@ -22,7 +22,7 @@ const PRESETS: [(&str, &str); 12] = [
 ];
 
 /// The names of the presets.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
+pub fn names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|(name, _)| *name)
 }
 
