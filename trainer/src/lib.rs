@@ -11,6 +11,8 @@ mod clock;
 pub mod config;
 pub mod evaluate;
 pub mod evaluation;
+#[cfg(test)]
+mod fixtures;
 pub mod folder;
 pub mod gradients;
 pub mod loss;
