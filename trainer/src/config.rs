@@ -1,6 +1,7 @@
 //! A run's configuration: one complete TOML file, read, overridden and checked before anything starts.
 
 mod attack;
+mod averages;
 mod check;
 mod evaluation;
 mod overrides;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::attack::{AttackBatchNorm, AttackConfig, AttackKind};
+pub use self::averages::{Averages, Ema, Swa};
 pub use self::evaluation::{Evaluation, Selection};
 pub use self::overrides::Override;
 pub use self::pixels::Pixels;
@@ -52,6 +54,9 @@ pub struct RunConfig {
     pub loss: LossConfig,
     /// How parameters move.
     pub optimizer: OptimizerConfig,
+    /// Averages of the weights.
+    #[serde(default)]
+    pub averages: Averages,
     /// Number formats.
     #[serde(default)]
     pub precision: Precision,
@@ -265,12 +270,25 @@ impl Default for CheckpointConfig {
 pub struct MetricsConfig {
     /// Steps between two records of the loss.
     pub every: u64,
+    /// What is learnt of the teacher and the student in training.
+    pub diagnostics: Diagnostics,
 }
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { every: 10 }
+        Self { every: 10, diagnostics: Diagnostics::Full }
     }
+}
+
+/// Which predictions the counts of an epoch rest on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Diagnostics {
+    /// Student and teacher on natural and adversarial images, with the forward passes that the loss does not need.
+    #[default]
+    Full,
+    /// Those that the loss asks for anyway.
+    Free,
 }
 
 impl RunConfig {

@@ -4,6 +4,7 @@
 
 pub mod agreement;
 pub mod attack;
+pub mod averages;
 pub mod batch;
 pub mod checkpoint;
 mod clock;
@@ -23,5 +24,6 @@ pub mod prepare;
 pub mod run;
 pub mod schedule;
 pub mod state;
+pub mod statistics;
 pub mod step;
 pub mod views;

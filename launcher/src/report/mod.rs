@@ -9,6 +9,7 @@ mod named;
 mod page;
 mod summary;
 mod table;
+mod teaching;
 mod thin;
 
 use std::fs;

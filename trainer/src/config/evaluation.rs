@@ -16,6 +16,9 @@ pub struct Evaluation {
     pub selection: Selection,
     /// The share of the training set that `selection = "held_out"` sets aside.
     pub held_out: f64,
+    /// Whether the weights of the last epoch are evaluated too, where others are the best.
+    #[serde(rename = "final")]
+    pub last: bool,
     /// Radius of every attack's ball.
     pub eps: Pixels,
     /// Length of a step of the attacks with several steps.
@@ -31,6 +34,7 @@ impl Default for Evaluation {
             every: 1,
             selection: Selection::HeldOut,
             held_out: 0.02,
+            last: false,
             eps: Pixels(8.0 / 255.0),
             step: Pixels(2.0 / 255.0),
             batch: 128,

@@ -79,7 +79,6 @@ fn compare(case: &str, config: &RunConfig) {
     let expected = expected(case);
     let mut step = Step::new(config, networks(Kind::Double), Arc::new(Single)).unwrap();
     let terms: Vec<Term> = config.active_terms(0).collect();
-    let trust = terms.iter().find_map(|term| term.trust.clone());
     for number in 0..2 {
         let labels: Vec<i64> = (0..6).map(|sample| (sample * 3 + number as i64) % 5).collect();
         let batch = Batch {
@@ -96,7 +95,7 @@ fn compare(case: &str, config: &RunConfig) {
         step.networks.student.flat_statistics.copy_(&before.0);
         step.networks.student.batches_tracked.copy_(&before.1);
 
-        let seen = step.run(&batch, &noise, &terms, trust.as_ref(), 0.05).unwrap().read().unwrap();
+        let seen = step.run(&batch, &noise, &terms, 0.05).unwrap().read().unwrap();
         assert_eq!(seen.not_finite, None);
         let loss: f64 = seen.sums.iter().filter(|(name, _)| name.starts_with("loss/")).map(|(_, sum)| sum / 6.0).sum();
         close(loss, &expected["losses"][number as usize], "loss");
@@ -138,7 +137,7 @@ fn a_step_whose_gradient_is_not_finite_moves_nothing() {
     let before =
         [&step.parameters.values, &step.optimizer.velocity, &step.networks.student.flat_statistics].map(Tensor::copy);
     let terms: Vec<Term> = config.active_terms(0).collect();
-    let seen = step.run(&batch, &noise, &terms, None, 0.05).unwrap().read().unwrap();
+    let seen = step.run(&batch, &noise, &terms, 0.05).unwrap().read().unwrap();
     assert_eq!(seen.not_finite, Some(0));
     assert_eq!(step.parameters.name_at(0), "conv1.weight");
     let after = [&step.parameters.values, &step.optimizer.velocity, &step.networks.student.flat_statistics];

@@ -36,7 +36,7 @@ fn at_most_one_pixel_in_ten_thousand_differs_from_pytorch() {
 
         let mut step = Step::new(&config, networks(Kind::Float), Arc::new(Single)).unwrap();
         let terms: Vec<Term> = config.active_terms(0).collect();
-        let seen = step.run(&batch, &noise, &terms, None, 0.05).unwrap().read().unwrap();
+        let seen = step.run(&batch, &noise, &terms, 0.05).unwrap().read().unwrap();
         let loss: f64 = seen.sums.iter().filter(|(name, _)| name.starts_with("loss/")).map(|(_, sum)| sum / 32.0).sum();
         let expected = expected(case);
         let close = |found: f64, expected: &Value, what: &str| {
