@@ -115,6 +115,7 @@ fn two_steps_equal_pytorch() {
         compare(case, &config(preset, &[lean]));
     }
     compare("trades", &config("trades", &[lean, "attack.start=uniform"]));
+    compare("rslad", &config("rslad", &[]));
 }
 
 /// With the forward passes of the reference scripts that move nothing but running statistics.
