@@ -46,6 +46,11 @@ impl EvaluationAttack {
         Some(Self { name: name.to_string(), start, steps })
     }
 
+    /// The passes of an image through the network, forward ones and equally costly ones back to the image together.
+    pub fn passes(&self) -> u64 {
+        2 * self.steps as u64 + 1
+    }
+
     fn pgd(&self, protocol: &Protocol) -> Pgd {
         let single = self.name.starts_with("fgsm");
         let step = if single { protocol.eps } else { protocol.step };

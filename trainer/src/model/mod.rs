@@ -9,6 +9,7 @@ mod resnet;
 mod wide_resnet;
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 use torch_ext::Sum;
 
 pub use self::architecture::Architecture;
-use self::layers::Builder;
 pub use self::layers::Named;
+use self::layers::{Builder, Counter};
 
 /// What batch norm does in a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,7 @@ pub struct Model {
     /// Whether batch norm measures the batch over all ranks.
     pub across_ranks: bool,
     network: Box<dyn Network>,
+    counters: Vec<Counter>,
 }
 
 impl Model {
@@ -94,7 +96,7 @@ impl Model {
                 Box::new(wide_resnet::WideResNet::new(&mut layers, channels, classes, depth.into(), width.into()))
             }
         };
-        let Builder { parameters, mut statistics, constants, .. } = layers;
+        let Builder { parameters, mut statistics, constants, counters, .. } = layers;
         let flat_statistics = flatten(&mut statistics, kind, device);
         let batches_tracked = Tensor::zeros([], (Kind::Int64, device));
         Self {
@@ -106,6 +108,7 @@ impl Model {
             batches_tracked,
             across_ranks: sums_ranks,
             network,
+            counters,
         }
     }
 
@@ -132,6 +135,16 @@ impl Model {
         for parameter in &self.parameters {
             let _ = parameter.tensor.set_requires_grad(false);
         }
+    }
+
+    /// The multiply-adds of convolutions and linear layers in all forward passes so far, of all images.
+    pub fn multiply_adds(&self) -> u64 {
+        self.counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Those of the first layer, which takes the images.
+    pub fn stem_multiply_adds(&self) -> u64 {
+        self.counters.first().map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
     /// The number of trainable values.

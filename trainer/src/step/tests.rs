@@ -13,6 +13,7 @@ use super::*;
 use crate::fixtures::{digest, pattern};
 use crate::model::{Form, Model};
 
+mod passes;
 mod single_precision;
 
 const BASE: &str = r#"
