@@ -117,6 +117,7 @@ fn two_steps_equal_pytorch() {
     }
     compare("trades", &config("trades", &[lean, "attack.start=uniform"]));
     compare("rslad", &config("rslad", &[]));
+    compare("adaad", &config("adaad", &[lean]));
 }
 
 /// With the forward passes of the reference scripts that move nothing but running statistics.
@@ -124,6 +125,7 @@ fn two_steps_equal_pytorch() {
 fn two_steps_with_the_passes_of_the_reference_equal_pytorch() {
     compare("ard_reference", &config("ard", &[]));
     compare("iad_1_reference", &config("iad-1", &[]));
+    compare("adaad_reference", &config("adaad", &[]));
     compare("trades_reference", &config("trades", &["attack.start=uniform"]));
 }
 
