@@ -5,6 +5,7 @@ mod command;
 mod console;
 mod data;
 mod evaluate;
+mod jobs;
 mod launch;
 mod ranks;
 mod report;
