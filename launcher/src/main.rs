@@ -7,6 +7,7 @@ mod data;
 mod evaluate;
 mod jobs;
 mod launch;
+mod paper;
 mod ranks;
 mod report;
 mod signals;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Report(report) => {
             report::run(&report.runs, report.page.as_deref(), report.figure.as_deref()).map(|()| 0)
         }
+        Command::Paper(paper) => paper::run(&paper),
     };
     match result {
         Ok(code) => ExitCode::from(code),

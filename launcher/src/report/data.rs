@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 
 use super::named::Named;
 
@@ -165,7 +165,11 @@ pub fn read(folders: &[PathBuf]) -> Result<Vec<Run>> {
 }
 
 impl Run {
-    fn read(folder: &Path) -> Result<Self> {
+    /// Reads the folder of one run.
+    ///
+    /// # Errors
+    /// There is no readable `metrics.jsonl`, or a file is damaged.
+    pub fn read(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             bail!("{} is not a folder: name the folder of a run", folder.display());
         }
@@ -177,8 +181,7 @@ impl Run {
         let folder_name =
             || folder.file_name().map_or(folder.display().to_string(), |name| name.to_string_lossy().into_owned());
         run.name = run.started.as_ref().and_then(|started| started.run.clone()).unwrap_or_else(folder_name);
-        run.evaluation =
-            optional(&folder.join("evaluation.json"))?.map(|(text, path)| json(&text, &path)).transpose()?;
+        run.evaluation = evaluation(&folder.join("evaluation.json"))?;
         run.config = optional(&folder.join("run.toml"))?.map(|(text, _)| text);
         run.environment = optional(&folder.join("environment.toml"))?.map(|(text, _)| text);
         Ok(run)
@@ -243,8 +246,14 @@ fn optional(path: &Path) -> Result<Option<(String, PathBuf)>> {
     Ok(Some((String::from_utf8_lossy(&bytes).into_owned(), path.to_owned())))
 }
 
-fn json<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
-    serde_json::from_str(text).with_context(|| format!("{} is not a valid evaluation", path.display()))
+/// The evaluation in a file, if there is one.
+///
+/// # Errors
+/// The file cannot be read, or is damaged.
+pub fn evaluation(path: &Path) -> Result<Option<Evaluation>> {
+    let Some((text, _)) = optional(path)? else { return Ok(None) };
+    let read = serde_json::from_str(&text).with_context(|| format!("{} is not a valid evaluation", path.display()))?;
+    Ok(Some(read))
 }
 
 #[cfg(test)]
