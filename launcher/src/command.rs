@@ -90,7 +90,7 @@ pub(crate) struct Train {
 pub(crate) struct Eval {
     /// The run folder.
     pub(crate) run: PathBuf,
-    /// Which weights: best, final, or latest (the newest checkpoint); by default the first of these that there is.
+    /// Which weights: best, final, latest (the newest checkpoint), ema or swa; by default the first of these that there is.
     #[arg(long, value_enum)]
     pub(crate) weights: Option<Weights>,
     /// The attacks, separated by commas: natural, fgsm, fgsm_rs, pgdN (default: those of the run's configuration).
@@ -116,6 +116,10 @@ pub(crate) enum Weights {
     Final,
     /// Those of the newest checkpoint.
     Latest,
+    /// The moving average over steps.
+    Ema,
+    /// The mean over epochs.
+    Swa,
 }
 
 /// `iad-launch data ...`

@@ -98,6 +98,8 @@ fn choose_weights(folder: &RunFolder, wanted: Option<Weights>) -> Result<(&'stat
         Some(Weights::Best) => file("best"),
         Some(Weights::Final) => file("final"),
         Some(Weights::Latest) => latest(),
+        Some(Weights::Ema) => file("ema"),
+        Some(Weights::Swa) => file("swa"),
         None => file("best").or_else(|| file("final")).or_else(latest),
     };
     found.ok_or_else(|| {

@@ -4,12 +4,15 @@
 
 pub mod agreement;
 pub mod attack;
+pub mod averages;
 pub mod batch;
 pub mod checkpoint;
 mod clock;
 pub mod config;
 pub mod evaluate;
 pub mod evaluation;
+#[cfg(test)]
+mod fixtures;
 pub mod folder;
 pub mod gradients;
 pub mod loss;
@@ -21,5 +24,6 @@ pub mod prepare;
 pub mod run;
 pub mod schedule;
 pub mod state;
+pub mod statistics;
 pub mod step;
 pub mod views;

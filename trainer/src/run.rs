@@ -1,5 +1,7 @@
 //! A whole run: epochs, evaluation, checkpoints. World size 1 is just N = 1.
 
+mod finish;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -11,15 +13,16 @@ use tch::Device;
 
 use crate::agreement::Agreed;
 use crate::attack::Noise;
+use crate::averages::Averages;
 use crate::batch::Batch;
 use crate::checkpoint::{Header, Progress};
 use crate::clock::Clock;
 use crate::config::{AttackKind, RunConfig, Selection};
 use crate::evaluate::{Accuracy, EvaluationAttack, Protocol, evaluate};
-use crate::evaluation::evaluate_weights;
 use crate::folder::RunFolder;
 use crate::loss::Term;
-use crate::metrics::{Event, JsonLines, Sink, Timing, counts, losses};
+use crate::metrics::{Event, JsonLines, Sink, Timing, counts, losses, probability, trust};
+use crate::model::Model;
 use crate::observe::{Observed, Sums};
 use crate::prepare::Prepared;
 use crate::state;
@@ -69,7 +72,8 @@ pub fn train(
     let networks = Networks::build(config, prepared, place)?;
     let mut step = Step::new(config, networks, Arc::clone(&place.ranks))?;
     let fresh = Header::new(prepared.form, config.hash(), config.batch.global(place.ranks.world_size()));
-    let (header, problems) = state::restore(folder, fresh, &mut step, place.ranks.as_ref())?;
+    let averages = Averages::new(config, &step.parameters, &step.networks.student);
+    let (header, problems) = state::restore(folder, fresh, &mut step, &averages, place.ranks.as_ref())?;
     let journal = if place.ranks.is_leader() {
         Some(JsonLines::open(&folder.file("metrics.jsonl"), header.metrics_bytes)?)
     } else {
@@ -78,7 +82,8 @@ pub fn train(
     let totals = state::sums_from_bits(&header);
     let clock = Clock::new(header.seconds);
     let saved = Instant::now();
-    let mut run = Run { config, prepared, folder, place, stop, console, journal, step, header, totals, clock, saved };
+    let mut run =
+        Run { config, prepared, folder, place, stop, console, journal, step, averages, header, totals, clock, saved };
     for problem in problems {
         run.console.record(&Event::Warned { message: problem })?;
     }
@@ -94,6 +99,7 @@ struct Run<'a> {
     console: &'a mut dyn Sink,
     journal: Option<JsonLines>,
     step: Step,
+    averages: Averages,
     header: Header,
     totals: Sums,
     clock: Clock,
@@ -104,6 +110,8 @@ struct Run<'a> {
 /// What a run is asked for between two steps.
 struct Requests {
     stop: bool,
+    /// Of `stop`, whether someone asked, and not the number of steps alone.
+    stop_asked: bool,
     checkpoint: bool,
 }
 
@@ -137,7 +145,7 @@ impl Run<'_> {
                 return Ok(Ending::Stopped);
             }
         }
-        self.finish()
+        self.finish(&pipeline)
     }
 
     fn begin(&mut self, pipeline: &Pipeline) -> Result<()> {
@@ -163,7 +171,6 @@ impl Run<'_> {
     fn epoch(&mut self, pipeline: &Pipeline) -> Result<Ending> {
         let Progress { epoch, batch: done, .. } = self.header.progress;
         let terms: Vec<Term> = self.config.active_terms(epoch).collect();
-        let trust = self.config.loss.terms.iter().find_map(|term| term.trust.clone());
         let draws = Draws::new(self.config.seed, Purpose::AttackStart, epoch);
         let (shape, kind) = (self.prepared.form.image, self.config.precision.dtype.kind());
         let all_steps = self.config.epochs * pipeline.batches_per_epoch() as u64;
@@ -175,7 +182,9 @@ impl Run<'_> {
             let noise = Noise::new(&draws, &batch.samples, self.place.device);
             let fraction = self.header.progress.step as f64 / all_steps as f64;
             let rate = self.config.optimizer.lr * self.config.optimizer.lr_policy.factor(epoch, fraction);
-            let observed = self.step.run(&batch, &noise, &terms, trust.as_ref(), rate)?;
+            let observed = self.step.run(&batch, &noise, &terms, rate)?;
+            let Step { parameters, networks, .. } = &self.step;
+            self.averages.after_step(epoch, self.header.progress.batch, parameters, &networks.student);
             self.settle(pending.replace((observed, rate)))?;
             self.header.progress.batch += 1;
             self.header.progress.step += 1;
@@ -201,7 +210,8 @@ impl Run<'_> {
         let mut requests = [self.stop.requested.load(Ordering::Relaxed), due].map(|asked| f64::from(u8::from(asked)));
         self.place.ranks.sum(&mut requests)?;
         let reached = self.stop.after_steps.is_some_and(|steps| self.header.progress.step >= steps);
-        Ok(Requests { stop: requests[0] > 0.0 || reached, checkpoint: requests[1] > 0.0 })
+        let stop_asked = requests[0] > 0.0;
+        Ok(Requests { stop: stop_asked || reached, stop_asked, checkpoint: requests[1] > 0.0 })
     }
 
     /// Reads the numbers of a step that was started earlier, adds them up, and records them now and then.
@@ -248,9 +258,10 @@ impl Run<'_> {
             Measured::Accuracies(attacks, seconds) => Some((attacks, seconds)),
         };
         let (loss, terms) = losses(&self.totals);
-        let (counts, trust) = counts(&self.totals);
+        let (counts, trust, probability) = (counts(&self.totals), trust(&self.totals), probability(&self.totals));
         let learning_rate = self.totals["rate"];
-        self.record(&Event::Epoch { epoch, step, learning_rate, loss, terms, counts, trust, timing })?;
+        self.record(&Event::Epoch { epoch, step, learning_rate, loss, terms, counts, trust, probability, timing })?;
+        self.averages.after_epoch(epoch, &self.step.parameters, &self.step.networks.student);
 
         self.totals.clear();
         self.header.progress = Progress { epoch: epoch + 1, batch: 0, step };
@@ -260,7 +271,7 @@ impl Run<'_> {
             let best = self.header.best.is_none_or(|best| correct > best);
             if best {
                 self.header.best = Some(correct);
-                self.save_weights("best")?;
+                self.save_weights("best", &self.step.networks.student)?;
             }
             let split = self.prepared.selection.as_ref().map_or("", |(_, split)| split).to_string();
             let timing = Timing { seconds, images_per_second: None };
@@ -293,54 +304,28 @@ impl Run<'_> {
         Ok(accuracies.map_or(Measured::Stopped, |found| Measured::Accuracies(found, began.elapsed().as_secs_f64())))
     }
 
-    /// Keeps the final weights and evaluates the best ones on the test set.
-    fn finish(&mut self) -> Result<Ending> {
-        self.save_weights("final")?;
-        self.place.ranks.barrier()?;
-        let seconds = self.clock.timing();
-        let suite = self.config.evaluation.suite.iter();
-        let attacks: Vec<EvaluationAttack> = suite.filter_map(|name| EvaluationAttack::named(name)).collect();
-        if !attacks.is_empty() {
-            let weights = if self.header.best.is_some() { "best" } else { "final" };
-            let path = self.folder.weights(weights);
-            let (config, place, test) = (self.config, self.place, self.prepared.test.as_ref());
-            let evaluated =
-                evaluate_weights(config, test, (weights, &path), &attacks, place, self.stop.requested, self.console)?;
-            let Some(evaluation) = evaluated else { return Ok(Ending::Stopped) };
-            if place.ranks.is_leader() {
-                evaluation.write(&self.folder.file("evaluation.json"))?;
-            }
-        }
-        self.record(&Event::Finished { step: self.header.progress.step, timing: seconds })?;
-        if let Some(journal) = &mut self.journal {
-            journal.sync()?;
-        }
-        self.place.ranks.barrier()?;
-        Ok(Ending::Finished)
-    }
-
     /// Writes the whole state, after making sure that all ranks agree on it.
     fn save_checkpoint(&mut self) -> Result<()> {
         let ranks = self.place.ranks.as_ref();
-        state::ensure_equal_on_all_ranks(&self.step, ranks)?;
+        state::ensure_equal_on_all_ranks(&self.step, &self.averages, ranks)?;
         if let Some(journal) = &mut self.journal {
             self.header.metrics_bytes = journal.sync()?;
         }
         self.header.totals = state::bits_of_sums(&self.totals);
         if ranks.is_leader() {
             let header = Header { seconds: self.clock.seconds(), ..self.header.clone() };
-            state::save(self.folder, &header, &self.step, self.config.checkpoint.keep_last)?;
+            state::save(self.folder, &header, &self.step, &self.averages, self.config.checkpoint.keep_last)?;
         }
         self.saved = Instant::now();
         // No rank runs ahead of a checkpoint that is not on the disk yet.
         ranks.barrier()
     }
 
-    fn save_weights(&self, name: &str) -> Result<()> {
+    fn save_weights(&self, name: &str, model: &Model) -> Result<()> {
         if !self.place.ranks.is_leader() {
             return Ok(());
         }
-        state::save_weights(self.folder, name, &self.header, &self.step.networks.student)
+        state::save_weights(self.folder, name, &self.header, model)
     }
 
     fn record(&mut self, event: &Event) -> Result<()> {

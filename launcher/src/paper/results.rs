@@ -95,12 +95,10 @@ impl Results {
         let Job { config, folder } = job;
         let run = data::Run::read(&folder.path)?;
         let steps = run.started.as_ref().and_then(|started| Some(started.steps_per_epoch? * config.epochs));
-        let mut last = data::evaluation(&folder.file("evaluation-final.json"))?;
-        if last.is_none() {
-            // The best weights may be those of the last epoch.
-            let same = |evaluation: &Evaluation| steps.is_some() && evaluation.step == steps;
-            last = data::evaluation(&folder.file("evaluation.json"))?.filter(same);
-        }
+        let last_step = |evaluation: &&Evaluation| steps.is_some() && evaluation.step == steps;
+        // The best weights may be those of the last epoch.
+        let last = run.others.iter().find(|other| other.weights.as_deref() == Some("final"));
+        let last = last.or(run.evaluation.as_ref().filter(last_step)).cloned();
         let mut seconds: Vec<f64> = run.epochs.iter().filter_map(|epoch| epoch.timing.seconds).collect();
         Ok(Self { best: run.evaluation, last, epoch_seconds: median(&mut seconds) })
     }

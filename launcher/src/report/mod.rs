@@ -9,6 +9,7 @@ mod named;
 mod page;
 pub mod summary;
 pub mod table;
+mod teaching;
 mod thin;
 
 use std::fs;

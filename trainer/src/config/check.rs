@@ -2,7 +2,7 @@
 
 use datasets::UserError;
 
-use super::{AttackKind, RunConfig, Selection};
+use super::{AttackKind, Compat, RunConfig, Selection};
 use crate::evaluate::EvaluationAttack;
 use crate::loss::{Target, Term};
 use crate::schedule::Policy;
@@ -167,7 +167,7 @@ impl RunConfig {
                 "natural images, or an attack: attack.kind is \"none\"",
             )?;
         }
-        let first = self.active_terms(0).next().is_some();
+        let first = self.active_terms(0).any(|term| term.weight > 0.0);
         must(first, "loss.terms", "no term in epoch 0", "a term with weight and from_epoch = 0 to begin with")
     }
 
@@ -182,10 +182,13 @@ impl RunConfig {
         .map_err(|error| error.hint(format!("add [teachers.{network}] with its checkpoint")))
     }
 
-    /// The terms that count in `epoch`: those begun, of some weight. Where a teacher is trusted fully (an exponent of 0, or an
-    /// epoch before the trust begins), alpha is 1: that removes the trust factor, or the whole term where it is inverted.
+    /// The terms that count in `epoch`: those begun, of some weight; or of none, where their passes count for batch norm. Where
+    /// a teacher is trusted fully (an exponent of 0, or an epoch before the trust begins), alpha is 1: that removes the trust
+    /// factor, or the whole term where it is inverted.
     pub fn active_terms(&self, epoch: u64) -> impl Iterator<Item = Term> {
-        let begun = self.loss.terms.iter().filter(move |term| term.from_epoch <= epoch && term.weight > 0.0);
+        let lightest = if self.batch_norm.compat == Compat::Reference { 0.0 } else { f64::MIN_POSITIVE };
+        let counts = move |term: &&Term| term.from_epoch <= epoch && term.weight >= lightest;
+        let begun = self.loss.terms.iter().filter(counts);
         begun.filter_map(move |term| match &term.trust {
             Some(trust) if trust.exponent == 0.0 || trust.from_epoch > epoch => {
                 (!trust.inverted).then(|| Term { trust: None, ..term.clone() })

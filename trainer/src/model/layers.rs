@@ -199,7 +199,7 @@ pub struct BatchNorm {
 
 impl BatchNorm {
     const EPSILON: f64 = 1e-5;
-    const MOMENTUM: f64 = 0.1;
+    pub(super) const MOMENTUM: f64 = 0.1;
 
     /// Normalises `[N, C, H, W]` by the batch's statistics (training) or the running ones (evaluation).
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {

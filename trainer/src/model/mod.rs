@@ -74,6 +74,9 @@ pub struct Model {
 }
 
 impl Model {
+    /// What a training pass takes of the batch's statistics into the running ones.
+    pub const STATISTICS_MOMENTUM: f64 = layers::BatchNorm::MOMENTUM;
+
     /// A network with its first values, a function of `seed` and the parameters' names.
     pub fn build(form: Form, seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
         let sums_ranks = across_ranks.is_some();
@@ -175,6 +178,17 @@ pub fn flatten(tensors: &mut [Named], kind: Kind, device: Device) -> Tensor {
         }
     });
     flat
+}
+
+/// Cuts a flat buffer into tensors named and shaped as those of `like`, whose values it holds in their order.
+pub fn cut(flat: &Tensor, like: &[Named]) -> Vec<Named> {
+    let mut offset = 0;
+    let piece = |Named { name, tensor }: &Named| {
+        let count = tensor.numel() as i64;
+        offset += count;
+        Named { name: name.clone(), tensor: flat.narrow(0, offset - count, count).view_as(tensor) }
+    };
+    like.iter().map(piece).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,67 @@
+//! The end of a run: the final and the averaged weights, and what they achieve on the test set.
+
+use anyhow::Result;
+use datasets::Pipeline;
+
+use super::{Ending, Run};
+use crate::averages::Average;
+use crate::batch::Batch;
+use crate::evaluate::EvaluationAttack;
+use crate::evaluation::evaluate_weights;
+use crate::metrics::Event;
+use crate::model::Model;
+use crate::statistics;
+use crate::views::student;
+
+impl Run<'_> {
+    /// Keeps the final and the averaged weights, and evaluates the best ones and those on the test set.
+    pub(super) fn finish(&mut self, pipeline: &Pipeline) -> Result<Ending> {
+        let seconds = self.clock.timing();
+        self.save_weights("final", &self.step.networks.student)?;
+        let mut evaluated = vec![if self.header.best.is_some() { "best" } else { "final" }];
+        if self.config.evaluation.last && evaluated[0] != "final" {
+            evaluated.push("final");
+        }
+        for average in self.averages.iter() {
+            let Some(model) = self.averaged(average, pipeline)? else { return Ok(Ending::Stopped) };
+            self.save_weights(average.name, &model)?;
+            evaluated.push(average.name);
+        }
+        self.place.ranks.barrier()?;
+        let suite = self.config.evaluation.suite.iter();
+        let attacks: Vec<EvaluationAttack> = suite.filter_map(|name| EvaluationAttack::named(name)).collect();
+        for (index, weights) in evaluated.into_iter().enumerate().filter(|_| !attacks.is_empty()) {
+            let path = self.folder.weights(weights);
+            let (config, place, test) = (self.config, self.place, self.prepared.test.as_ref());
+            let evaluation =
+                evaluate_weights(config, test, (weights, &path), &attacks, place, self.stop.requested, self.console)?;
+            let Some(evaluation) = evaluation else { return Ok(Ending::Stopped) };
+            if place.ranks.is_leader() {
+                evaluation.write(&self.folder.evaluation((index > 0).then_some(weights)))?;
+            }
+        }
+        self.record(&Event::Finished { step: self.header.progress.step, timing: seconds })?;
+        if let Some(journal) = &mut self.journal {
+            journal.sync()?;
+        }
+        self.place.ranks.barrier()?;
+        Ok(Ending::Finished)
+    }
+
+    /// A network of averaged weights. A mean over epochs measures its running statistics on the training images, as they
+    /// would come in one more epoch. Nothing, if any rank was told to stop.
+    fn averaged(&self, average: &Average, pipeline: &Pipeline) -> Result<Option<Model>> {
+        let model = student(self.config, self.prepared, self.place);
+        average.put_into(&model, &self.step.networks.student)?;
+        let (ranks, device) = (self.place.ranks.as_ref(), self.place.device);
+        if average.needs_statistics() {
+            let (shape, kind) = (self.prepared.form.image, model.kind());
+            let batches = pipeline.epoch(self.config.epochs, 0);
+            let batches = batches.map(|host| Ok(Batch::upload(&host?, shape, kind, device)));
+            if !statistics::measure(&model, batches, ranks, || Ok(!self.requests()?.stop_asked))? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(model))
+    }
+}
