@@ -151,12 +151,9 @@ pub struct Cost {
     pub evaluation: u128,
 }
 
-/// The cost of the run that `config` describes, with a student of the form `student`. Teachers have the forms in `teachers`;
-/// those that are not in it have the student's.
-pub fn of(config: &RunConfig, student: Form, teachers: &BTreeMap<String, Form>, images: ImageCounts) -> Cost {
-    let forward = Forward::of(student);
-    let teachers: BTreeMap<&str, Forward> =
-        teachers.iter().map(|(name, form)| (name.as_str(), Forward::of(*form))).collect();
+/// The cost of the run that `config` describes, with a student that costs `forward`. Teachers that are not in `teachers` cost
+/// the same.
+pub fn of(config: &RunConfig, forward: Forward, teachers: &BTreeMap<String, Forward>, images: ImageCounts) -> Cost {
     let of_network = |network: &str| teachers.get(network).copied().filter(|_| network != STUDENT).unwrap_or(forward);
 
     let mut step_per_image: Vec<(u64, u64)> = vec![];

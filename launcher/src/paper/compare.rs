@@ -105,9 +105,10 @@ impl<'a> Comparison<'a> {
 
     /// As comma-separated values, a line for each row and metric.
     pub(super) fn csv(&self) -> String {
-        let mut text = "run,dataset,model,teacher,method,variant,metric,finished_runs,best,best_spread,final,final_spread,\
+        let mut text =
+            "run,dataset,model,teacher,method,variant,metric,finished_runs,best,best_spread,final,final_spread,\
                         paper,difference\n"
-            .to_string();
+                .to_string();
         for line in &self.lines {
             let Row { name, dataset, model, teacher, method, variant, .. } = line.row;
             let value = |number: Option<f64>| number.map_or(String::new(), |number| format!("{number:.4}"));

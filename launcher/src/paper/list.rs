@@ -1,6 +1,6 @@
 //! What a table would do: its runs, how far they are, and what they cost.
 
-use super::cost::{self, Cost};
+use super::cost::Costs;
 use super::plan::Chosen;
 use super::results::State;
 use super::table::{Row, Run, Table};
@@ -18,12 +18,12 @@ pub(super) fn listing(table: &Table, chosen: &Chosen, tflops: f64) -> anyhow::Re
     let columns = ["run", "method", "teacher", "config", "state", "PFLOP", "GPU hours"];
     let mut grid = Grid { columns: columns.map(str::to_owned).into(), rows: vec![] };
     let (mut all, mut left, mut known) = (0.0, 0.0, true);
+    let mut costs = Costs::default();
     for &index in &chosen.with_teachers {
         let row = &table.rows[index];
         for run in &row.runs {
             let state = State::of(&run.job)?;
-            let cost = row.size.as_ref().and_then(|size| cost::of(&run.job.config, size));
-            let flop = cost.as_ref().map(Cost::total);
+            let flop = row.size.as_ref().map(|size| costs.flop(&run.job.config, size));
             known &= flop.is_some();
             all += flop.unwrap_or(0.0);
             left += flop.unwrap_or(0.0) * share_left(state, run);
@@ -58,10 +58,9 @@ fn text_of(grid: &Grid) -> String {
 fn line(row: &Row, run: &Run, state: State, flop: Option<f64>, tflops: f64) -> Vec<String> {
     let config = &run.job.config;
     let number = |text: Option<String>| text.unwrap_or_else(|| NOTHING.to_owned());
-    let method = if row.variant == "main" { row.method.clone() } else { format!("{} {}", row.method, row.variant) };
     vec![
         run.name.clone(),
-        method,
+        row.method.clone(),
         row.teacher.clone(),
         config.hash()[..12].to_string(),
         state.text(config.epochs),

@@ -134,12 +134,16 @@ mod tests {
         let shown: Vec<_> = found.iter().map(|number| (number.metric.as_str(), number.text.as_str())).collect();
         assert_eq!(shown, [("natural", "83.10"), ("aa", "48.05")]);
         let error = published.row(&key("IAD-I")).unwrap_err().to_string();
-        assert!(error.contains("2,cifar10,resnet18,AT,IAD-I,main") && error.contains("resnet18,AT,ARD,main"), "{error}");
+        assert!(
+            error.contains("2,cifar10,resnet18,AT,IAD-I,main") && error.contains("resnet18,AT,ARD,main"),
+            "{error}"
+        );
     }
 
     #[test]
     fn bad_lines_are_named() {
-        for (text, line) in [("table\n", "line 1"), ("2,a,b,c,d,e,natural\n", "line 2"), ("2,a,b,c,d,e,f,x\n", "line 2")]
+        for (text, line) in
+            [("table\n", "line 1"), ("2,a,b,c,d,e,natural\n", "line 2"), ("2,a,b,c,d,e,f,x\n", "line 2")]
         {
             let text = if line == "line 1" { text.to_string() } else { format!("{HEADER}\n{text}") };
             let error = published(&text).unwrap_err();

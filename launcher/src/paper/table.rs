@@ -277,4 +277,3 @@ impl Resolve<'_> {
         toml::Value::Table(self.entry.teachers.iter().map(one).collect()).to_string()
     }
 }
-

@@ -103,22 +103,21 @@ fn passes_in_units_of_a_forward_pass_are_those_of_the_methods() {
 
 #[test]
 fn a_run_costs_its_steps_and_measurements() {
-    let student = form("resnet8", [1, 28, 28], 10);
-    let one = Forward::of(student);
+    let one = Forward::of(form("resnet8", [1, 28, 28], 10));
     let images = ImageCounts { train: 50_000, selection: 1_000, test: 10_000 };
     let suite = "evaluation.suite=[\"natural\", \"fgsm\", \"pgd20\"]";
-    let cost = of(&config("iad-1", &[suite]), student, &BTreeMap::new(), images);
+    let cost = of(&config("iad-1", &[suite]), one, &BTreeMap::new(), images);
     let (warm, full) = (24 * one.all - one.stem, 28 * one.all - 2 * one.stem);
     assert_eq!(cost.step_per_image, [(0, warm), (60, full)]);
     assert_eq!(cost.training, 50_000 * (60 * u128::from(warm) + 140 * u128::from(full)));
     assert_eq!(cost.selection, 200 * 1_000 * 22 * u128::from(one.all));
     assert_eq!(cost.evaluation, 10_000 * (1 + 3 + 41) * u128::from(one.all));
 
-    let larger = BTreeMap::from([("robust".to_string(), form("resnet18", [1, 28, 28], 10))]);
-    let teacher = Forward::of(larger["robust"]).all;
-    let cost = of(&config("iad-1", &["evaluation.selection=none"]), student, &larger, images);
+    let larger = BTreeMap::from([("robust".to_string(), Forward::of(form("resnet18", [1, 28, 28], 10)))]);
+    let teacher = larger["robust"].all;
+    let cost = of(&config("iad-1", &["evaluation.selection=none"]), one, &larger, images);
     assert_eq!(cost.step_per_image[1], (60, 26 * one.all - 2 * one.stem + 2 * teacher));
     assert_eq!(cost.selection, 0);
-    let standard = of(&config("st", &["evaluation.every=3"]), student, &BTreeMap::new(), images);
+    let standard = of(&config("st", &["evaluation.every=3"]), one, &BTreeMap::new(), images);
     assert_eq!((standard.step_per_image.len(), standard.selection), (1, 66 * 1_000 * u128::from(one.all)));
 }

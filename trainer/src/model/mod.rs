@@ -32,7 +32,7 @@ pub enum Mode {
 }
 
 /// What a network takes and gives; stored with its weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Form {
     /// The kind of network.
     pub architecture: Architecture,
