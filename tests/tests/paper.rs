@@ -240,7 +240,7 @@ fn parts_of_a_table_are_trained_apart() -> Result<()> {
     assert!(shown.said.contains("its numbers are not used: patterns_iad1-seed2, patterns_at-seed2."), "{}", shown.said);
     assert!(!shown.said.lines().any(|line| line.starts_with("patterns_") && line.contains('±')), "{}", shown.said);
     let refused = paper(&world, &table, &[])?.expect(2);
-    refused.expect_error(&["patterns_at-seed2", "epochs", "another folder"]);
+    refused.expect_error(&["patterns_at-seed2", "evaluation.selection", "another folder"]);
     Ok(())
 }
 
@@ -254,14 +254,18 @@ fn mistakes_in_a_table_are_named() -> Result<()> {
         ("base = \"teacher.toml\"", "base = \"gone.toml\"", &["gone.toml", "nothing there"]),
         ("name = \"at\"", "name = \"iad1\"", &["patterns_iad1", "a name of its own"]),
         ("name = \"at\"", "name = \"../at\"", &["patterns_../at", "it becomes a folder"]),
-        ("name = \"at\"", "name = \"iad1-seed2\"", &["patterns_iad1-seed2", "twice"]),
+        (
+            "[[blocks.rows]]\nname = \"at\"",
+            "[[blocks.rows]]\nname = \"iad1-seed2\"\nmethod = \"AT\"\nbase = \"teacher.toml\"\n\n[[blocks.rows]]\nname = \"at\"",
+            &["patterns_iad1-seed2", "twice"],
+        ),
         ("robust = \"at\"", "robust = \"st\"", &["row patterns_iad1: teachers", "\"st\"", "a row of this table"]),
         ("robust = \"at\"", "other = \"at\"", &["row patterns_iad1", "\"robust\"", "[teachers.robust]"]),
         ("robust = \"at\"", "robust = \"iad1\"", &["row patterns_iad1: teachers", "their student"]),
         (
             student,
             &format!("{student}set = [\"epochs=0\"]\n"),
-            &["table.toml", "row patterns_iad1: epochs", "1 to 1,000,000"],
+            &["bad.toml", "row patterns_iad1: epochs", "1 to 1,000,000"],
         ),
         (
             student,
