@@ -91,7 +91,11 @@ fn plan(command: &Eval, verify: bool) -> Result<Job> {
     Ok(Job { folder, config, weights, path, attacks, source, file: parts.join("-") + ".json" })
 }
 
-fn choose_weights(folder: &RunFolder, wanted: Option<Weights>) -> Result<(&'static str, PathBuf)> {
+/// The name and the file of a run's weights: those wanted, or the first that there are.
+///
+/// # Errors
+/// A [`UserError`] where there are none.
+pub(crate) fn choose_weights(folder: &RunFolder, wanted: Option<Weights>) -> Result<(&'static str, PathBuf)> {
     let file = |name: &'static str| Some((name, folder.weights(name))).filter(|(_, path)| path.is_file());
     let latest = || folder.checkpoints().into_iter().next().map(|(_, path)| ("latest", path));
     let found = match wanted {

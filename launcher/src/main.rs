@@ -12,6 +12,7 @@ mod ranks;
 mod report;
 mod signals;
 mod train;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
             report::run(&report.runs, report.page.as_deref(), report.figure.as_deref()).map(|()| 0)
         }
         Command::Paper(paper) => paper::run(&paper),
+        Command::Weights(weigh) => weights::run(&weigh).map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),

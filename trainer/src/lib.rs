@@ -15,6 +15,7 @@ pub mod evaluation;
 #[cfg(test)]
 mod fixtures;
 pub mod folder;
+pub mod foreign;
 pub mod gradients;
 pub mod loss;
 pub mod metrics;

@@ -10,6 +10,7 @@ use datasets::{Container, DATASETS, Source, Split, Subset, UserError, hold_out};
 use crate::checkpoint::{self, read_header};
 use crate::config::{RunConfig, Selection, Teacher};
 use crate::folder::RunFolder;
+use crate::foreign::import_command;
 use crate::model::Form;
 
 /// The opened inputs of a run.
@@ -139,8 +140,11 @@ fn check_teacher(name: &str, weights: &Path, student: Form, verify: bool) -> Res
     let error = |found: String, expected: String| UserError::expected(expected).file(weights).key(&key).value(found);
     let read = if verify { checkpoint::read(weights).map(|(header, _)| header) } else { read_header(weights) };
     let header = read.map_err(|problem| {
-        error(format!("{problem:#}"), "weights of this program".into())
-            .hint("copy the file again, or train the teacher again")
+        let error = error(format!("{problem:#}"), "weights of this program".into());
+        match import_command(weights, student.image) {
+            Some(command) => error.hint(format!("import it once with `{command}`, and name the file it makes")),
+            None => error.hint("copy the file again, or train the teacher again"),
+        }
     })?;
     let form = header.form;
     if (form.image, form.classes) != (student.image, student.classes) {

@@ -20,7 +20,8 @@ pub struct Named {
 
 /// Makes layers and keeps the list of their tensors, in PyTorch's order of registration.
 pub struct Builder {
-    draws: Draws,
+    /// Where first values come from; without it tensors are placeholders that have a shape and no memory.
+    draws: Option<Draws>,
     kind: Kind,
     device: Device,
     across_ranks: Option<Sum>,
@@ -41,17 +42,24 @@ impl Builder {
     /// Layers of type `kind` on `device`. The first values depend on `seed` and each parameter's name alone. With
     /// `across_ranks`, batch norm in training uses the statistics of the batch over all ranks.
     pub fn new(seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
-        let draws = Draws::new(seed, Purpose::Initialise, 0);
-        Self {
-            draws,
-            kind,
-            device,
-            across_ranks,
-            parameters: vec![],
-            statistics: vec![],
-            constants: vec![],
-            counters: vec![],
-        }
+        let draws = Some(Draws::new(seed, Purpose::Initialise, 0));
+        let (parameters, statistics, constants, counters) = (vec![], vec![], vec![], vec![]);
+        Self { draws, kind, device, across_ranks, parameters, statistics, constants, counters }
+    }
+
+    /// Layers whose tensors have shapes only: all their values share one place.
+    pub fn outline() -> Self {
+        Self { draws: None, ..Self::new(0, Kind::Float, Device::Cpu, None) }
+    }
+
+    /// A trainable tensor with the first values that `law` makes of uniform numbers in [0, 1), float64, the same for a name
+    /// whatever else the network holds.
+    fn drawn(&mut self, name: String, shape: &[i64], law: impl Fn(Tensor) -> Tensor) -> Tensor {
+        let values = match &self.draws {
+            Some(draws) => law(uniforms(draws, &name, shape)),
+            None => Tensor::zeros([1], (self.kind, self.device)).expand(shape, false),
+        };
+        self.parameter(name, &values)
     }
 
     fn parameter(&mut self, name: String, values: &Tensor) -> Tensor {
@@ -66,28 +74,14 @@ impl Builder {
         counter
     }
 
-    /// Uniform numbers in [0, 1), float64, the same for a name whatever else the network holds.
-    fn uniforms(&self, name: &str, shape: &[i64]) -> Tensor {
-        let key = self.draws.key(name_number(name));
-        let count: i64 = shape.iter().product();
-        let values: Vec<f64> = (0..count as u32).map(|element| uniform(key, element)).collect();
-        Tensor::from_slice(&values).view(shape)
-    }
-
     /// A convolution without bias. Weights start uniform in ±1/sqrt(fan_in): PyTorch's default (`kaiming_uniform_` with
     /// a = sqrt 5).
     pub fn convolution(&mut self, name: &str, inputs: i64, outputs: i64, kernel: i64, stride: i64) -> Convolution {
         let name = format!("{name}.weight");
         let shape = [outputs, inputs, kernel, kernel];
         let bound = 1.0 / ((inputs * kernel * kernel) as f64).sqrt();
-        let values = (self.uniforms(&name, &shape) * 2.0 - 1.0) * bound;
-        Convolution {
-            weight: self.parameter(name, &values),
-            stride,
-            padding: kernel / 2,
-            groups: 1,
-            counter: self.counter(),
-        }
+        let weight = self.drawn(name, &shape, |uniforms| (uniforms * 2.0 - 1.0) * bound);
+        Convolution { weight, stride, padding: kernel / 2, groups: 1, counter: self.counter() }
     }
 
     /// A convolution without bias that filters each channel by itself; weights start by PyTorch's default.
@@ -109,16 +103,12 @@ impl Builder {
         let name = format!("{name}.weight");
         let shape = [outputs, inputs, kernel, kernel];
         let deviation = (2.0 / (kernel * kernel * outputs) as f64).sqrt();
-        // The quantile function of the normal distribution at the middle of each of the 2^24 steps.
-        let middles = self.uniforms(&name, &shape) + 0.5 / f64::from(1u32 << 24);
-        let values = (middles * 2.0 - 1.0).erfinv() * (2f64.sqrt() * deviation);
-        Convolution {
-            weight: self.parameter(name, &values),
-            stride,
-            padding: kernel / 2,
-            groups: 1,
-            counter: self.counter(),
-        }
+        let weight = self.drawn(name, &shape, |uniforms| {
+            // The quantile function of the normal distribution at the middle of each of the 2^24 steps.
+            let middles = uniforms + 0.5 / f64::from(1u32 << 24);
+            (middles * 2.0 - 1.0).erfinv() * (2f64.sqrt() * deviation)
+        });
+        Convolution { weight, stride, padding: kernel / 2, groups: 1, counter: self.counter() }
     }
 
     /// Batch norm over `channels`: weight 1, bias 0, running mean 0 and variance 1, as in PyTorch.
@@ -154,15 +144,19 @@ impl Builder {
 
     fn linear_with_bias(&mut self, name: &str, inputs: i64, outputs: i64, zero_bias: bool) -> Linear {
         let bound = 1.0 / (inputs as f64).sqrt();
-        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        let weights = (self.uniforms(&weight, &[outputs, inputs]) * 2.0 - 1.0) * bound;
-        let biases = (self.uniforms(&bias, &[outputs]) * 2.0 - 1.0) * if zero_bias { 0.0 } else { bound };
-        Linear {
-            weight: self.parameter(weight, &weights),
-            bias: self.parameter(bias, &biases),
-            counter: self.counter(),
-        }
+        let bias_bound = if zero_bias { 0.0 } else { bound };
+        let weight =
+            self.drawn(format!("{name}.weight"), &[outputs, inputs], |uniforms| (uniforms * 2.0 - 1.0) * bound);
+        let bias = self.drawn(format!("{name}.bias"), &[outputs], |uniforms| (uniforms * 2.0 - 1.0) * bias_bound);
+        Linear { weight, bias, counter: self.counter() }
     }
+}
+
+fn uniforms(draws: &Draws, name: &str, shape: &[i64]) -> Tensor {
+    let key = draws.key(name_number(name));
+    let count: i64 = shape.iter().product();
+    let values: Vec<f64> = (0..count as u32).map(|element| uniform(key, element)).collect();
+    Tensor::from_slice(&values).view(shape)
 }
 
 /// A number for a name (FNV-1a, 64 bits).

@@ -83,19 +83,7 @@ impl Model {
     pub fn build(form: Form, seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
         let sums_ranks = across_ranks.is_some();
         let mut layers = Builder::new(seed, kind, device, across_ranks);
-        let (channels, classes) = (form.image[0] as i64, form.classes as i64);
-        let network: Box<dyn Network> = match form.architecture {
-            Architecture::ResNet18 => Box::new(resnet::ResNet::eighteen(&mut layers, channels, classes)),
-            Architecture::PreActResNet18 => {
-                Box::new(preact_resnet::PreActResNet::eighteen(&mut layers, channels, classes))
-            }
-            Architecture::MobileNetV2 => Box::new(mobilenet_v2::MobileNetV2::new(&mut layers, channels, classes)),
-            Architecture::ResNet8 => Box::new(resnet::ResNet::eight(&mut layers, channels, classes)),
-            Architecture::ConvNet => Box::new(convnet::ConvNet::new(&mut layers, channels, classes)),
-            Architecture::WideResNet { depth, width } => {
-                Box::new(wide_resnet::WideResNet::new(&mut layers, channels, classes, depth.into(), width.into()))
-            }
-        };
+        let network = lay(&mut layers, form);
         let Builder { parameters, mut statistics, constants, counters, .. } = layers;
         let flat_statistics = flatten(&mut statistics, kind, device);
         let batches_tracked = Tensor::zeros([], (Kind::Int64, device));
@@ -174,6 +162,40 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// Makes the layers of a network.
+fn lay(layers: &mut Builder, form: Form) -> Box<dyn Network> {
+    let (channels, classes) = (form.image[0] as i64, form.classes as i64);
+    match form.architecture {
+        Architecture::ResNet18 => Box::new(resnet::ResNet::eighteen(layers, channels, classes)),
+        Architecture::PreActResNet18 => Box::new(preact_resnet::PreActResNet::eighteen(layers, channels, classes)),
+        Architecture::MobileNetV2 => Box::new(mobilenet_v2::MobileNetV2::new(layers, channels, classes)),
+        Architecture::ResNet8 => Box::new(resnet::ResNet::eight(layers, channels, classes)),
+        Architecture::ConvNet => Box::new(convnet::ConvNet::new(layers, channels, classes)),
+        Architecture::WideResNet { depth, width } => {
+            Box::new(wide_resnet::WideResNet::new(layers, channels, classes, depth.into(), width.into()))
+        }
+    }
+}
+
+/// The names and shapes of a network's tensors in the order of PyTorch's state_dict, without the pass counters. Makes none
+/// of them.
+pub fn outline(form: Form) -> Vec<(String, Vec<i64>)> {
+    let mut layers = Builder::outline();
+    lay(&mut layers, form);
+    let named = |named: Named| (named.name, named.tensor.size());
+    let mut outline: Vec<_> = layers.constants.into_iter().map(named).collect();
+    let mut statistics = layers.statistics.into_iter().map(named).peekable();
+    for (name, shape) in layers.parameters.into_iter().map(named) {
+        // A batch norm's running statistics follow its bias.
+        let layer = name.strip_suffix("bias").unwrap_or(&name).to_string();
+        outline.push((name, shape));
+        while let Some(statistic) = statistics.next_if(|(name, _)| name.starts_with(&layer)) {
+            outline.push(statistic);
+        }
+    }
+    outline
 }
 
 /// Moves tensors into one new flat buffer, of which they become views, and returns the buffer.

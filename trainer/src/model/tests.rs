@@ -56,6 +56,33 @@ fn state_dict_names_are_those_of_the_reference() {
 }
 
 #[test]
+fn an_outline_is_the_network_without_its_values() {
+    for architecture in ["resnet18", "preact-resnet18", "mobilenet-v2", "resnet8", "convnet", "wrn-10-1", "wrn-16-2"] {
+        let model = build(architecture, [3, 32, 32], 7);
+        let mut expected: Vec<_> = model.tensors().map(|named| (named.name.clone(), named.tensor.size())).collect();
+        let mut found = outline(model.form);
+        let parameters = found.iter().filter(|(name, _)| model.parameters.iter().any(|named| named.name == *name));
+        assert!(
+            parameters.map(|(name, _)| name).eq(model.parameters.iter().map(|named| &named.name)),
+            "{architecture}"
+        );
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected, "{architecture}");
+    }
+    let form = Form { architecture: "preact-resnet18".parse().unwrap(), image: [3, 64, 64], classes: 200 };
+    let names: Vec<String> = outline(form).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names[..3], ["normalize.mean", "normalize.std", "conv1.weight"]);
+    assert_eq!(
+        names[4..8],
+        ["layer1.0.bn1.bias", "layer1.0.bn1.running_mean", "layer1.0.bn1.running_var", "layer1.0.conv1.weight"]
+    );
+    // A network that no machine could hold.
+    let form = Form { architecture: "wrn-1000-64".parse().unwrap(), image: [3, 32, 32], classes: 1 << 40 };
+    assert_eq!(outline(form).len(), 1 + 498 * 10 + 3 + 4 + 2);
+}
+
+#[test]
 fn every_network_gives_finite_logits_for_every_batch_size() {
     for architecture in ["resnet18", "preact-resnet18", "mobilenet-v2", "resnet8", "convnet", "wrn-10-1"] {
         let model = build(architecture, [3, 32, 32], 7);
