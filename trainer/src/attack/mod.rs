@@ -2,11 +2,13 @@
 
 mod noise;
 mod pgd;
+mod search;
 
 use tch::Tensor;
 
 pub use self::noise::Noise;
 pub use self::pgd::{Pgd, Start};
+pub use self::search::{Ball, Norm, Search, Slope, Subject};
 
 /// Searches adversarial images.
 pub trait Attack: Send {
