@@ -222,7 +222,7 @@ impl RunFolder {
 }
 
 /// The configuration as one table from dotted keys to values.
-fn flat(config: &RunConfig) -> Table {
+pub fn flat(config: &RunConfig) -> Table {
     fn walk(prefix: &str, table: &Table, into: &mut Table) {
         for (key, value) in table {
             let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };

@@ -110,10 +110,13 @@ impl<'a> Views<'a> {
         if let Some(fixed) = self.fixed.filter(|_| images == Images::Natural) {
             return no_grad(|| fixed.logits(network, images));
         }
-        let logits = if network == STUDENT {
-            self.networks.student.logits(self.pixels(images), self.mode)
-        } else {
-            no_grad(|| self.networks.teachers[network].logits(self.pixels(images), Mode::Eval))
+        let pixels = self.pixels(images);
+        let teacher = || self.networks.teachers[network].logits(pixels, Mode::Eval);
+        let logits = match self.fixed {
+            _ if network == STUDENT => self.networks.student.logits(pixels, self.mode),
+            // Where an attack speaks of a teacher's prediction on the candidate, its gradient counts too (AdaAD).
+            Some(_) => teacher(),
+            None => no_grad(teacher),
         };
         self.logits.borrow_mut().insert((network.to_string(), images), logits.shallow_clone());
         logits
