@@ -114,12 +114,13 @@ impl Evaluation {
     /// One line for each accuracy.
     pub fn csv(&self) -> String {
         let mut text = "attack,component,correct,of,accuracy,standard_error,seconds\n".to_string();
-        let mut line = |attack: &str, component: &str, Accuracy { correct, of, .. }: &Accuracy, seconds: Option<&f64>| {
-            let share = *correct as f64 / (*of).max(1) as f64;
-            let error = (share * (1.0 - share) / (*of).max(1) as f64).sqrt();
-            let seconds = seconds.map(|seconds| format!("{seconds:.3}")).unwrap_or_default();
-            text += &format!("{attack},{component},{correct},{of},{share:.6},{error:.6},{seconds}\n");
-        };
+        let mut line =
+            |attack: &str, component: &str, Accuracy { correct, of, .. }: &Accuracy, seconds: Option<&f64>| {
+                let share = *correct as f64 / (*of).max(1) as f64;
+                let error = (share * (1.0 - share) / (*of).max(1) as f64).sqrt();
+                let seconds = seconds.map(|seconds| format!("{seconds:.3}")).unwrap_or_default();
+                text += &format!("{attack},{component},{correct},{of},{share:.6},{error:.6},{seconds}\n");
+            };
         for attack in &self.attacks {
             for part in self.components.get(&attack.name).into_iter().flatten() {
                 line(&attack.name, &part.name, part, None);

@@ -9,11 +9,11 @@ use datasets::{AdversarialFile, HostBatch, Source};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::Protocol;
 use super::distrust::{self, Seen};
 use super::journal::Journal;
 use super::outcomes::{Decided, Outcomes, Step};
 use super::suite::{Method, Round, Suite};
-use super::Protocol;
 use crate::attack::{Ball, Noise, Norm, predictions};
 use crate::batch::Batch;
 use crate::model::{Mode, Model};
@@ -94,7 +94,9 @@ impl Engine<'_> {
                 let started = Instant::now();
                 let stop = self.stop.load(Ordering::Relaxed);
                 let (decided, images) = match batches.next().filter(|_| !stop) {
-                    Some(samples) => self.attack(&round, samples).map(|(decided, images)| (Some(decided), Some(images)))?,
+                    Some(samples) => {
+                        self.attack(&round, samples).map(|(decided, images)| (Some(decided), Some(images)))?
+                    }
                     None => (None, None),
                 };
                 let answer = serde_json::to_string(&Answer { stop, decided })?;
@@ -105,9 +107,9 @@ impl Engine<'_> {
                 if keeping.saves_images {
                     self.save(keeping, &outcomes, number, &answers, images)?;
                 }
-                let batches = answers.into_iter().filter_map(|answer| answer.decided).collect();
+                let batches: Vec<Decided> = answers.into_iter().filter_map(|answer| answer.decided).collect();
                 let step = Step { round: number, seconds: started.elapsed().as_secs_f64(), batches };
-                if let Some(journal) = &mut keeping.journal {
+                if let Some(journal) = keeping.journal.as_mut().filter(|_| !step.batches.is_empty()) {
                     journal.add(&step)?;
                 }
                 outcomes.apply(&step)?;
@@ -154,7 +156,8 @@ impl Engine<'_> {
         let number = logits.isfinite().all_dim(1, false);
         let predictions = predictions(&logits).where_scalarother(&number, classes);
         let predictions = Vec::<i64>::try_from(predictions.narrow(0, 0, samples.len() as i64))?;
-        let wrong = |(&sample, prediction): (&usize, &i64)| if self.source.label(sample) == *prediction { '0' } else { '1' };
+        let wrong =
+            |(&sample, prediction): (&usize, &i64)| if self.source.label(sample) == *prediction { '0' } else { '1' };
         let fallen = samples.iter().zip(&predictions).map(wrong).collect();
         Ok((Decided { samples: samples.to_vec(), fallen, predictions, seen }, found))
     }
@@ -179,7 +182,9 @@ impl Engine<'_> {
         self.ranks.finish_sums()?;
         let Some(file) = &keeping.images else { return Ok(()) };
         let natural = outcomes.rounds[number].method == Method::Natural;
-        for (rank, decided) in answers.iter().enumerate().filter_map(|(rank, answer)| Some((rank, answer.decided.as_ref()?))) {
+        for (rank, decided) in
+            answers.iter().enumerate().filter_map(|(rank, answer)| Some((rank, answer.decided.as_ref()?)))
+        {
             let fallen = decided.fallen.bytes().zip(&decided.predictions);
             for (row, (&sample, (fallen, &prediction))) in decided.samples.iter().zip(fallen).enumerate() {
                 if fallen == b'1' && outcomes.first_fall(sample).is_none() {

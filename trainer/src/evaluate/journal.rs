@@ -78,7 +78,8 @@ impl Journal {
                 .hint("wait for the other one to end")
                 .into());
         }
-        let problem = format!("{}: {bad} damaged line(s) are left out, and their images attacked again", path.display());
+        let problem =
+            format!("{}: {bad} damaged line(s) are left out, and their images attacked again", path.display());
         let problems = if bad > 0 { vec![problem] } else { vec![] };
         Ok((Self { path: path.to_path_buf(), file }, steps, problems))
     }

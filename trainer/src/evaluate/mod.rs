@@ -77,3 +77,6 @@ pub fn evaluate(
     let outcomes = engine.run(&mut Keeping::default(), progress)?;
     outcomes.map(|outcomes| outcomes.accuracies()).transpose()
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,7 +91,9 @@ impl Outcomes {
             }
         }
         for batch in &step.batches {
-            for ((&sample, fallen), &prediction) in batch.samples.iter().zip(batch.fallen.bytes()).zip(&batch.predictions) {
+            for ((&sample, fallen), &prediction) in
+                batch.samples.iter().zip(batch.fallen.bytes()).zip(&batch.predictions)
+            {
                 self.decided[sample] |= bit;
                 if fallen == b'1' {
                     self.fallen[sample] |= bit;

@@ -182,10 +182,14 @@ impl Suite {
             self.attacks.iter().flat_map(|attack| &attack.components).any(|(_, method)| *method == wanted)
         };
         if has(Method::ApgdT) && classes < 4 {
-            return Err(UserError::expected("at least 4 classes for apgd_t, whose objective takes the four largest logits")
-                .key("evaluation.suite")
-                .value(format!("{:?} on {classes} classes", self.names()))
-                .hint("take [\"natural\", \"pgd20\", \"apgd_ce\", \"fab_t\", \"square\"] instead of autoattack and paper"));
+            return Err(UserError::expected(
+                "at least 4 classes for apgd_t, whose objective takes the four largest logits",
+            )
+            .key("evaluation.suite")
+            .value(format!("{:?} on {classes} classes", self.names()))
+            .hint(
+                "take [\"natural\", \"pgd20\", \"apgd_ce\", \"fab_t\", \"square\"] instead of autoattack and paper",
+            ));
         }
         if has(Method::FabT) && classes < 2 {
             return Err(UserError::expected("at least 2 classes").key("evaluation.suite").value(classes));
@@ -222,19 +226,26 @@ impl Round {
     /// Its name in the table of samples and in progress, for instance `apgd_t:3`.
     pub fn label(&self, suite: &Suite) -> String {
         let attack = &suite.attacks[self.attack];
-        let name = if attack.components.len() > 1 { format!("{}/{}", attack.name, self.name) } else { self.name.clone() };
+        let name =
+            if attack.components.len() > 1 { format!("{}/{}", attack.name, self.name) } else { self.name.clone() };
         self.target.map_or(name.clone(), |target| format!("{name}:{target}"))
     }
 
     /// What it finds for each of `images [N, C, H, W]`; in the ball, if all goes well.
-    pub fn search(&self, model: &Model, protocol: &Protocol, images: &Tensor, labels: &Tensor, noise: &Noise) -> Tensor {
+    pub fn search(
+        &self,
+        model: &Model,
+        protocol: &Protocol,
+        images: &Tensor,
+        labels: &Tensor,
+        noise: &Noise,
+    ) -> Tensor {
         let ball = Ball { norm: Norm::Linf, eps: protocol.eps };
         let (eps, step, target) = (protocol.eps, protocol.step, self.target.unwrap_or(2));
         let (iterations, queries) = (protocol.autoattack.iterations as usize, protocol.autoattack.queries as usize);
         let forward = |images: &Tensor| model.logits(images, Mode::Eval);
         let ascend = |pgd: Pgd| {
-            let objective =
-                |candidate: &Tensor| -log_probability_of(&forward(candidate), labels).sum(images.kind());
+            let objective = |candidate: &Tensor| -log_probability_of(&forward(candidate), labels).sum(images.kind());
             pgd.perturb(images, noise, &objective)
         };
         let search = |search: &dyn Search| search.search(&Subject::new(&forward), images, labels, noise);

@@ -91,9 +91,7 @@ impl Block {
         match &self.shortcut {
             Shortcut::None => inner,
             Shortcut::Identity => inner + images,
-            Shortcut::Convolution(convolution, batch_norm) => {
-                inner + batch_norm.after(convolution, images, mode)
-            }
+            Shortcut::Convolution(convolution, batch_norm) => inner + batch_norm.after(convolution, images, mode),
         }
     }
 }
