@@ -89,7 +89,7 @@ fn searches(ball: Ball, iterations: usize) -> Vec<Box<dyn Search>> {
         Box::new(ApgdCe { ball, iterations }),
         Box::new(ApgdT { ball, iterations, target: 2 }),
         Box::new(FabT { ball, iterations, target: 2 }),
-        Box::new(Square { ball, queries: 10 * iterations }),
+        Box::new(Square { ball, queries: 4 * iterations }),
     ]
 }
 
@@ -102,7 +102,7 @@ fn small(seed: u64) -> Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn results_lie_in_the_ball_and_the_pixel_range(seed in 0u64..1000, eps in 0.001f64..0.4) {
