@@ -89,7 +89,7 @@ fn searches(ball: Ball, iterations: usize) -> Vec<Box<dyn Search>> {
         Box::new(ApgdCe { ball, iterations }),
         Box::new(ApgdT { ball, iterations, target: 2 }),
         Box::new(FabT { ball, iterations, target: 2 }),
-        Box::new(Square { ball, queries: 4 * iterations }),
+        Box::new(Square { ball, queries: 10 * iterations }),
     ]
 }
 
