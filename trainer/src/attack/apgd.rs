@@ -32,7 +32,8 @@ pub struct ApgdT {
     pub ball: Ball,
     /// The number of steps; AutoAttack takes 100.
     pub iterations: usize,
-    /// Which class it draws towards: the one with the `target`-th largest logit on the image itself, from 2 on.
+    /// Which class it draws towards: the one with the `target`-th largest logit on the image itself, from 2 on. Each target
+    /// begins at random anew, so each search needs noise of its own.
     pub target: usize,
 }
 

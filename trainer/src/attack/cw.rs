@@ -28,3 +28,30 @@ impl Search for CwInf {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+    use crate::attack::tests::{Reference, noise};
+    use crate::attack::{Attack, Pgd, Start};
+
+    #[test]
+    fn it_is_projected_gradient_ascent_on_the_margin() {
+        let reference = Reference::read();
+        let (ball, images, labels) = (reference.ball, &reference.images, &reference.labels);
+        let noise = noise(&reference.samples);
+        let forward = |images: &Tensor| reference.logits(images);
+        let search = CwInf { ball, step: 2.0 / 255.0, steps: 5 };
+        let found = search.search(&Subject::new(&forward), images, labels, &noise);
+        let ascent = Pgd { eps: ball.eps, step: search.step, steps: 5, start: Start::Uniform, clamp_start: true };
+        let objective = |candidate: &Tensor| {
+            let logits = reference.logits(candidate);
+            let label = logits.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1);
+            let others = logits.scatter_value(1, &labels.unsqueeze(1), -1e4).amax([1i64].as_slice(), false);
+            (others - label).sum(Kind::Double)
+        };
+        assert!(found.equal(&ascent.perturb(images, &noise, &objective)));
+    }
+}

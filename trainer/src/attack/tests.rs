@@ -102,7 +102,7 @@ fn small(seed: u64) -> Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn results_lie_in_the_ball_and_the_pixel_range(seed in 0u64..1000, eps in 0.001f64..0.4) {

@@ -62,30 +62,36 @@ fn every_point_and_step_equals_pytorch() {
 }
 
 #[test]
-fn the_first_check_knows_no_standstill_and_compares_the_first_step_with_zero() {
+fn the_first_step_is_compared_with_zero_and_not_with_the_start() {
     let (forward, labels) = (plane([2.0, -1.0, 0.0], 0.9), Tensor::from_slice(&[0i64]));
-    let subject = Subject::new(&forward);
+    let (subject, images, noise) = (Subject::new(&forward), three_pixels([0.5, 0.4, 0.3]), noise(&[5]));
+    let rises = |objective: &dyn Fn(&Tensor) -> Tensor| {
+        let mut apgd = Apgd::start(BALL, &subject, &images, &labels, &noise, objective);
+        apgd.advance(1.0);
+        assert!(bool::try_from(apgd.last.gt_tensor(&apgd.best_at_check)).unwrap(), "it rose above the start");
+        f64::try_from(&apgd.rises).unwrap()
+    };
+    assert_eq!(rises(&|logits| cross_entropy(logits, &labels)), 1.0);
+    // The ratio stays below 0 until the image falls.
+    assert_eq!(rises(&|logits| difference_ratio(logits, &labels, &Tensor::from_slice(&[1i64]))), 0.0);
+}
+
+#[test]
+fn a_standstill_shortens_the_step_but_not_twice_in_a_row() {
+    let (forward, labels) = (plane([2.0, -1.0, 0.0], 0.9), Tensor::from_slice(&[0i64]));
+    let (subject, images, noise) = (Subject::new(&forward), three_pixels([0.5, 0.4, 0.3]), noise(&[5]));
     let objective = |logits: &Tensor| cross_entropy(logits, &labels);
-    let images = three_pixels([0.5, 0.4, 0.3]);
-    let noise = noise(&[5]);
     let mut apgd = Apgd::start(BALL, &subject, &images, &labels, &noise, &objective);
-    // The first step reaches the corner, where the search stays: it rises above 0 once and never again.
     apgd.advance(1.0);
-    assert_eq!(f64::try_from(&apgd.rises).unwrap(), 1.0);
-    apgd.advance(0.75);
-    assert_eq!(f64::try_from(&apgd.rises).unwrap(), 1.0);
-    // At 1 of 1 it does not rise too rarely, and at the first check the best may stand still.
     apgd.best_at_check = apgd.best.1.copy();
-    apgd.check(1);
-    assert_eq!(f64::try_from(&apgd.step).unwrap(), 2.0 * BALL.eps);
-    // Then it may not: one rise would do, but the best is what it was.
-    apgd.rises = apgd.rises.ones_like();
-    apgd.check(1);
-    assert_eq!(f64::try_from(&apgd.step).unwrap(), BALL.eps);
-    // Nor is it held against the image right after a shorter step.
-    apgd.rises = apgd.rises.ones_like();
-    apgd.check(1);
-    assert_eq!(f64::try_from(&apgd.step).unwrap(), BALL.eps);
+    // The objective rises in every iteration of these checks, but the best is what it was.
+    let steps = [(); 4].map(|()| {
+        apgd.rises = apgd.rises.ones_like();
+        apgd.check(1);
+        f64::try_from(&apgd.step).unwrap() / BALL.eps
+    });
+    // The first check knows no standstill.
+    assert_eq!(steps, [2.0, 1.0, 1.0, 0.5]);
 }
 
 #[test]
