@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Data(Data),
     /// Print the results of runs and write a page with their curves.
     Report(Report),
+    /// Train the rows of a table of the paper, and print their numbers beside the published ones.
+    Paper(Paper),
 }
 
 /// Where a command computes.
@@ -175,6 +177,85 @@ pub(crate) struct Report {
     pub(crate) figure: Option<PathBuf>,
 }
 
+/// `iad-launch paper TABLE`
+#[derive(Debug, Args)]
+pub(crate) struct Paper {
+    /// The table: a name in configs/paper, as in table2, or the path of such a file.
+    pub(crate) table: PathBuf,
+    /// Only list the rows: configuration, state and estimated cost. Needs no data.
+    #[arg(long, conflicts_with = "show")]
+    pub(crate) dry_run: bool,
+    /// Only print the comparison, of the runs that are finished.
+    #[arg(long)]
+    pub(crate) show: bool,
+    /// Only rows whose name, method or teacher holds this text, and their teachers; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Vec<String>,
+    /// Run every row with these seeds, as in 1,2,3 (default: those of the table).
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',')]
+    pub(crate) seeds: Vec<u64>,
+    /// Change a key of all rows, as in --set epochs=2 (choose another folder with --runs); may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<Override>,
+    /// The folder of the run folders.
+    #[arg(long, value_name = "FOLDER", default_value = "runs/paper")]
+    pub(crate) runs: PathBuf,
+    /// Only the runs that others learn from.
+    #[arg(long)]
+    pub(crate) teachers: bool,
+    /// Only the I-th of N parts, for array jobs: of the teachers with --teachers, else of the other runs.
+    #[arg(long, value_name = "I/N")]
+    pub(crate) job: Option<Part>,
+    /// The speed that the estimate of GPU hours assumes; the paper's own Table 14 implies the default.
+    #[arg(long, value_name = "TFLOP/S", default_value_t = 9.4, value_parser = positive)]
+    pub(crate) tflops: f64,
+    /// Also write the comparison as comma-separated values.
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub(crate) place: Where,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "expected a positive number".into())
+}
+
+/// One of so many parts of the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Its number, from 1.
+    number: usize,
+    /// How many there are.
+    of: usize,
+}
+
+impl Part {
+    /// Whether the piece of work at this place belongs to it.
+    pub(crate) fn takes(self, index: usize) -> bool {
+        index % self.of == self.number - 1
+    }
+}
+
+impl std::str::FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(one, all)| Some((one.parse().ok()?, all.parse().ok()?)));
+        match parts {
+            Some((number, of)) if (1..=of).contains(&number) => Ok(Self { number, of }),
+            _ => Err("expected I/N with I from 1 to N, as in 2/8".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(out, "{}/{}", self.number, self.of)
+    }
+}
+
 /// Inserts `train` where the first argument is a file, or an option of training before one: `iad-launch CONFIG` as it is
 /// typed under mpirun.
 pub(crate) fn with_implied_train(mut arguments: Vec<OsString>) -> Vec<OsString> {
@@ -209,6 +290,17 @@ mod tests {
         let before = parse(&["iad-launch", "--ranks", "3", "a.toml"]).unwrap().command;
         assert!(matches!(before, Command::Train(Train { place: Where { ranks: Some(3), .. }, .. })));
         assert_eq!((train.overrides[0].key.as_str(), train.overrides[0].value.as_str()), ("seed", "2"));
+    }
+
+    #[test]
+    fn parts_share_the_work() {
+        let parts: Vec<Part> = ["1/3", "2/3", "3/3"].iter().map(|text| text.parse().unwrap()).collect();
+        for index in 0..7 {
+            assert_eq!(parts.iter().filter(|part| part.takes(index)).count(), 1, "{index}");
+        }
+        for text in ["0/3", "4/3", "1", "1/0", "a/b", "-1/2"] {
+            assert!(text.parse::<Part>().is_err(), "{text}");
+        }
     }
 
     #[test]

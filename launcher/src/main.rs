@@ -5,7 +5,9 @@ mod command;
 mod console;
 mod data;
 mod evaluate;
+mod jobs;
 mod launch;
+mod paper;
 mod ranks;
 mod report;
 mod signals;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Report(report) => {
             report::run(&report.runs, report.page.as_deref(), report.figure.as_deref()).map(|()| 0)
         }
+        Command::Paper(paper) => paper::run(&paper),
     };
     match result {
         Ok(code) => ExitCode::from(code),

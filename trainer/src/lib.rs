@@ -9,6 +9,7 @@ pub mod batch;
 pub mod checkpoint;
 mod clock;
 pub mod config;
+pub mod cost;
 pub mod evaluate;
 pub mod evaluation;
 #[cfg(test)]

@@ -142,7 +142,7 @@ pub struct Finished {
 }
 
 /// The final evaluation of one set of weights.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Evaluation {
     #[serde(default)]
     pub weights: Option<String>,
@@ -173,7 +173,11 @@ pub fn read(folders: &[PathBuf]) -> Result<Vec<Run>> {
 }
 
 impl Run {
-    fn read(folder: &Path) -> Result<Self> {
+    /// Reads the folder of one run.
+    ///
+    /// # Errors
+    /// There is no readable `metrics.jsonl`, or a file is damaged.
+    pub fn read(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             bail!("{} is not a folder: name the folder of a run", folder.display());
         }

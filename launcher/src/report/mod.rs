@@ -3,12 +3,12 @@
 mod axis;
 mod chart;
 mod curves;
-mod data;
+pub mod data;
 mod markup;
 mod named;
 mod page;
-mod summary;
-mod table;
+pub mod summary;
+pub mod table;
 mod teaching;
 mod thin;
 

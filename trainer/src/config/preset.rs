@@ -6,7 +6,7 @@ use datasets::UserError;
 use toml::{Table, Value};
 
 /// The presets, compiled in so that the program needs no files beside it.
-const PRESETS: [(&str, &str); 12] = [
+const PRESETS: [(&str, &str); 13] = [
     ("st", include_str!("../../../configs/losses/st.toml")),
     ("at", include_str!("../../../configs/losses/at.toml")),
     ("trades", include_str!("../../../configs/losses/trades.toml")),
@@ -19,6 +19,7 @@ const PRESETS: [(&str, &str); 12] = [
     ("iad-1-down", include_str!("../../../configs/losses/iad-1-down.toml")),
     ("iad-2", include_str!("../../../configs/losses/iad-2.toml")),
     ("rslad", include_str!("../../../configs/losses/rslad.toml")),
+    ("adaad", include_str!("../../../configs/losses/adaad.toml")),
 ];
 
 /// The names of the presets.

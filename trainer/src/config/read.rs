@@ -178,7 +178,7 @@ checkpoint = "runs/teacher"
                 &[
                     "loss.preset",
                     "iad-3",
-                    "st, at, trades, ard, ard-orig, akd2, akd2-partial, akd2-orig, iad-1, iad-1-down, iad-2, rslad",
+                    "st, at, trades, ard, ard-orig, akd2, akd2-partial, akd2-orig, iad-1, iad-1-down, iad-2, rslad, adaad",
                 ],
             ),
             (GOOD.replace("epochs = 2", "epochs = ["), &[], &["line 3: expected valid TOML"]),

@@ -8,6 +8,7 @@ mod distrust;
 mod engine;
 mod journal;
 mod outcomes;
+mod round;
 mod suite;
 
 use std::sync::atomic::AtomicBool;
@@ -21,7 +22,8 @@ pub use self::distrust::{Seen, warnings};
 pub use self::engine::{Engine, Keeping, Standing};
 pub use self::journal::{Journal, digest};
 pub use self::outcomes::{Accuracy, Decided, Outcomes, Step};
-pub use self::suite::{Listed, Method, Round, Suite};
+pub use self::round::Round;
+pub use self::suite::{Listed, Method, Suite};
 use crate::config::{AutoAttack, Evaluation, RunConfig};
 use crate::model::Model;
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::distrust::Seen;
-use super::suite::{Method, Round, Suite};
+use super::{Method, Round, Suite};
 
 /// What one rank found out about a batch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -1,14 +1,10 @@
 //! Suites: the attacks of an evaluation by their names, and the rounds they come to.
 
-use datasets::random::Purpose;
-use datasets::{Draws, UserError};
-use tch::Tensor;
+use datasets::UserError;
 
-use super::Protocol;
-use crate::attack::{ApgdCe, ApgdT, Attack as _, Ball, CwInf, FabT, Noise, Norm, Pgd, Search, Square, Start, Subject};
+use super::{Protocol, Round};
+use crate::attack::Start;
 use crate::config::AutoAttack;
-use crate::loss::log_probability_of;
-use crate::model::{Mode, Model};
 
 /// One way to look for adversarial images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,23 +97,6 @@ pub struct Suite {
     pub attacks: Vec<Listed>,
 }
 
-/// One method, towards one class by its rank, on all images that it is for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Round {
-    /// The place of its attack in the suite.
-    pub attack: usize,
-    /// The place of its method in the attack.
-    pub component: usize,
-    /// The method's name, by which its random numbers are known.
-    pub name: String,
-    /// The method.
-    pub method: Method,
-    /// The class it draws towards: the one with the so many-th largest logit on the image itself.
-    pub target: Option<usize>,
-    /// About how many forward passes it takes for an image.
-    pub cost: f64,
-}
-
 const AUTOATTACK: [&str; 4] = ["apgd_ce", "apgd_t", "fab_t", "square"];
 const PAPER: [&str; 6] = ["natural", "fgsm", "fgsm_rs", "pgd20", "cw_inf", "autoattack"];
 
@@ -204,6 +183,12 @@ impl Suite {
         Ok(())
     }
 
+    /// The passes of an image that withstands everything through a network of ten classes or more, forward ones and equally
+    /// costly ones back together.
+    pub fn passes(&self, protocol: &Protocol) -> u64 {
+        self.rounds(protocol, 10).iter().map(|round| round.cost as u64).sum()
+    }
+
     /// Whether the attacks of AutoAttack are as in its "standard" version; nothing where there are none.
     pub fn standard(&self, protocol: &Protocol, classes: usize) -> Option<bool> {
         let has = self.attacks.iter().flat_map(|attack| &attack.components).any(|(_, method)| !method.on_every_image());
@@ -213,52 +198,6 @@ impl Suite {
     /// The names of its attacks.
     pub fn names(&self) -> Vec<&str> {
         self.attacks.iter().map(|attack| attack.name.as_str()).collect()
-    }
-}
-
-impl Round {
-    /// Its random numbers: a stream of its own for each method and target.
-    pub fn draws(&self, seed: u64) -> Draws {
-        let number = self.name.bytes().fold(0u32, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
-        Draws::new(seed, Purpose::Evaluation(number), self.target.unwrap_or(0) as u64)
-    }
-
-    /// Its name in the table of samples and in progress, for instance `apgd_t:3`.
-    pub fn label(&self, suite: &Suite) -> String {
-        let attack = &suite.attacks[self.attack];
-        let name =
-            if attack.components.len() > 1 { format!("{}/{}", attack.name, self.name) } else { self.name.clone() };
-        self.target.map_or(name.clone(), |target| format!("{name}:{target}"))
-    }
-
-    /// What it finds for each of `images [N, C, H, W]`; in the ball, if all goes well.
-    pub fn search(
-        &self,
-        model: &Model,
-        protocol: &Protocol,
-        images: &Tensor,
-        labels: &Tensor,
-        noise: &Noise,
-    ) -> Tensor {
-        let ball = Ball { norm: Norm::Linf, eps: protocol.eps };
-        let (eps, step, target) = (protocol.eps, protocol.step, self.target.unwrap_or(2));
-        let (iterations, queries) = (protocol.autoattack.iterations as usize, protocol.autoattack.queries as usize);
-        let forward = |images: &Tensor| model.logits(images, Mode::Eval);
-        let ascend = |pgd: Pgd| {
-            let objective = |candidate: &Tensor| -log_probability_of(&forward(candidate), labels).sum(images.kind());
-            pgd.perturb(images, noise, &objective)
-        };
-        let search = |search: &dyn Search| search.search(&Subject::new(&forward), images, labels, noise);
-        match self.method {
-            Method::Natural => images.shallow_clone(),
-            Method::Fgsm(start) => ascend(Pgd { eps, step: eps, steps: 1, start, clamp_start: true }),
-            Method::Pgd(steps) => ascend(Pgd { eps, step, steps, start: Start::Uniform, clamp_start: true }),
-            Method::CwInf => search(&CwInf { ball, step, steps: 30 }),
-            Method::ApgdCe => search(&ApgdCe { ball, iterations }),
-            Method::ApgdT => search(&ApgdT { ball, iterations, target }),
-            Method::FabT => search(&FabT { ball, iterations, target }),
-            Method::Square => search(&Square { ball, queries }),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use datasets::Draws;
 use datasets::random::{Purpose, uniform};
@@ -33,21 +33,41 @@ pub struct Builder {
     pub statistics: Vec<Named>,
     /// Tensors that never change, such as the normalisation of the input.
     pub constants: Vec<Named>,
+    /// The counters of the convolutions and linear layers, in the order in which they were made.
+    pub counters: Vec<Counter>,
 }
+
+/// The multiply-adds of a layer's forward passes so far.
+pub type Counter = Arc<AtomicU64>;
 
 impl Builder {
     /// Layers of type `kind` on `device`. The first values depend on `seed` and each parameter's name alone. With
     /// `across_ranks`, batch norm in training uses the statistics of the batch over all ranks.
     pub fn new(seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
         let draws = Draws::new(seed, Purpose::Initialise, 0);
-        let folds = Arc::default();
-        Self { draws, kind, device, across_ranks, folds, parameters: vec![], statistics: vec![], constants: vec![] }
+        Self {
+            draws,
+            kind,
+            device,
+            across_ranks,
+            folds: Arc::default(),
+            parameters: vec![],
+            statistics: vec![],
+            constants: vec![],
+            counters: vec![],
+        }
     }
 
     fn parameter(&mut self, name: String, values: &Tensor) -> Tensor {
         let tensor = values.to_kind(self.kind).to_device(self.device).set_requires_grad(true);
         self.parameters.push(Named { name, tensor: tensor.shallow_clone() });
         tensor
+    }
+
+    fn counter(&mut self) -> Counter {
+        let counter = Counter::default();
+        self.counters.push(Arc::clone(&counter));
+        counter
     }
 
     /// Uniform numbers in [0, 1), float64, the same for a name whatever else the network holds.
@@ -65,7 +85,13 @@ impl Builder {
         let shape = [outputs, inputs, kernel, kernel];
         let bound = 1.0 / ((inputs * kernel * kernel) as f64).sqrt();
         let values = (self.uniforms(&name, &shape) * 2.0 - 1.0) * bound;
-        Convolution { weight: self.parameter(name, &values), stride, padding: kernel / 2, groups: 1 }
+        Convolution {
+            weight: self.parameter(name, &values),
+            stride,
+            padding: kernel / 2,
+            groups: 1,
+            counter: self.counter(),
+        }
     }
 
     /// A convolution without bias that filters each channel by itself; weights start by PyTorch's default.
@@ -90,7 +116,13 @@ impl Builder {
         // The quantile function of the normal distribution at the middle of each of the 2^24 steps.
         let middles = self.uniforms(&name, &shape) + 0.5 / f64::from(1u32 << 24);
         let values = (middles * 2.0 - 1.0).erfinv() * (2f64.sqrt() * deviation);
-        Convolution { weight: self.parameter(name, &values), stride, padding: kernel / 2, groups: 1 }
+        Convolution {
+            weight: self.parameter(name, &values),
+            stride,
+            padding: kernel / 2,
+            groups: 1,
+            counter: self.counter(),
+        }
     }
 
     /// Batch norm over `channels`: weight 1, bias 0, running mean 0 and variance 1, as in PyTorch.
@@ -130,7 +162,11 @@ impl Builder {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         let weights = (self.uniforms(&weight, &[outputs, inputs]) * 2.0 - 1.0) * bound;
         let biases = (self.uniforms(&bias, &[outputs]) * 2.0 - 1.0) * if zero_bias { 0.0 } else { bound };
-        Linear { weight: self.parameter(weight, &weights), bias: self.parameter(bias, &biases) }
+        Linear {
+            weight: self.parameter(weight, &weights),
+            bias: self.parameter(bias, &biases),
+            counter: self.counter(),
+        }
     }
 }
 
@@ -139,19 +175,31 @@ fn name_number(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Each value of `output` is a sum of as many products as an output of `weight` has inputs.
+fn count(counter: &Counter, weight: &Tensor, output: &Tensor) {
+    let products = weight.numel() as u64 / weight.size()[0] as u64;
+    counter.fetch_add(products * output.numel() as u64, Ordering::Relaxed);
+}
+
 /// A square convolution without bias, padded to keep the size at stride 1.
 pub struct Convolution {
     weight: Tensor,
     stride: i64,
     padding: i64,
     groups: i64,
+    counter: Counter,
 }
 
 impl Convolution {
     /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
     pub fn forward(&self, images: &Tensor) -> Tensor {
-        let none = None::<Tensor>;
-        images.conv2d(&self.weight, none, [self.stride; 2], [self.padding; 2], [1, 1], self.groups)
+        self.with(images, &self.weight, None)
+    }
+
+    fn with(&self, images: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let output = images.conv2d(weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], self.groups);
+        count(&self.counter, weight, &output);
+        output
     }
 }
 
@@ -187,12 +235,15 @@ impl PreActivationBlock {
 pub struct Linear {
     weight: Tensor,
     bias: Tensor,
+    counter: Counter,
 }
 
 impl Linear {
     /// `[N, inputs]` to `[N, outputs]`.
     pub fn forward(&self, features: &Tensor) -> Tensor {
-        features.linear(&self.weight, Some(&self.bias))
+        let output = features.linear(&self.weight, Some(&self.bias));
+        count(&self.counter, &self.weight, &output);
+        output
     }
 }
 
@@ -240,8 +291,7 @@ impl BatchNorm {
                 (weight.to_kind(kind), bias.to_kind(kind))
             })
         });
-        let Convolution { stride, padding, groups, .. } = *convolution;
-        images.conv2d(weight, Some(bias), [stride; 2], [padding; 2], [1, 1], groups)
+        convolution.with(images, weight, Some(bias))
     }
 
     fn normalise(&self, images: &Tensor, with_running: bool, training: bool) -> Tensor {

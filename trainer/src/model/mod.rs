@@ -18,8 +18,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 use torch_ext::Sum;
 
 pub use self::architecture::Architecture;
-use self::layers::Builder;
 pub use self::layers::Named;
+use self::layers::{Builder, Counter};
 
 /// What batch norm does in a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Mode {
 }
 
 /// What a network takes and gives; stored with its weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Form {
     /// The kind of network.
     pub architecture: Architecture,
@@ -74,6 +74,7 @@ pub struct Model {
     pub across_ranks: bool,
     folds: Arc<AtomicBool>,
     network: Box<dyn Network>,
+    counters: Vec<Counter>,
 }
 
 impl Model {
@@ -97,7 +98,7 @@ impl Model {
                 Box::new(wide_resnet::WideResNet::new(&mut layers, channels, classes, depth.into(), width.into()))
             }
         };
-        let Builder { parameters, mut statistics, constants, folds, .. } = layers;
+        let Builder { parameters, mut statistics, constants, counters, folds, .. } = layers;
         let flat_statistics = flatten(&mut statistics, kind, device);
         let batches_tracked = Tensor::zeros([], (Kind::Int64, device));
         Self {
@@ -110,6 +111,7 @@ impl Model {
             across_ranks: sums_ranks,
             folds,
             network,
+            counters,
         }
     }
 
@@ -142,6 +144,16 @@ impl Model {
     /// about 1e-6; the tensors may not change any more.
     pub fn fold_batch_norm(&self) {
         self.folds.store(true, Ordering::Relaxed);
+    }
+
+    /// The multiply-adds of convolutions and linear layers in all forward passes so far, of all images.
+    pub fn multiply_adds(&self) -> u64 {
+        self.counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Those of the first layer, which takes the images.
+    pub fn stem_multiply_adds(&self) -> u64 {
+        self.counters.first().map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
     /// The number of trainable values.

@@ -13,6 +13,7 @@ use super::*;
 use crate::fixtures::{self, digest, pattern};
 use crate::model::Model;
 
+mod passes;
 mod single_precision;
 
 const BASE: &str = r#"
@@ -99,6 +100,7 @@ fn two_steps_equal_pytorch() {
     }
     compare("trades", &config("trades", &[lean, "attack.start=uniform"]));
     compare("rslad", &config("rslad", &[]));
+    compare("adaad", &config("adaad", &[lean]));
 }
 
 /// With the forward passes of the reference scripts that move nothing but running statistics.
@@ -106,6 +108,7 @@ fn two_steps_equal_pytorch() {
 fn two_steps_with_the_passes_of_the_reference_equal_pytorch() {
     compare("ard_reference", &config("ard", &[]));
     compare("iad_1_reference", &config("iad-1", &[]));
+    compare("adaad_reference", &config("adaad", &[]));
     compare("trades_reference", &config("trades", &["attack.start=uniform"]));
 }
 
