@@ -256,6 +256,7 @@ fn evaluate(job: &Job, session: &Session) -> Result<u8> {
         selection: job.selection,
         file: job.file.clone(),
         adversarial: job.adversarial.clone(),
+        keeps_journal: false,
     };
     let Some(evaluation) = evaluate_weights(&request, &place, &stop, sink)? else {
         if let Some(console) = &mut console {

@@ -43,6 +43,8 @@ pub struct Request<'a> {
     pub file: PathBuf,
     /// Where the adversarial images go, if they are to be kept.
     pub adversarial: Option<PathBuf>,
+    /// Whether the journal stays when all is done, so that doing it again is reading it.
+    pub keeps_journal: bool,
 }
 
 /// What evaluation.json holds.
@@ -235,10 +237,22 @@ fn finish(request: &Request, evaluation: &Evaluation, outcomes: &Outcomes, keepi
     let table = outcomes.table(|sample| request.source.label(sample));
     write_atomically(&request.file.with_extension("samples.csv"), table.as_bytes())?;
     evaluation.write(&request.file)?;
-    if let Some(journal) = keeping.journal {
+    if let Some(journal) = keeping.journal.filter(|_| !request.keeps_journal) {
         journal.remove();
     }
     Ok(())
+}
+
+/// Removes the journals of the evaluation in `file`.
+pub fn remove_journals(file: &Path) {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned() + ".";
+    for entry in file.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&stem) && name.ends_with(".journal") {
+            // A journal too many costs space, not correctness.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn labels(outcomes: &Outcomes) -> Vec<String> {

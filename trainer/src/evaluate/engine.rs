@@ -9,10 +9,10 @@ use datasets::{AdversarialFile, HostBatch, Source};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{Method, Protocol, Round, Suite};
 use super::distrust::{self, Seen};
 use super::journal::Journal;
 use super::outcomes::{Decided, Outcomes, Step};
+use super::{Method, Protocol, Round, Suite};
 use crate::attack::{Ball, Noise, Norm, predictions};
 use crate::batch::Batch;
 use crate::model::{Mode, Model};

@@ -1,15 +1,15 @@
 //! The layers of all networks, with PyTorch's initialisation stated, and the list of their tensors.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use datasets::Draws;
 use datasets::random::{Purpose, uniform};
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor};
 use torch_ext::Sum;
 
 use super::Mode;
+use super::batch_norm::BatchNorm;
 
 /// A tensor and its name in PyTorch's state_dict.
 pub struct Named {
@@ -137,7 +137,7 @@ impl Builder {
         let running_mean = statistic(format!("{name}.running_mean"), Tensor::zeros([channels], options));
         let running_variance = statistic(format!("{name}.running_var"), Tensor::ones([channels], options));
         let (across_ranks, folds) = (self.across_ranks.clone(), Arc::clone(&self.folds));
-        BatchNorm { weight, bias, running_mean, running_variance, across_ranks, folds, folded: OnceCell::new() }
+        BatchNorm { weight, bias, running_mean, running_variance, across_ranks, folds, folded: Default::default() }
     }
 
     /// Values per channel that training leaves alone, stored with the network.
@@ -183,7 +183,7 @@ fn count(counter: &Counter, weight: &Tensor, output: &Tensor) {
 
 /// A square convolution without bias, padded to keep the size at stride 1.
 pub struct Convolution {
-    weight: Tensor,
+    pub(super) weight: Tensor,
     stride: i64,
     padding: i64,
     groups: i64,
@@ -196,7 +196,8 @@ impl Convolution {
         self.with(images, &self.weight, None)
     }
 
-    fn with(&self, images: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    /// The same with another weight, and with a bias.
+    pub(super) fn with(&self, images: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         let output = images.conv2d(weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], self.groups);
         count(&self.counter, weight, &output);
         output
@@ -244,73 +245,5 @@ impl Linear {
         let output = features.linear(&self.weight, Some(&self.bias));
         count(&self.counter, &self.weight, &output);
         output
-    }
-}
-
-/// Batch normalisation with PyTorch's constants: epsilon 1e-5, momentum 0.1.
-pub struct BatchNorm {
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_variance: Tensor,
-    across_ranks: Option<Sum>,
-    folds: Arc<AtomicBool>,
-    /// Weight and bias of the convolution before, with this batch norm in them.
-    folded: OnceCell<(Tensor, Tensor)>,
-}
-
-impl BatchNorm {
-    const EPSILON: f64 = 1e-5;
-    pub(super) const MOMENTUM: f64 = 0.1;
-
-    /// Normalises `[N, C, H, W]` by the batch's statistics (training) or the running ones (evaluation).
-    pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
-        match (&self.across_ranks, mode) {
-            (_, Mode::Eval) => self.normalise(images, true, false),
-            (Some(sum), _) => self.across_ranks(images, mode, sum),
-            // Without samples there is nothing to measure: the running statistics stay as they are.
-            (None, _) if images.size()[0] == 0 => self.normalise(images, true, false),
-            (None, _) => self.normalise(images, mode == Mode::Train, true),
-        }
-    }
-
-    /// A convolution and then this batch norm, which must follow it wherever it is used. With frozen weights one convolution
-    /// does for both: w' = w g / sqrt(v + epsilon) and b' = b - m g / sqrt(v + epsilon).
-    pub fn after(&self, convolution: &Convolution, images: &Tensor, mode: Mode) -> Tensor {
-        if mode != Mode::Eval || !self.folds.load(Ordering::Relaxed) {
-            return self.forward(&convolution.forward(images), mode);
-        }
-        let (weight, bias) = self.folded.get_or_init(|| {
-            no_grad(|| {
-                // In double precision, so that the factor itself adds no error.
-                let double = |tensor: &Tensor| tensor.to_kind(Kind::Double);
-                let factor = double(&self.weight) / (double(&self.running_variance) + Self::EPSILON).sqrt();
-                let weight = double(&convolution.weight) * factor.view([-1, 1, 1, 1]);
-                let bias = double(&self.bias) - double(&self.running_mean) * factor;
-                let kind = self.weight.kind();
-                (weight.to_kind(kind), bias.to_kind(kind))
-            })
-        });
-        convolution.with(images, weight, Some(bias))
-    }
-
-    fn normalise(&self, images: &Tensor, with_running: bool, training: bool) -> Tensor {
-        let (mean, variance) = (&self.running_mean, &self.running_variance);
-        let (mean, variance) = if with_running { (Some(mean), Some(variance)) } else { (None, None) };
-        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
-        images.batch_norm(weight, bias, mean, variance, training, Self::MOMENTUM, Self::EPSILON, false)
-    }
-
-    fn across_ranks(&self, images: &Tensor, mode: Mode, sum: &Sum) -> Tensor {
-        let normalised = torch_ext::batch_norm_across_ranks(images, &self.weight, &self.bias, Self::EPSILON, sum);
-        if mode == Mode::Train {
-            no_grad(|| {
-                let unbiased = &normalised.count / (&normalised.count - 1.0).clamp_min(1.0);
-                let variance = &normalised.variance * unbiased.to_kind(normalised.variance.kind());
-                let _ = self.running_mean.shallow_clone().lerp_(&normalised.mean, Self::MOMENTUM);
-                let _ = self.running_variance.shallow_clone().lerp_(&variance, Self::MOMENTUM);
-            });
-        }
-        normalised.output
     }
 }

@@ -3,7 +3,8 @@
 
 use tch::Tensor;
 
-use super::layers::{BatchNorm, Builder, Convolution, Linear};
+use super::batch_norm::BatchNorm;
+use super::layers::{Builder, Convolution, Linear};
 use super::{Mode, Network};
 
 /// Stem, seventeen inverted residual blocks, a wide pointwise convolution, average over the map, linear classifier.

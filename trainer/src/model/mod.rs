@@ -1,6 +1,7 @@
 //! Networks: classifiers of images in [0, 1]. Knows nothing of attacks, losses or ranks.
 
 mod architecture;
+mod batch_norm;
 mod convnet;
 mod layers;
 mod mobilenet_v2;
@@ -79,7 +80,7 @@ pub struct Model {
 
 impl Model {
     /// What a training pass takes of the batch's statistics into the running ones.
-    pub const STATISTICS_MOMENTUM: f64 = layers::BatchNorm::MOMENTUM;
+    pub const STATISTICS_MOMENTUM: f64 = batch_norm::BatchNorm::MOMENTUM;
 
     /// A network with its first values, a function of `seed` and the parameters' names.
     pub fn build(form: Form, seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {

@@ -2,7 +2,8 @@
 
 use tch::Tensor;
 
-use super::layers::{BatchNorm, Builder, Convolution, Linear};
+use super::batch_norm::BatchNorm;
+use super::layers::{Builder, Convolution, Linear};
 use super::{Mode, Network};
 
 /// Stem, groups of basic blocks, average over the map, linear classifier.

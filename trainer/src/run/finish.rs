@@ -7,7 +7,7 @@ use super::{Ending, Run};
 use crate::averages::Average;
 use crate::batch::Batch;
 use crate::evaluate::{Protocol, Suite};
-use crate::evaluation::{Request, evaluate_weights};
+use crate::evaluation::{Request, evaluate_weights, remove_journals};
 use crate::metrics::Event;
 use crate::model::Model;
 use crate::statistics;
@@ -30,7 +30,12 @@ impl Run<'_> {
         self.place.ranks.barrier()?;
         let suite = Suite::named(self.config.evaluation.suite.iter().map(String::as_str));
         let suite = suite.map_err(|name| anyhow::anyhow!("no attack {name}"))?;
-        for (index, name) in evaluated.into_iter().enumerate().filter(|_| !suite.attacks.is_empty()) {
+        let files: Vec<_> = evaluated
+            .iter()
+            .enumerate()
+            .map(|(index, name)| self.folder.evaluation((index > 0).then_some(name)))
+            .collect();
+        for (file, name) in files.iter().zip(evaluated).filter(|_| !suite.attacks.is_empty()) {
             let (config, place) = (self.config, self.place);
             let request = Request {
                 run: self.folder.name(),
@@ -42,12 +47,17 @@ impl Run<'_> {
                 protocol: Protocol::of(config),
                 dtype: config.precision.dtype,
                 selection: config.evaluation.selection.name(),
-                file: self.folder.evaluation((index > 0).then_some(name)),
+                file: file.clone(),
                 adversarial: None,
+                // Several evaluations follow each other: one that is done is not done again when a later one is interrupted.
+                keeps_journal: true,
             };
             if evaluate_weights(&request, place, self.stop.requested, self.console)?.is_none() {
                 return Ok(Ending::Stopped);
             }
+        }
+        if self.place.ranks.is_leader() {
+            files.iter().for_each(|file| remove_journals(file));
         }
         self.record(&Event::Finished { step: self.header.progress.step, timing: seconds })?;
         if let Some(journal) = &mut self.journal {
