@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trainer::config::Override;
+use trainer::config::{Override, Pixels};
 use trainer::model::Architecture;
 
 /// Trains adversarially robust networks by introspective adversarial distillation, on one or many ranks.
@@ -23,7 +23,7 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Train what a configuration describes, or go on where it left off (`train` may be left out).
     Train(Train),
-    /// Attack a run's network on the test images.
+    /// Attack a run's network, or a file of weights, on the test images.
     Eval(Eval),
     /// Read checkpoints of PyTorch, and write them.
     #[command(subcommand)]
@@ -89,15 +89,17 @@ pub(crate) struct Train {
     pub(crate) place: Where,
 }
 
-/// `iad-launch eval RUN`
+/// `iad-launch eval RUN_OR_WEIGHTS`
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
-    /// The run folder.
+    /// The run folder, or a file of weights (with --data).
+    #[arg(value_name = "RUN_OR_WEIGHTS")]
     pub(crate) run: PathBuf,
     /// Which weights: best, final, latest (the newest checkpoint), ema or swa; by default the first of these that there is.
     #[arg(long, value_enum)]
     pub(crate) weights: Option<Weights>,
-    /// The attacks, separated by commas: natural, fgsm, fgsm_rs, pgdN (default: those of the run's configuration).
+    /// The attacks, separated by commas: natural, fgsm, fgsm_rs, pgdN, cw_inf, apgd_ce, apgd_t, fab_t, square, autoattack or
+    /// paper (default: those of the run's configuration).
     #[arg(long, value_name = "ATTACKS", value_delimiter = ',')]
     pub(crate) suite: Option<Vec<String>>,
     /// Only the first images of the test set.
@@ -106,6 +108,24 @@ pub(crate) struct Eval {
     /// Another container with a test split.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
+    /// Another radius of the ball, as in 4/255.
+    #[arg(long, value_name = "LENGTH")]
+    pub(crate) eps: Option<Pixels>,
+    /// Another number of rows of a batch, a multiple of 16.
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) batch: Option<usize>,
+    /// Another seed of the attacks.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// The folder for the results (default: the run folder, or that of the weights).
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+    /// Also write the table to this file.
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Also keep an adversarial image of every image.
+    #[arg(long, value_name = "FILE.h5")]
+    pub(crate) save_adversarial: Option<PathBuf>,
     /// Where to compute.
     #[command(flatten)]
     pub(crate) place: Where,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use trainer::evaluate::Accuracy;
+use trainer::evaluate::{Accuracy, Standing};
 use trainer::folder::RunFolder;
 use trainer::metrics::{Event, Sink};
 
@@ -35,7 +35,7 @@ pub(crate) fn append_log(folder: &Path, text: &str) {
 
 /// The leader's console.
 pub(crate) struct Console {
-    log: File,
+    log: Option<File>,
     terminal: bool,
     shown: Option<Instant>,
     began: Instant,
@@ -54,15 +54,30 @@ impl Console {
         let path = folder.file("console.log");
         let log = File::options().append(true).create(true).open(&path);
         let log = log.with_context(|| format!("writing {}", path.display()))?;
+        Ok(Self { log: Some(log), steps_per_epoch, epochs, ..Self::without_log() })
+    }
+
+    /// A console that keeps no log.
+    pub(crate) fn without_log() -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Ok(Self { log, terminal, shown: None, began: Instant::now(), first_step: None, steps_per_epoch, epochs })
+        Self {
+            log: None,
+            terminal,
+            shown: None,
+            began: Instant::now(),
+            first_step: None,
+            steps_per_epoch: 0,
+            epochs: 0,
+        }
     }
 
     /// A line that stays.
     pub(crate) fn line(&mut self, text: &str) {
         let clear = if self.terminal { "\r\x1b[K" } else { "" };
         say(&format!("{clear}{text}"));
-        let _ = writeln!(self.log, "{text}");
+        if let Some(log) = &mut self.log {
+            let _ = writeln!(log, "{text}");
+        }
     }
 
     /// A line that the next one replaces on a terminal; elsewhere it is shown now and then.
@@ -140,6 +155,13 @@ impl Sink for Console {
 
     fn progress(&mut self, work: &str, share: f64) {
         self.transient(&format!("{work}: {:.0} %", share * 100.0));
+    }
+
+    fn evaluating(&mut self, work: &str, standing: &Standing) {
+        let Standing { round, share, standing, images, seconds_left } = standing;
+        let bound = percent(*standing, *images);
+        let left = seconds_left.map(|seconds| format!(", {} left", duration(seconds))).unwrap_or_default();
+        self.transient(&format!("{work}, {round}: {:.0} %, at most {bound} robust{left}", share * 100.0));
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::config::{AttackKind, Diagnostics, RunConfig, Selection};
-use crate::evaluate::EvaluationAttack;
+use crate::evaluate::{Protocol, Suite};
 use crate::loss::{Prediction, Target, Term};
 use crate::model::{Form, Mode, Model};
 use crate::views::{Images, STUDENT};
@@ -167,8 +167,9 @@ pub fn of(config: &RunConfig, forward: Forward, teachers: &BTreeMap<String, Forw
         training += u128::from(cost) * u128::from(images.train);
     }
 
+    let protocol = Protocol::of(config);
     let suite_passes = |names: &mut dyn Iterator<Item = &str>| -> u64 {
-        names.filter_map(EvaluationAttack::named).map(|attack| attack.passes()).sum()
+        Suite::named(names).map_or(0, |suite| suite.passes(&protocol))
     };
     let chosen: &[&str] = if config.attack.kind == AttackKind::None { &["natural"] } else { &["natural", "pgd10"] };
     let selections = match config.evaluation.selection {

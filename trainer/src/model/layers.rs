@@ -1,14 +1,15 @@
 //! The layers of all networks, with PyTorch's initialisation stated, and the list of their tensors.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use datasets::Draws;
 use datasets::random::{Purpose, uniform};
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor};
 use torch_ext::Sum;
 
 use super::Mode;
+use super::batch_norm::BatchNorm;
 
 /// A tensor and its name in PyTorch's state_dict.
 pub struct Named {
@@ -25,6 +26,8 @@ pub struct Builder {
     kind: Kind,
     device: Device,
     across_ranks: Option<Sum>,
+    /// Raised once batch norms are part of the convolutions before them.
+    pub folds: Arc<AtomicBool>,
     /// Trainable tensors.
     pub parameters: Vec<Named>,
     /// Running means and variances of batch norm.
@@ -44,7 +47,8 @@ impl Builder {
     pub fn new(seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
         let draws = Some(Draws::new(seed, Purpose::Initialise, 0));
         let (parameters, statistics, constants, counters) = (vec![], vec![], vec![], vec![]);
-        Self { draws, kind, device, across_ranks, parameters, statistics, constants, counters }
+        let folds = Arc::default();
+        Self { draws, kind, device, across_ranks, folds, parameters, statistics, constants, counters }
     }
 
     /// Layers whose tensors have shapes only: all their values share one place.
@@ -122,7 +126,8 @@ impl Builder {
         };
         let running_mean = statistic(format!("{name}.running_mean"), Tensor::zeros([channels], options));
         let running_variance = statistic(format!("{name}.running_var"), Tensor::ones([channels], options));
-        BatchNorm { weight, bias, running_mean, running_variance, across_ranks: self.across_ranks.clone() }
+        let (across_ranks, folds) = (self.across_ranks.clone(), Arc::clone(&self.folds));
+        BatchNorm { weight, bias, running_mean, running_variance, across_ranks, folds, folded: Default::default() }
     }
 
     /// Values per channel that training leaves alone, stored with the network.
@@ -172,7 +177,7 @@ fn count(counter: &Counter, weight: &Tensor, output: &Tensor) {
 
 /// A square convolution without bias, padded to keep the size at stride 1.
 pub struct Convolution {
-    weight: Tensor,
+    pub(super) weight: Tensor,
     stride: i64,
     padding: i64,
     groups: i64,
@@ -182,9 +187,13 @@ pub struct Convolution {
 impl Convolution {
     /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
     pub fn forward(&self, images: &Tensor) -> Tensor {
-        let none = None::<Tensor>;
-        let output = images.conv2d(&self.weight, none, [self.stride; 2], [self.padding; 2], [1, 1], self.groups);
-        count(&self.counter, &self.weight, &output);
+        self.with(images, &self.weight, None)
+    }
+
+    /// The same with another weight, and with a bias.
+    pub(super) fn with(&self, images: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let output = images.conv2d(weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], self.groups);
+        count(&self.counter, weight, &output);
         output
     }
 }
@@ -207,7 +216,7 @@ impl PreActivationBlock {
     /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
         let activated = self.bn1.forward(images, mode).relu();
-        let inner = self.bn2.forward(&self.conv1.forward(&activated), mode).relu();
+        let inner = self.bn2.after(&self.conv1, &activated, mode).relu();
         let inner = self.conv2.forward(&inner);
         match &self.shortcut {
             // Where the shape changes, the activated images feed the shortcut too; else the raw ones are added.
@@ -230,50 +239,5 @@ impl Linear {
         let output = features.linear(&self.weight, Some(&self.bias));
         count(&self.counter, &self.weight, &output);
         output
-    }
-}
-
-/// Batch normalisation with PyTorch's constants: epsilon 1e-5, momentum 0.1.
-pub struct BatchNorm {
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_variance: Tensor,
-    across_ranks: Option<Sum>,
-}
-
-impl BatchNorm {
-    const EPSILON: f64 = 1e-5;
-    pub(super) const MOMENTUM: f64 = 0.1;
-
-    /// Normalises `[N, C, H, W]` by the batch's statistics (training) or the running ones (evaluation).
-    pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
-        match (&self.across_ranks, mode) {
-            (_, Mode::Eval) => self.normalise(images, true, false),
-            (Some(sum), _) => self.across_ranks(images, mode, sum),
-            // Without samples there is nothing to measure: the running statistics stay as they are.
-            (None, _) if images.size()[0] == 0 => self.normalise(images, true, false),
-            (None, _) => self.normalise(images, mode == Mode::Train, true),
-        }
-    }
-
-    fn normalise(&self, images: &Tensor, with_running: bool, training: bool) -> Tensor {
-        let (mean, variance) = (&self.running_mean, &self.running_variance);
-        let (mean, variance) = if with_running { (Some(mean), Some(variance)) } else { (None, None) };
-        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
-        images.batch_norm(weight, bias, mean, variance, training, Self::MOMENTUM, Self::EPSILON, false)
-    }
-
-    fn across_ranks(&self, images: &Tensor, mode: Mode, sum: &Sum) -> Tensor {
-        let normalised = torch_ext::batch_norm_across_ranks(images, &self.weight, &self.bias, Self::EPSILON, sum);
-        if mode == Mode::Train {
-            no_grad(|| {
-                let unbiased = &normalised.count / (&normalised.count - 1.0).clamp_min(1.0);
-                let variance = &normalised.variance * unbiased.to_kind(normalised.variance.kind());
-                let _ = self.running_mean.shallow_clone().lerp_(&normalised.mean, Self::MOMENTUM);
-                let _ = self.running_variance.shallow_clone().lerp_(&variance, Self::MOMENTUM);
-            });
-        }
-        normalised.output
     }
 }

@@ -1,6 +1,7 @@
 //! Networks: classifiers of images in [0, 1]. Knows nothing of attacks, losses or ranks.
 
 mod architecture;
+mod batch_norm;
 mod convnet;
 mod layers;
 mod mobilenet_v2;
@@ -9,7 +10,8 @@ mod resnet;
 mod wide_resnet;
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -71,20 +73,21 @@ pub struct Model {
     pub batches_tracked: Tensor,
     /// Whether batch norm measures the batch over all ranks.
     pub across_ranks: bool,
+    folds: Arc<AtomicBool>,
     network: Box<dyn Network>,
     counters: Vec<Counter>,
 }
 
 impl Model {
     /// What a training pass takes of the batch's statistics into the running ones.
-    pub const STATISTICS_MOMENTUM: f64 = layers::BatchNorm::MOMENTUM;
+    pub const STATISTICS_MOMENTUM: f64 = batch_norm::BatchNorm::MOMENTUM;
 
     /// A network with its first values, a function of `seed` and the parameters' names.
     pub fn build(form: Form, seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
         let sums_ranks = across_ranks.is_some();
         let mut layers = Builder::new(seed, kind, device, across_ranks);
         let network = lay(&mut layers, form);
-        let Builder { parameters, mut statistics, constants, counters, .. } = layers;
+        let Builder { parameters, mut statistics, constants, counters, folds, .. } = layers;
         let flat_statistics = flatten(&mut statistics, kind, device);
         let batches_tracked = Tensor::zeros([], (Kind::Int64, device));
         Self {
@@ -95,6 +98,7 @@ impl Model {
             flat_statistics,
             batches_tracked,
             across_ranks: sums_ranks,
+            folds,
             network,
             counters,
         }
@@ -123,6 +127,12 @@ impl Model {
         for parameter in &self.parameters {
             let _ = parameter.tensor.set_requires_grad(false);
         }
+    }
+
+    /// Makes each batch norm part of the convolution right before it, in evaluation mode from now on. Logits stay equal to
+    /// about 1e-6; the tensors may not change any more.
+    pub fn fold_batch_norm(&self) {
+        self.folds.store(true, Ordering::Relaxed);
     }
 
     /// The multiply-adds of convolutions and linear layers in all forward passes so far, of all images.

@@ -6,8 +6,8 @@ use datasets::Pipeline;
 use super::{Ending, Run};
 use crate::averages::Average;
 use crate::batch::Batch;
-use crate::evaluate::EvaluationAttack;
-use crate::evaluation::evaluate_weights;
+use crate::evaluate::{Protocol, Suite};
+use crate::evaluation::{Request, evaluate_weights, remove_journals};
 use crate::metrics::Event;
 use crate::model::Model;
 use crate::statistics;
@@ -28,17 +28,36 @@ impl Run<'_> {
             evaluated.push(average.name);
         }
         self.place.ranks.barrier()?;
-        let suite = self.config.evaluation.suite.iter();
-        let attacks: Vec<EvaluationAttack> = suite.filter_map(|name| EvaluationAttack::named(name)).collect();
-        for (index, weights) in evaluated.into_iter().enumerate().filter(|_| !attacks.is_empty()) {
-            let path = self.folder.weights(weights);
-            let (config, place, test) = (self.config, self.place, self.prepared.test.as_ref());
-            let evaluation =
-                evaluate_weights(config, test, (weights, &path), &attacks, place, self.stop.requested, self.console)?;
-            let Some(evaluation) = evaluation else { return Ok(Ending::Stopped) };
-            if place.ranks.is_leader() {
-                evaluation.write(&self.folder.evaluation((index > 0).then_some(weights)))?;
+        let suite = Suite::named(self.config.evaluation.suite.iter().map(String::as_str));
+        let suite = suite.map_err(|name| anyhow::anyhow!("no attack {name}"))?;
+        let files: Vec<_> = evaluated
+            .iter()
+            .enumerate()
+            .map(|(index, name)| self.folder.evaluation((index > 0).then_some(name)))
+            .collect();
+        for (file, name) in files.iter().zip(evaluated).filter(|_| !suite.attacks.is_empty()) {
+            let (config, place) = (self.config, self.place);
+            let request = Request {
+                run: self.folder.name(),
+                name,
+                weights: &self.folder.weights(name),
+                source: self.prepared.test.as_ref(),
+                data: &config.data.test,
+                suite: &suite,
+                protocol: Protocol::of(config),
+                dtype: config.precision.dtype,
+                selection: config.evaluation.selection.name(),
+                file: file.clone(),
+                adversarial: None,
+                // Several evaluations follow each other: one that is done is not done again when a later one is interrupted.
+                keeps_journal: true,
+            };
+            if evaluate_weights(&request, place, self.stop.requested, self.console)?.is_none() {
+                return Ok(Ending::Stopped);
             }
+        }
+        if self.place.ranks.is_leader() {
+            files.iter().for_each(|file| remove_journals(file));
         }
         self.record(&Event::Finished { step: self.header.progress.step, timing: seconds })?;
         if let Some(journal) = &mut self.journal {
