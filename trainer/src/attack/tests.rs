@@ -16,6 +16,11 @@ pub(super) fn noise(samples: &[u64]) -> Noise {
     Noise::new(&Draws::new(1, Purpose::Evaluation(7), 0), samples, Device::Cpu)
 }
 
+/// Tests run at the same time, each in a thread of its own: their small tensors gain nothing from more.
+fn alone_on_a_core() {
+    tch::set_num_threads(1);
+}
+
 /// A classifier into four classes, of which the first two count: class 1 where the `slope` times the pixels is above `offset`.
 pub(super) fn plane(slope: [f64; 3], offset: f64) -> impl Fn(&Tensor) -> Tensor {
     move |images| {
@@ -42,6 +47,7 @@ pub(super) struct Reference {
 
 impl Reference {
     pub fn read(kind: Kind) -> Self {
+        alone_on_a_core();
         let model = network(11, 10, kind);
         model.freeze();
         let values: Value = serde_json::from_str(include_str!("../../../tests/fixtures/attacks.json")).unwrap();
@@ -95,6 +101,7 @@ fn searches(ball: Ball, iterations: usize) -> Vec<Box<dyn Search>> {
 
 /// A small network with its first weights, for images `[1, 8, 8]`.
 fn small(seed: u64) -> Model {
+    alone_on_a_core();
     let form = Form { architecture: "convnet".parse().unwrap(), image: [1, 8, 8], classes: 5 };
     let model = Model::build(form, seed, Kind::Float, Device::Cpu, None);
     model.freeze();
