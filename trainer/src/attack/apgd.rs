@@ -64,7 +64,9 @@ struct Apgd<'a> {
     /// The objective after the last step, 0 before the first.
     last: Tensor,
     /// The point of the highest objective, the objective and gradient there.
-    best: (Tensor, Tensor, Tensor),
+    best_point: Tensor,
+    best_value: Tensor,
+    best_gradient: Tensor,
     step: Tensor,
     /// How often the objective rose since the last check.
     rises: Tensor,
@@ -96,7 +98,9 @@ impl<'a> Apgd<'a> {
             previous: point.shallow_clone(),
             // AutoAttack compares the first step with the yet empty last row of its table: with 0, not with the start.
             last: values.zeros_like(),
-            best: (point.shallow_clone(), values.shallow_clone(), gradient.shallow_clone()),
+            best_point: point.shallow_clone(),
+            best_value: values.shallow_clone(),
+            best_gradient: gradient.shallow_clone(),
             step: values.full_like(2.0 * ball.eps),
             rises: values.zeros_like(),
             shortened: values.ones_like().to_kind(Kind::Bool),
@@ -137,12 +141,10 @@ impl<'a> Apgd<'a> {
 
         let Slope { logits, values, gradient } = self.subject.slope(&self.point, self.objective);
         self.found.keep(&self.point, &predictions(&logits).ne_tensor(self.labels));
-        let higher = values.gt_tensor(&self.best.1);
-        self.best = (
-            self.point.where_self(&per_image(&higher), &self.best.0),
-            values.where_self(&higher, &self.best.1),
-            gradient.where_self(&per_image(&higher), &self.best.2),
-        );
+        let higher = values.gt_tensor(&self.best_value);
+        self.best_point = self.point.where_self(&per_image(&higher), &self.best_point);
+        self.best_value = values.where_self(&higher, &self.best_value);
+        self.best_gradient = gradient.where_self(&per_image(&higher), &self.best_gradient);
         self.rises += values.gt_tensor(&self.last).to_kind(values.kind());
         self.last = values;
         self.gradient = gradient;
@@ -152,13 +154,13 @@ impl<'a> Apgd<'a> {
     /// whose best did not rise since a check that left the step alone; they go on from their best points.
     fn check(&mut self, window: usize) {
         let rarely = self.rises.le(0.75 * window as f64);
-        let stuck = self.best_at_check.ge_tensor(&self.best.1).logical_and(&self.shortened.logical_not());
+        let stuck = self.best_at_check.ge_tensor(&self.best_value).logical_and(&self.shortened.logical_not());
         let shorten = rarely.logical_or(&stuck);
         self.step = (&self.step / 2.0).where_self(&shorten, &self.step);
-        self.point = self.best.0.where_self(&per_image(&shorten), &self.point);
-        self.gradient = self.best.2.where_self(&per_image(&shorten), &self.gradient);
+        self.point = self.best_point.where_self(&per_image(&shorten), &self.point);
+        self.gradient = self.best_gradient.where_self(&per_image(&shorten), &self.gradient);
         self.shortened = shorten;
-        self.best_at_check = self.best.1.shallow_clone();
+        self.best_at_check = self.best_value.shallow_clone();
         self.rises = self.rises.zeros_like();
     }
 }

@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn it_is_projected_gradient_ascent_on_the_margin() {
-        let reference = Reference::read();
+        let reference = Reference::read(Kind::Double);
         let (ball, images, labels) = (reference.ball, &reference.images, &reference.labels);
         let noise = noise(&reference.samples);
         let forward = |images: &Tensor| reference.logits(images);

@@ -1,4 +1,5 @@
-//! Attacks: images near the given ones that a network finds hard. Knows nothing of losses: the objective is a function.
+//! Attacks: images near the given ones that a network finds hard. Knows nothing of the losses of training: there the
+//! objective is a function.
 
 mod apgd;
 mod cw;

@@ -16,6 +16,11 @@ pub(super) fn noise(samples: &[u64]) -> Noise {
     Noise::new(&Draws::new(1, Purpose::Evaluation(7), 0), samples, Device::Cpu)
 }
 
+/// Tests run at the same time, each in a thread of its own: their small tensors gain nothing from more.
+fn alone_on_a_core() {
+    tch::set_num_threads(1);
+}
+
 /// A classifier into four classes, of which the first two count: class 1 where the `slope` times the pixels is above `offset`.
 pub(super) fn plane(slope: [f64; 3], offset: f64) -> impl Fn(&Tensor) -> Tensor {
     move |images| {
@@ -30,7 +35,7 @@ pub(super) fn three_pixels(pixels: [f64; 3]) -> Tensor {
     Tensor::from_slice(&pixels).view([1, 1, 1, 3])
 }
 
-/// What tests/fixtures/make_attacks.py says about its eight images of a network in float64.
+/// A network, eight images, and what tests/fixtures/make_attacks.py says about them in float64.
 pub(super) struct Reference {
     model: Model,
     pub values: Value,
@@ -41,15 +46,16 @@ pub(super) struct Reference {
 }
 
 impl Reference {
-    pub fn read() -> Self {
-        let model = network(11, 10, Kind::Double);
+    pub fn read(kind: Kind) -> Self {
+        alone_on_a_core();
+        let model = network(11, 10, kind);
         model.freeze();
         let values: Value = serde_json::from_str(include_str!("../../../tests/fixtures/attacks.json")).unwrap();
         let labels: Vec<i64> = serde_json::from_value(values["labels"].clone()).unwrap();
         Self {
             model,
             ball: Ball { norm: Norm::Linf, eps: values["eps"].as_f64().unwrap() },
-            images: pattern(8 * 768, 21).view([8, 3, 16, 16]),
+            images: pattern(8 * 768, 21).view([8, 3, 16, 16]).to_kind(kind),
             labels: Tensor::from_slice(&labels),
             samples: [0, 1, 2, 3, 4, 5, 6, 7],
             values,
@@ -58,8 +64,8 @@ impl Reference {
 
     /// The network's logits less their means, times a scale: the network alone hardly tells the images apart.
     pub fn logits(&self, images: &Tensor) -> Tensor {
-        (self.model.logits(images, Mode::Eval) - numbers(&self.values["mean_logits"]))
-            * self.values["scale"].as_f64().unwrap()
+        let (mean, scale) = (numbers(&self.values["mean_logits"]), self.values["scale"].as_f64().unwrap());
+        (self.model.logits(images, Mode::Eval) - mean.to_kind(images.kind())) * scale
     }
 
     /// Compares the images that a search has found.
@@ -95,6 +101,7 @@ fn searches(ball: Ball, iterations: usize) -> Vec<Box<dyn Search>> {
 
 /// A small network with its first weights, for images `[1, 8, 8]`.
 fn small(seed: u64) -> Model {
+    alone_on_a_core();
     let form = Form { architecture: "convnet".parse().unwrap(), image: [1, 8, 8], classes: 5 };
     let model = Model::build(form, seed, Kind::Float, Device::Cpu, None);
     model.freeze();
@@ -125,19 +132,21 @@ proptest! {
 
 #[test]
 fn the_result_of_an_image_does_not_depend_on_its_batch() {
-    let reference = Reference::read();
-    let forward = |images: &Tensor| reference.logits(images);
-    let (images, labels) = (reference.images.narrow(0, 0, 4), reference.labels.narrow(0, 0, 4));
-    let copies = |tensor: &Tensor, of: i64| Tensor::stack(&[0; 4].map(|_| tensor.get(of)), 0);
-    // Some of these images fall early, others late or never.
-    for (number, search) in searches(reference.ball, 30).into_iter().enumerate() {
+    for kind in [Kind::Float, Kind::Double] {
+        let reference = Reference::read(kind);
+        let forward = |images: &Tensor| reference.logits(images);
         let subject = Subject::new(&forward);
-        let among = search.search(&subject, &images, &labels, &noise(&[40, 41, 42, 43]));
-        for of in 0..4 {
-            let alone =
-                search.search(&subject, &copies(&images, of), &copies(&labels, of), &noise(&[40 + of as u64; 4]));
-            for row in 0..4 {
-                assert!(alone.get(row).equal(&among.get(of)), "search {number}, image {of}, row {row}");
+        let (images, labels) = (reference.images.narrow(0, 0, 4), reference.labels.narrow(0, 0, 4));
+        let copies = |tensor: &Tensor, image: i64| Tensor::stack(&[0; 4].map(|_| tensor.get(image)), 0);
+        // Some of these images fall early, others late or never.
+        for (number, search) in searches(reference.ball, 30).into_iter().enumerate() {
+            let among = search.search(&subject, &images, &labels, &noise(&[40, 41, 42, 43]));
+            for image in 0..4 {
+                let noise = noise(&[40 + image as u64; 4]);
+                let alone = search.search(&subject, &copies(&images, image), &copies(&labels, image), &noise);
+                for row in 0..4 {
+                    assert!(alone.get(row).equal(&among.get(image)), "{kind:?}, search {number}, image {image}");
+                }
             }
         }
     }
@@ -145,7 +154,7 @@ fn the_result_of_an_image_does_not_depend_on_its_batch() {
 
 #[test]
 fn an_undefended_network_falls() {
-    let reference = Reference::read();
+    let reference = Reference::read(Kind::Double);
     let forward = |images: &Tensor| reference.logits(images);
     for (number, search) in searches(BALL, 50).into_iter().enumerate() {
         let subject = Subject::new(&forward);

@@ -1,3 +1,5 @@
+//! Auto-PGD against PyTorch point by point, and its rules for steps one by one.
+
 use super::*;
 use crate::attack::tests::{BALL, Reference, close, noise, plane, three_pixels};
 use crate::fixtures::{digest, pattern};
@@ -26,14 +28,14 @@ fn compare(reference: &Reference, name: &str, objective: &dyn Fn(&Tensor) -> Ten
         let fallen: Vec<bool> = fell.into_iter().map(|fell| fell.is_some_and(|fell| fell <= number)).collect();
         assert_eq!(apgd.found.fallen(), fallen, "{name}, point {number}");
     };
-    compare_point(&apgd, 0, &apgd.best.1);
+    compare_point(&apgd, 0, &apgd.best_value);
     let checks = checks(100);
     for iteration in 0..100 {
         close(&apgd.step, &expected["steps"][iteration], &format!("{name}, step {iteration}"));
-        let best = apgd.best.1.copy();
+        let best = apgd.best_value.copy();
         apgd.advance(if iteration == 0 { 1.0 } else { 0.75 });
         compare_point(&apgd, iteration + 1, &apgd.last);
-        assert!(bool::try_from(apgd.best.1.ge_tensor(&best).all()).unwrap(), "the best fell");
+        assert!(bool::try_from(apgd.best_value.ge_tensor(&best).all()).unwrap(), "the best fell");
         let step = apgd.step.copy();
         if let Some(&(_, window)) = checks.iter().find(|(after, _)| *after == iteration + 1) {
             apgd.check(window);
@@ -44,7 +46,7 @@ fn compare(reference: &Reference, name: &str, objective: &dyn Fn(&Tensor) -> Ten
 
 #[test]
 fn every_point_and_step_equals_pytorch() {
-    let reference = Reference::read();
+    let reference = Reference::read(Kind::Double);
     let (ball, iterations) = (reference.ball, 100);
     let search = |search: &dyn Search| {
         let forward = |images: &Tensor| reference.logits(images);
@@ -83,7 +85,7 @@ fn a_standstill_shortens_the_step_but_not_twice_in_a_row() {
     let objective = |logits: &Tensor| cross_entropy(logits, &labels);
     let mut apgd = Apgd::start(BALL, &subject, &images, &labels, &noise, &objective);
     apgd.advance(1.0);
-    apgd.best_at_check = apgd.best.1.copy();
+    apgd.best_at_check = apgd.best_value.copy();
     // The objective rises in every iteration of these checks, but the best is what it was.
     let steps = [(); 4].map(|()| {
         apgd.rises = apgd.rises.ones_like();

@@ -1,3 +1,5 @@
+//! FAB against PyTorch, and where the nearest point is known.
+
 use super::*;
 use crate::attack::tests::{BALL, Reference, close, noise, plane, three_pixels};
 
@@ -22,7 +24,7 @@ fn the_nearest_point_before_a_plane_is_found() {
 
 #[test]
 fn distances_equal_pytorch() {
-    let reference = Reference::read();
+    let reference = Reference::read(Kind::Double);
     let expected = &reference.values["fab_t_2"];
     let forward = |images: &Tensor| reference.logits(images);
     let subject = Subject::new(&forward);

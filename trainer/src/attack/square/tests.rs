@@ -1,3 +1,5 @@
+//! Square against PyTorch, and the shapes that it paints.
+
 use std::cell::Cell;
 
 use super::*;
@@ -65,7 +67,7 @@ fn stripes_first_then_one_square_of_one_colour_per_image() {
 
 #[test]
 fn margins_equal_pytorch() {
-    let reference = Reference::read();
+    let reference = Reference::read(Kind::Double);
     let expected = &reference.values["square"];
     let forward = |images: &Tensor| reference.logits(images);
     let (subject, noise) = (Subject::new(&forward), noise(&reference.samples));

@@ -1,3 +1,5 @@
+//! The projection against golden vectors, and by its definition.
+
 use proptest::prelude::*;
 use serde_json::Value;
 
