@@ -248,7 +248,8 @@ def square(forward, x, y, eps, draws, queries=5000, trace=None):
         if len(left) == 0:
             break
         length = side(query, height)
-        drawn = draws.uniform(left, channels * width + query * (2 + channels), 2 + channels, x.dtype)
+        # In double precision a number below 1, times a size, stays below the size.
+        drawn = draws.uniform(left, channels * width + query * (2 + channels), 2 + channels, torch.float64)
         corner = lambda draw, size: (draw * (size - length)).floor().long()[:, None]
         top, start = corner(drawn[:, 0], height), corner(drawn[:, 1], width)
         window = ((rows >= top) & (rows < top + length))[:, None, :, None]
