@@ -11,6 +11,16 @@ pub trait Search: Send + Sync {
     /// subject gets wrong if one is found, else any. The caller judges it by a pass of its own. Random numbers come from
     /// `noise` alone. May end early once every image has fallen.
     fn search(&self, subject: &Subject, images: &Tensor, labels: &Tensor, noise: &Noise) -> Tensor;
+
+    /// The smallest number of classes that it can work with; to be asked before [`search`](Self::search).
+    fn classes_needed(&self) -> usize {
+        2
+    }
+}
+
+/// How many targets AutoAttack tries per image, one search each: the classes of rank 2 up to this number plus 1.
+pub fn targets(classes: usize) -> usize {
+    classes.saturating_sub(1).min(9)
 }
 
 /// A network under attack: in evaluation mode, its parameters without gradients.
@@ -88,4 +98,45 @@ impl Ball {
             Norm::Linf => (candidate - images).abs().flatten(1, -1).amax([1i64].as_slice(), false),
         }
     }
+}
+
+/// What a search has found so far: for each image an adversarial one, or itself.
+pub(super) struct Found {
+    /// `[N, C, H, W]`.
+    pub images: Tensor,
+    /// Which have fallen, `[N]`.
+    fallen: Tensor,
+    /// Which had fallen when this was last looked at.
+    settled: Tensor,
+}
+
+impl Found {
+    /// Nothing yet.
+    pub fn none(images: &Tensor) -> Self {
+        let none = Tensor::zeros([images.size()[0]], (Kind::Bool, images.device()));
+        Self { images: images.shallow_clone(), fallen: none.shallow_clone(), settled: none }
+    }
+
+    /// Takes `candidate` where `which [N]` says that it is adversarial, in place of what was found before.
+    pub fn keep(&mut self, candidate: &Tensor, which: &Tensor) {
+        let which = which.logical_and(&self.settled.logical_not());
+        self.images = candidate.where_self(&per_image(&which), &self.images);
+        self.fallen = self.fallen.logical_or(&which);
+    }
+
+    /// Whether every image has fallen; looks only now and then, since the host has to wait for the device. What has fallen by
+    /// then is final: an image's result must not depend on how long the search goes on for its neighbours.
+    pub fn all(&mut self, iteration: usize) -> bool {
+        const INTERVAL: usize = 10;
+        if !iteration.is_multiple_of(INTERVAL) {
+            return false;
+        }
+        self.settled = self.fallen.shallow_clone();
+        bool::try_from(self.settled.all()).unwrap_or(false)
+    }
+}
+
+/// One number per image `[N]`, shaped so that it meets `[N, C, H, W]`.
+pub(super) fn per_image(values: &Tensor) -> Tensor {
+    values.view([-1, 1, 1, 1])
 }

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tch::Device;
 
 use super::*;
-use crate::fixtures::{digest, pattern};
-use crate::model::{Form, Model};
+use crate::fixtures::{self, digest, pattern};
+use crate::model::Model;
 
 mod single_precision;
 
@@ -38,24 +38,7 @@ fn config(preset: &str, overrides: &[&str]) -> RunConfig {
 }
 
 fn network(seed: u64, kind: Kind) -> Model {
-    let form = Form { architecture: "resnet8".parse().unwrap(), image: [3, 16, 16], classes: 5 };
-    let model = Model::build(form, 1, kind, Device::Cpu, None);
-    let mut named: Vec<_> = model.tensors().collect();
-    named.sort_by(|one, other| one.name.cmp(&other.name));
-    for (place, named) in named.into_iter().enumerate() {
-        let tensor = &named.tensor;
-        let values = pattern(tensor.numel(), seed * 1000 + place as u64).view_as(tensor);
-        let values = if named.name.ends_with("running_var") {
-            values + 0.5
-        } else if tensor.dim() == 1 && named.name.ends_with("weight") {
-            values / 2.0 + 0.75
-        } else {
-            let fan_in = (tensor.numel() / tensor.size()[0] as usize).max(16) as f64;
-            (values - 0.5) * (2.0 / fan_in.sqrt())
-        };
-        no_grad(|| tensor.shallow_clone().copy_(&values));
-    }
-    model
+    fixtures::network(seed, 5, kind)
 }
 
 fn close(found: f64, expected: &Value, what: &str) {
