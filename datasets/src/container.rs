@@ -186,7 +186,10 @@ pub fn write(path: &Path, name: &str, source: &str, class_names: &[String], spli
 }
 
 /// Refuses a target that is already there.
-pub(crate) fn refuse_existing(path: &Path) -> Result<(), UserError> {
+///
+/// # Errors
+/// There is something, with the way to remove it.
+pub fn refuse_existing(path: &Path) -> Result<(), UserError> {
     if path.symlink_metadata().is_err() {
         return Ok(());
     }

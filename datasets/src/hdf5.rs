@@ -22,8 +22,10 @@ use crate::UserError;
 use crate::container::{Split, SplitSummary, Summary};
 use crate::memory::{check_labels, image_bytes};
 
+mod adversarial;
 mod write;
 
+pub use adversarial::AdversarialFile;
 pub(crate) use write::fill;
 
 const SCHEMA: &str = "iad-images";

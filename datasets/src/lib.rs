@@ -16,8 +16,9 @@ mod shard;
 mod source;
 
 pub use augment::Augment;
-pub use container::{Container, Split, SplitSummary, Summary, summarise, write};
+pub use container::{Container, Split, SplitSummary, Summary, refuse_existing, summarise, write};
 pub use error::UserError;
+pub use hdf5::AdversarialFile;
 pub use import::{DATASETS, import};
 pub use loader::{HostBatch, Loader, Pipeline};
 pub use memory::Memory;

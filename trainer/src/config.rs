@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::attack::{AttackBatchNorm, AttackConfig, AttackKind};
 pub use self::averages::{Averages, Ema, Swa};
-pub use self::evaluation::{Evaluation, Selection};
+pub use self::evaluation::{AutoAttack, Evaluation, Selection};
 pub use self::overrides::Override;
 pub use self::pixels::Pixels;
 pub use self::preset::names as preset_names;

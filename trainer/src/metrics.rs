@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::evaluate::Accuracy;
+use crate::evaluate::{Accuracy, Standing};
 use crate::observe::{ALPHA_BINS, CASES, PROBABILITY_BINS, Sums};
 
 /// One line of metrics.jsonl.
@@ -144,6 +144,9 @@ pub trait Sink {
 
     /// Hears how far a long piece of work is, 0 to 1.
     fn progress(&mut self, _work: &str, _share: f64) {}
+
+    /// Hears how far an evaluation is.
+    fn evaluating(&mut self, _work: &str, _standing: &Standing) {}
 }
 
 /// Ranks other than the leader say nothing.

@@ -9,6 +9,7 @@ use datasets::{Container, DATASETS, Source, Split, Subset, UserError, hold_out};
 
 use crate::checkpoint::{self, read_header};
 use crate::config::{RunConfig, Selection, Teacher};
+use crate::evaluate::{Protocol, Suite};
 use crate::folder::RunFolder;
 use crate::model::Form;
 
@@ -44,6 +45,8 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
         augment.check(shape).map_err(|error| error.file(&config.data.train))?;
     }
     let form = student_form(config, train.as_ref())?;
+    let suite = Suite::named(config.evaluation.suite.iter().map(String::as_str));
+    suite.map_or(Ok(()), |suite| suite.check(&Protocol::of(config), form.classes))?;
     let mut teachers = BTreeMap::new();
     for (name, teacher) in &config.teachers {
         let weights = find_teacher(name, teacher)?;

@@ -18,7 +18,7 @@ use crate::batch::Batch;
 use crate::checkpoint::{Header, Progress};
 use crate::clock::Clock;
 use crate::config::{AttackKind, RunConfig, Selection};
-use crate::evaluate::{Accuracy, EvaluationAttack, Protocol, evaluate};
+use crate::evaluate::{Accuracy, Protocol, Suite, evaluate};
 use crate::folder::RunFolder;
 use crate::loss::Term;
 use crate::metrics::{Event, JsonLines, Sink, Timing, counts, losses, probability, trust};
@@ -293,13 +293,13 @@ impl Run<'_> {
         };
         let suite: &[&str] =
             if self.config.attack.kind == AttackKind::None { &["natural"] } else { &["natural", "pgd10"] };
-        let attacks: Vec<EvaluationAttack> = suite.iter().filter_map(|name| EvaluationAttack::named(name)).collect();
+        let suite = Suite::named(suite.iter().copied()).map_err(|name| anyhow::anyhow!("no attack {name}"))?;
         let (began, console) = (Instant::now(), &mut *self.console);
         let student = &self.step.networks.student;
         let (ranks, requested) = (self.place.ranks.as_ref(), self.stop.requested);
-        let progress = &mut |share| console.progress("measuring", share);
+        let progress = &mut |standing: &_| console.evaluating("measuring", standing);
         let accuracies =
-            evaluate(student, source.as_ref(), &attacks, &Protocol::of(self.config), ranks, requested, progress)?;
+            evaluate(student, source.as_ref(), &suite, &Protocol::of(self.config), ranks, requested, progress)?;
         self.clock.since = Instant::now();
         Ok(accuracies.map_or(Measured::Stopped, |found| Measured::Accuracies(found, began.elapsed().as_secs_f64())))
     }

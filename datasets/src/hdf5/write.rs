@@ -56,7 +56,7 @@ pub(super) fn write_string<const N: usize>(place: &Location, key: &str, text: &s
 }
 
 /// `text` as it is stored, filled up with zeros to `N` bytes.
-fn fixed<const N: usize>(key: &str, text: &str) -> Result<FixedUnicode<N>, UserError> {
+pub(super) fn fixed<const N: usize>(key: &str, text: &str) -> Result<FixedUnicode<N>, UserError> {
     let proper = Some(text).filter(|text| !text.contains('\0')).and_then(|text| text.parse().ok());
     proper.ok_or_else(|| {
         UserError::expected(format!("at most {N} bytes, none of them 0")).key(key).value(format!("{text:?}"))

@@ -124,6 +124,11 @@ impl Found {
         self.fallen = self.fallen.logical_or(&which);
     }
 
+    #[cfg(test)]
+    pub fn fallen(&self) -> Vec<bool> {
+        Vec::try_from(&self.fallen).unwrap()
+    }
+
     /// Whether every image has fallen; looks only now and then, since the host has to wait for the device. What has fallen by
     /// then is final: an image's result must not depend on how long the search goes on for its neighbours.
     pub fn all(&mut self, iteration: usize) -> bool {

@@ -87,9 +87,9 @@ fn side(query: usize, height: i64, width: i64) -> i64 {
     side.clamp(1, height.min(width))
 }
 
-/// -1 or 1, by the upper half of [0, 1).
+/// 1 for the lower half of [0, 1), -1 for the upper.
 fn signs(uniform: &Tensor) -> Tensor {
-    uniform.ge(0.5).to_kind(uniform.kind()) * 2.0 - 1.0
+    uniform.lt(0.5).to_kind(uniform.kind()) * 2.0 - 1.0
 }
 
 fn shape(images: &Tensor) -> [i64; 4] {

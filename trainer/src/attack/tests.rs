@@ -3,6 +3,7 @@
 use datasets::Draws;
 use datasets::random::Purpose;
 use proptest::prelude::*;
+use serde_json::Value;
 use tch::{Device, Kind, no_grad};
 
 use super::*;
@@ -15,9 +16,8 @@ pub(super) fn noise(samples: &[u64]) -> Noise {
     Noise::new(&Draws::new(1, Purpose::Evaluation(7), 0), samples, Device::Cpu)
 }
 
-/// A classifier of images of two pixels into four classes, of which the first two count: class 1 where the `slope` times the
-/// pixels is above `offset`.
-pub(super) fn plane(slope: [f64; 2], offset: f64) -> impl Fn(&Tensor) -> Tensor {
+/// A classifier into four classes, of which the first two count: class 1 where the `slope` times the pixels is above `offset`.
+pub(super) fn plane(slope: [f64; 3], offset: f64) -> impl Fn(&Tensor) -> Tensor {
     move |images| {
         let height = (images.flatten(1, -1) * Tensor::from_slice(&slope)).sum_dim_intlist(1i64, false, None::<Kind>);
         let constant = |value: f64| height.full_like(value);
@@ -25,9 +25,62 @@ pub(super) fn plane(slope: [f64; 2], offset: f64) -> impl Fn(&Tensor) -> Tensor 
     }
 }
 
-/// One image `[1, 1, 1, 2]`.
-pub(super) fn two_pixels(pixels: [f64; 2]) -> Tensor {
-    Tensor::from_slice(&pixels).view([1, 1, 1, 2])
+/// One image `[1, 1, 1, 3]`.
+pub(super) fn three_pixels(pixels: [f64; 3]) -> Tensor {
+    Tensor::from_slice(&pixels).view([1, 1, 1, 3])
+}
+
+/// What tests/fixtures/make_attacks.py says about its eight images of a network in float64.
+pub(super) struct Reference {
+    model: Model,
+    pub values: Value,
+    pub ball: Ball,
+    pub images: Tensor,
+    pub labels: Tensor,
+    pub samples: [u64; 8],
+}
+
+impl Reference {
+    pub fn read() -> Self {
+        let model = network(11, 10, Kind::Double);
+        model.freeze();
+        let values: Value = serde_json::from_str(include_str!("../../../tests/fixtures/attacks.json")).unwrap();
+        let labels: Vec<i64> = serde_json::from_value(values["labels"].clone()).unwrap();
+        Self {
+            model,
+            ball: Ball { norm: Norm::Linf, eps: values["eps"].as_f64().unwrap() },
+            images: pattern(8 * 768, 21).view([8, 3, 16, 16]),
+            labels: Tensor::from_slice(&labels),
+            samples: [0, 1, 2, 3, 4, 5, 6, 7],
+            values,
+        }
+    }
+
+    /// The network's logits less their means, times a scale: the network alone hardly tells the images apart.
+    pub fn logits(&self, images: &Tensor) -> Tensor {
+        (self.model.logits(images, Mode::Eval) - numbers(&self.values["mean_logits"]))
+            * self.values["scale"].as_f64().unwrap()
+    }
+
+    /// Compares the images that a search has found.
+    #[track_caller]
+    pub fn compare_fooled(&self, found: &Tensor, expected: &Value) {
+        let expected: Vec<bool> = serde_json::from_value(expected.clone()).unwrap();
+        let wrong = no_grad(|| predictions(&self.logits(found)).ne_tensor(&self.labels));
+        assert_eq!(Vec::<bool>::try_from(wrong).unwrap(), expected);
+    }
+}
+
+/// A vector of float64; null is infinite.
+pub(super) fn numbers(value: &Value) -> Tensor {
+    let numbers: Vec<Option<f64>> = serde_json::from_value(value.clone()).unwrap();
+    Tensor::from_slice(&numbers.into_iter().map(|number| number.unwrap_or(f64::INFINITY)).collect::<Vec<_>>())
+}
+
+#[track_caller]
+pub(super) fn close(found: &Tensor, expected: &Value, what: &str) {
+    let expected = numbers(expected);
+    assert!(found.allclose(&expected, 1e-9, 1e-12, false), "{what}: {found}, PyTorch {expected}");
 }
 
 fn searches(ball: Ball, iterations: usize) -> Vec<Box<dyn Search>> {
@@ -72,48 +125,45 @@ proptest! {
 
 #[test]
 fn the_result_of_an_image_does_not_depend_on_its_batch() {
-    let model = network(11, 10, Kind::Float);
-    model.freeze();
-    let forward = |images: &Tensor| model.logits(images, Mode::Eval);
-    let images = pattern(4 * 768, 21).view([4, 3, 16, 16]).to_kind(Kind::Float);
-    let labels = predictions(&no_grad(|| forward(&images)));
-    let alone = |tensor: &Tensor| Tensor::stack(&[tensor.get(2), tensor.get(2), tensor.get(2), tensor.get(2)], 0);
-    // A radius at which some images fall early and others do not.
-    for (number, search) in searches(Ball { eps: 0.4 / 255.0, ..BALL }, 30).into_iter().enumerate() {
+    let reference = Reference::read();
+    let forward = |images: &Tensor| reference.logits(images);
+    let (images, labels) = (reference.images.narrow(0, 0, 4), reference.labels.narrow(0, 0, 4));
+    let copies = |tensor: &Tensor, of: i64| Tensor::stack(&[0; 4].map(|_| tensor.get(of)), 0);
+    // Some of these images fall early, others late or never.
+    for (number, search) in searches(reference.ball, 30).into_iter().enumerate() {
         let subject = Subject::new(&forward);
         let among = search.search(&subject, &images, &labels, &noise(&[40, 41, 42, 43]));
-        let alone = search.search(&subject, &alone(&images), &alone(&labels), &noise(&[42; 4]));
-        for row in 0..4 {
-            assert!(alone.get(row).equal(&among.get(2)), "search {number}, row {row}");
+        for of in 0..4 {
+            let alone =
+                search.search(&subject, &copies(&images, of), &copies(&labels, of), &noise(&[40 + of as u64; 4]));
+            for row in 0..4 {
+                assert!(alone.get(row).equal(&among.get(of)), "search {number}, image {of}, row {row}");
+            }
         }
     }
 }
 
 #[test]
 fn an_undefended_network_falls() {
-    let model = network(11, 10, Kind::Float);
-    model.freeze();
-    let forward = |images: &Tensor| model.logits(images, Mode::Eval);
-    let images = pattern(16 * 768, 21).view([16, 3, 16, 16]).to_kind(Kind::Float);
-    let labels = predictions(&no_grad(|| forward(&images)));
-    let samples: Vec<u64> = (0..16).collect();
+    let reference = Reference::read();
+    let forward = |images: &Tensor| reference.logits(images);
     for (number, search) in searches(BALL, 50).into_iter().enumerate() {
         let subject = Subject::new(&forward);
-        let found = search.search(&subject, &images, &labels, &noise(&samples));
-        let right = predictions(&subject.logits(&found)).eq_tensor(&labels).sum(Kind::Int64);
-        assert!(i64::try_from(&right).unwrap() <= 1, "search {number}: {right:?} of 16 images stand");
+        let found = search.search(&subject, &reference.images, &reference.labels, &noise(&reference.samples));
+        let right = predictions(&subject.logits(&found)).eq_tensor(&reference.labels).sum(Kind::Int64);
+        assert_eq!(i64::try_from(&right).unwrap(), 0, "search {number}");
     }
 }
 
 #[test]
 fn an_image_before_a_plane_falls_where_the_ball_crosses_it() {
     // From (0.5, 0.4) the plane 2 a - b = 0.9 is (0.9 - 0.6) / 3 = 0.1 away.
-    let (forward, labels) = (plane([2.0, -1.0], 0.9), Tensor::from_slice(&[0i64]));
+    let (forward, labels) = (plane([2.0, -1.0, 0.0], 0.9), Tensor::from_slice(&[0i64]));
     for (eps, falls) in [(0.101, true), (0.099, false)] {
         let ball = Ball { norm: Norm::Linf, eps };
         for (number, search) in searches(ball, 100).into_iter().enumerate() {
             let subject = Subject::new(&forward);
-            let found = search.search(&subject, &two_pixels([0.5, 0.4]), &labels, &noise(&[5]));
+            let found = search.search(&subject, &three_pixels([0.5, 0.4, 0.3]), &labels, &noise(&[5]));
             let fallen = i64::try_from(predictions(&subject.logits(&found))).unwrap() == 1;
             assert_eq!(fallen, falls, "search {number}, eps {eps}");
         }

@@ -2,8 +2,8 @@
 
 use datasets::UserError;
 
-use super::{AttackKind, Compat, RunConfig, Selection};
-use crate::evaluate::EvaluationAttack;
+use super::{AttackKind, AutoAttack, Compat, RunConfig, Selection};
+use crate::evaluate::Suite;
 use crate::loss::{Target, Term};
 use crate::schedule::Policy;
 use crate::views::{Images, STUDENT};
@@ -92,8 +92,14 @@ impl RunConfig {
         let evaluation = &self.evaluation;
         for (index, name) in evaluation.suite.iter().enumerate() {
             let key = format!("evaluation.suite[{index}]");
-            must(EvaluationAttack::named(name).is_some(), &key, format!("{name:?}"), EvaluationAttack::NAMES)?;
+            must(Suite::named([name.as_str()]).is_ok(), &key, format!("{name:?}"), Suite::NAMES)?;
             must(!evaluation.suite[..index].contains(name), &key, format!("{name:?}"), "each attack once")?;
+        }
+        let AutoAttack { iterations, queries, targets } = evaluation.autoattack;
+        let lengths = [("iterations", iterations, 10_000), ("queries", queries, 1_000_000), ("targets", targets, 9)];
+        for (name, value, most) in lengths {
+            let key = format!("evaluation.autoattack.{name}");
+            must((1..=most).contains(&value), &key, value, &format!("1 to {most}"))?;
         }
         let length = |value: f64| value > 0.0 && value <= 1.0;
         must(

@@ -1,5 +1,9 @@
 //! The layers of all networks, with PyTorch's initialisation stated, and the list of their tensors.
 
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use datasets::Draws;
 use datasets::random::{Purpose, uniform};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -21,6 +25,8 @@ pub struct Builder {
     kind: Kind,
     device: Device,
     across_ranks: Option<Sum>,
+    /// Raised once batch norms are part of the convolutions before them.
+    pub folds: Arc<AtomicBool>,
     /// Trainable tensors.
     pub parameters: Vec<Named>,
     /// Running means and variances of batch norm.
@@ -34,7 +40,8 @@ impl Builder {
     /// `across_ranks`, batch norm in training uses the statistics of the batch over all ranks.
     pub fn new(seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
         let draws = Draws::new(seed, Purpose::Initialise, 0);
-        Self { draws, kind, device, across_ranks, parameters: vec![], statistics: vec![], constants: vec![] }
+        let folds = Arc::default();
+        Self { draws, kind, device, across_ranks, folds, parameters: vec![], statistics: vec![], constants: vec![] }
     }
 
     fn parameter(&mut self, name: String, values: &Tensor) -> Tensor {
@@ -97,7 +104,8 @@ impl Builder {
         };
         let running_mean = statistic(format!("{name}.running_mean"), Tensor::zeros([channels], options));
         let running_variance = statistic(format!("{name}.running_var"), Tensor::ones([channels], options));
-        BatchNorm { weight, bias, running_mean, running_variance, across_ranks: self.across_ranks.clone() }
+        let (across_ranks, folds) = (self.across_ranks.clone(), Arc::clone(&self.folds));
+        BatchNorm { weight, bias, running_mean, running_variance, across_ranks, folds, folded: OnceCell::new() }
     }
 
     /// Values per channel that training leaves alone, stored with the network.
@@ -165,7 +173,7 @@ impl PreActivationBlock {
     /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
         let activated = self.bn1.forward(images, mode).relu();
-        let inner = self.bn2.forward(&self.conv1.forward(&activated), mode).relu();
+        let inner = self.bn2.after(&self.conv1, &activated, mode).relu();
         let inner = self.conv2.forward(&inner);
         match &self.shortcut {
             // Where the shape changes, the activated images feed the shortcut too; else the raw ones are added.
@@ -195,6 +203,9 @@ pub struct BatchNorm {
     running_mean: Tensor,
     running_variance: Tensor,
     across_ranks: Option<Sum>,
+    folds: Arc<AtomicBool>,
+    /// Weight and bias of the convolution before, with this batch norm in them.
+    folded: OnceCell<(Tensor, Tensor)>,
 }
 
 impl BatchNorm {
@@ -210,6 +221,27 @@ impl BatchNorm {
             (None, _) if images.size()[0] == 0 => self.normalise(images, true, false),
             (None, _) => self.normalise(images, mode == Mode::Train, true),
         }
+    }
+
+    /// A convolution and then this batch norm, which must follow it wherever it is used. With frozen weights one convolution
+    /// does for both: w' = w g / sqrt(v + epsilon) and b' = b - m g / sqrt(v + epsilon).
+    pub fn after(&self, convolution: &Convolution, images: &Tensor, mode: Mode) -> Tensor {
+        if mode != Mode::Eval || !self.folds.load(Ordering::Relaxed) {
+            return self.forward(&convolution.forward(images), mode);
+        }
+        let (weight, bias) = self.folded.get_or_init(|| {
+            no_grad(|| {
+                // In double precision, so that the factor itself adds no error.
+                let double = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+                let factor = double(&self.weight) / (double(&self.running_variance) + Self::EPSILON).sqrt();
+                let weight = double(&convolution.weight) * factor.view([-1, 1, 1, 1]);
+                let bias = double(&self.bias) - double(&self.running_mean) * factor;
+                let kind = self.weight.kind();
+                (weight.to_kind(kind), bias.to_kind(kind))
+            })
+        });
+        let Convolution { stride, padding, groups, .. } = *convolution;
+        images.conv2d(weight, Some(bias), [stride; 2], [padding; 2], [1, 1], groups)
     }
 
     fn normalise(&self, images: &Tensor, with_running: bool, training: bool) -> Tensor {

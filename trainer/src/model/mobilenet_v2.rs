@@ -56,9 +56,9 @@ impl MobileNetV2 {
 
 impl Network for MobileNetV2 {
     fn logits(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let stem = self.bn1.forward(&self.conv1.forward(images), mode).relu();
+        let stem = self.bn1.after(&self.conv1, images, mode).relu();
         let map = self.blocks.iter().fold(stem, |map, block| block.forward(&map, mode));
-        let map = self.bn2.forward(&self.conv2.forward(&map), mode).relu();
+        let map = self.bn2.after(&self.conv2, &map, mode).relu();
         self.linear.forward(&map.mean_dim([2i64, 3].as_slice(), false, None))
     }
 }
@@ -84,7 +84,7 @@ impl Block {
 
     fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
         let layer = |(convolution, batch_norm): &(Convolution, BatchNorm), images: &Tensor| {
-            batch_norm.forward(&convolution.forward(images), mode)
+            batch_norm.after(convolution, images, mode)
         };
         let wide = layer(&self.widen, images).relu();
         let inner = layer(&self.narrow, &layer(&self.filter, &wide).relu());
@@ -92,7 +92,7 @@ impl Block {
             Shortcut::None => inner,
             Shortcut::Identity => inner + images,
             Shortcut::Convolution(convolution, batch_norm) => {
-                inner + batch_norm.forward(&convolution.forward(images), mode)
+                inner + batch_norm.after(convolution, images, mode)
             }
         }
     }

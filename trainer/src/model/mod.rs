@@ -9,6 +9,8 @@ mod resnet;
 mod wide_resnet;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -70,6 +72,7 @@ pub struct Model {
     pub batches_tracked: Tensor,
     /// Whether batch norm measures the batch over all ranks.
     pub across_ranks: bool,
+    folds: Arc<AtomicBool>,
     network: Box<dyn Network>,
 }
 
@@ -94,7 +97,7 @@ impl Model {
                 Box::new(wide_resnet::WideResNet::new(&mut layers, channels, classes, depth.into(), width.into()))
             }
         };
-        let Builder { parameters, mut statistics, constants, .. } = layers;
+        let Builder { parameters, mut statistics, constants, folds, .. } = layers;
         let flat_statistics = flatten(&mut statistics, kind, device);
         let batches_tracked = Tensor::zeros([], (Kind::Int64, device));
         Self {
@@ -105,6 +108,7 @@ impl Model {
             flat_statistics,
             batches_tracked,
             across_ranks: sums_ranks,
+            folds,
             network,
         }
     }
@@ -132,6 +136,12 @@ impl Model {
         for parameter in &self.parameters {
             let _ = parameter.tensor.set_requires_grad(false);
         }
+    }
+
+    /// Makes each batch norm part of the convolution right before it, in evaluation mode from now on. Logits stay equal to
+    /// about 1e-6; the tensors may not change any more.
+    pub fn fold_batch_norm(&self) {
+        self.folds.store(true, Ordering::Relaxed);
     }
 
     /// The number of trainable values.

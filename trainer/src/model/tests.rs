@@ -103,3 +103,36 @@ fn unknown_networks_are_refused_by_name() {
         assert!(name.parse::<Architecture>().unwrap_err().contains(name));
     }
 }
+
+#[test]
+fn batch_norm_in_the_convolutions_gives_the_same_logits() {
+    for architecture in ["resnet18", "preact-resnet18", "mobilenet-v2", "resnet8", "wrn-10-1", "convnet"] {
+        let model = build(architecture, [3, 32, 32], 10);
+        let images = crate::fixtures::pattern(8 * 3 * 32 * 32, 5).to_kind(Kind::Float).view([8, 3, 32, 32]);
+        // Statistics and parameters of a network that has seen something.
+        no_grad(|| {
+            for (key, named) in model.parameters.iter().enumerate().filter(|(_, named)| named.name.contains("bn")) {
+                let values = crate::fixtures::pattern(named.tensor.numel(), key as u64).view_as(&named.tensor);
+                named.tensor.shallow_clone().copy_(&(values + 0.5));
+            }
+            (0..20).for_each(|_| drop(model.logits(&images, Mode::Train)));
+        });
+        model.freeze();
+        let slope = || {
+            let variable = images.copy().set_requires_grad(true);
+            let logits = model.logits(&variable, Mode::Eval);
+            let loss = logits.logsumexp([1i64].as_slice(), false).sum(Kind::Float);
+            (logits.detach(), Tensor::run_backward(&[loss], &[&variable], false, false).remove(0))
+        };
+        let (logits, gradient) = slope();
+        model.fold_batch_norm();
+        let (folded, folded_gradient) = slope();
+        let distance = |one: &Tensor, other: &Tensor| {
+            f64::try_from((one - other).abs().max()).unwrap() / f64::try_from(one.abs().max()).unwrap()
+        };
+        assert!(distance(&logits, &folded) < 1e-5, "{architecture}: {}", distance(&logits, &folded));
+        assert!(distance(&gradient, &folded_gradient) < 1e-4, "{architecture}");
+        assert!(logits.argmax(1, false).equal(&folded.argmax(1, false)), "{architecture}");
+        assert_eq!(logits.equal(&folded), architecture == "convnet", "{architecture}: is anything folded?");
+    }
+}

@@ -6,8 +6,8 @@ use datasets::Pipeline;
 use super::{Ending, Run};
 use crate::averages::Average;
 use crate::batch::Batch;
-use crate::evaluate::EvaluationAttack;
-use crate::evaluation::evaluate_weights;
+use crate::evaluate::{Protocol, Suite};
+use crate::evaluation::{Request, evaluate_weights};
 use crate::metrics::Event;
 use crate::model::Model;
 use crate::statistics;
@@ -28,16 +28,25 @@ impl Run<'_> {
             evaluated.push(average.name);
         }
         self.place.ranks.barrier()?;
-        let suite = self.config.evaluation.suite.iter();
-        let attacks: Vec<EvaluationAttack> = suite.filter_map(|name| EvaluationAttack::named(name)).collect();
-        for (index, weights) in evaluated.into_iter().enumerate().filter(|_| !attacks.is_empty()) {
-            let path = self.folder.weights(weights);
-            let (config, place, test) = (self.config, self.place, self.prepared.test.as_ref());
-            let evaluation =
-                evaluate_weights(config, test, (weights, &path), &attacks, place, self.stop.requested, self.console)?;
-            let Some(evaluation) = evaluation else { return Ok(Ending::Stopped) };
-            if place.ranks.is_leader() {
-                evaluation.write(&self.folder.evaluation((index > 0).then_some(weights)))?;
+        let suite = Suite::named(self.config.evaluation.suite.iter().map(String::as_str));
+        let suite = suite.map_err(|name| anyhow::anyhow!("no attack {name}"))?;
+        for (index, name) in evaluated.into_iter().enumerate().filter(|_| !suite.attacks.is_empty()) {
+            let (config, place) = (self.config, self.place);
+            let request = Request {
+                run: self.folder.name(),
+                name,
+                weights: &self.folder.weights(name),
+                source: self.prepared.test.as_ref(),
+                data: &config.data.test,
+                suite: &suite,
+                protocol: Protocol::of(config),
+                dtype: config.precision.dtype,
+                selection: config.evaluation.selection.name(),
+                file: self.folder.evaluation((index > 0).then_some(name)),
+                adversarial: None,
+            };
+            if evaluate_weights(&request, place, self.stop.requested, self.console)?.is_none() {
+                return Ok(Ending::Stopped);
             }
         }
         self.record(&Event::Finished { step: self.header.progress.step, timing: seconds })?;

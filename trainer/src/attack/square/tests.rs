@@ -1,5 +1,7 @@
+use std::cell::Cell;
+
 use super::*;
-use crate::attack::tests::{BALL, noise};
+use crate::attack::tests::{BALL, Reference, close, noise};
 use crate::fixtures::pattern;
 
 #[test]
@@ -16,23 +18,17 @@ fn squares_shrink_as_in_autoattack() {
     assert_eq!(side(0, 4, 64), 4);
 }
 
-/// The label leads by 1 minus the sum of the changes: every query is taken.
-fn eager(images: &Tensor) -> impl Fn(&Tensor) -> Tensor {
-    let images = images.shallow_clone();
-    let passes = std::cell::Cell::new(0.0);
-    move |candidate| {
-        passes.set(passes.get() + 1.0);
-        let lead = candidate.flatten(1, -1).select(1, 0).full_like(1e4 - passes.get());
-        let _ = &images;
-        Tensor::stack(&[&lead, &lead.zeros_like()], 1)
-    }
-}
-
 #[test]
 fn stripes_first_then_one_square_of_one_colour_per_image() {
     let images = (pattern(3 * 3 * 32 * 32, 3) * 0.5 + 0.25).view([3, 3, 32, 32]);
     let labels = Tensor::zeros([3], (Kind::Int64, tch::Device::Cpu));
-    let forward = eager(&images);
+    // The label leads by less at every look: all squares are taken.
+    let looks = Cell::new(1e4);
+    let forward = |images: &Tensor| {
+        looks.set(looks.get() - 1.0);
+        let lead = Tensor::full([images.size()[0]], looks.get(), tch::kind::DOUBLE_CPU);
+        Tensor::stack(&[&lead, &lead.zeros_like()], 1)
+    };
     let (subject, noise) = (Subject::new(&forward), noise(&[4, 5, 6]));
     let mut state = State::start(BALL, &subject, &images, &labels, &noise);
     let colours = |state: &State| ((&state.best - &images) / BALL.eps).round();
@@ -65,4 +61,22 @@ fn stripes_first_then_one_square_of_one_colour_per_image() {
     corners.sort_unstable();
     corners.dedup();
     assert!(corners.len() > 20, "the squares stay in {} places", corners.len());
+}
+
+#[test]
+fn margins_equal_pytorch() {
+    let reference = Reference::read();
+    let expected = &reference.values["square"];
+    let forward = |images: &Tensor| reference.logits(images);
+    let (subject, noise) = (Subject::new(&forward), noise(&reference.samples));
+    let mut state = State::start(reference.ball, &subject, &reference.images, &reference.labels, &noise);
+    let mut taken = 0;
+    for (place, queries) in [1, 2, 5, 10, 50, 200].into_iter().enumerate() {
+        (taken..queries).for_each(|query| state.advance(query));
+        taken = queries;
+        close(&state.margin, &expected["losses"][place], &format!("margins after {queries} queries"));
+    }
+    let search = Square { ball: reference.ball, queries: 500 };
+    let found = search.search(&subject, &reference.images, &reference.labels, &noise);
+    reference.compare_fooled(&found, &expected["fooled"]);
 }
