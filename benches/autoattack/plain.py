@@ -18,7 +18,7 @@ RHO = 0.75
 
 
 class Generated:
-    """Numbers of a seeded torch generator: a function of the order in which they are asked for."""
+    """Numbers of a seeded torch generator, which depend on the order in which they are asked for."""
 
     def __init__(self, seed):
         self.generator = torch.Generator().manual_seed(seed)
@@ -30,9 +30,9 @@ class Generated:
 class Keyed:
     """The program's numbers (datasets/src/random.rs): a function of seed, purpose, epoch, sample and element."""
 
-    def __init__(self, seed, purpose, samples):
+    def __init__(self, seed, purpose, epoch, samples):
         state = 0
-        for part in (seed, purpose, 0):
+        for part in (seed, purpose, epoch):
             state = mix64(state ^ mix64(part))
         keys = [mix64(state ^ mix64(sample)) for sample in samples]
         self.low = torch.tensor([key % 2**32 for key in keys])[:, None]

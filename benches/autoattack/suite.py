@@ -1,4 +1,4 @@
-"""Attacks a run's network in plain PyTorch, as `iad-launch eval` does: accuracies as JSON, outcomes of each image as CSV.
+"""Attacks a run's network in plain PyTorch, as `iad-launch eval` does: accuracies as JSON, what became of each image as CSV.
 
     python benches/autoattack/suite.py runs/fashion_mnist_iad1 --images 256 --csv plain.csv
 
@@ -26,6 +26,7 @@ import plain
 # What the fixtures' module sets for itself.
 torch.set_default_dtype(torch.float32)
 
+EPS = 8 / 255
 AUTOATTACK = ("apgd_ce", "apgd_t", "fab_t", "square")
 
 
@@ -60,54 +61,53 @@ def test_images(run, count):
     return torch.from_numpy(pixels).float() / 255, torch.from_numpy(labels), config["seed"]
 
 
-def purpose(name):
-    """The number of an attack's stream: 2^32 and the name read as a number."""
-    return (1 << 32) + functools.reduce(lambda number, byte: (number * 31 + byte) % 2**32, name.encode(), 0)
+def draws_of(name, rank, seed, samples):
+    """The program's numbers for an attack: its name, read as a number, is the purpose, and the target's rank the epoch."""
+    number = functools.reduce(lambda number, byte: (number * 31 + byte) % 2**32, name.encode(), 0)
+    return plain.Keyed(seed, (1 << 32) + number, rank, samples)
 
 
 def searches(name, classes):
-    """An attack as the searches that it makes one after the other: (forward, x, y, draws) to candidates."""
-    eps = 8 / 255
+    """What an attack does, one search after the other: the target's rank (else 0), and (forward, x, y, draws) to candidates."""
     ranks = range(2, min(classes, 10) + 1)
     match name:
         case "natural":
-            return [lambda f, x, y, draws: x]
+            return [(0, lambda f, x, y, draws: x)]
         case "fgsm":
-            return [lambda f, x, y, draws: plain.pgd(f, x, y, eps, None, steps=1, step=eps)]
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, EPS, None, steps=1, step=EPS))]
         case "fgsm_rs":
-            return [lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws, steps=1, step=eps)]
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, EPS, draws, steps=1, step=EPS))]
         case "pgd20":
-            return [lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws)]
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, EPS, draws))]
         case "cw_inf":
-            return [lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws, plain.cw, steps=30)]
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, EPS, draws, plain.cw, steps=30))]
         case "apgd_ce":
-            return [lambda f, x, y, draws: plain.apgd(f, x, y, eps, draws)]
+            return [(0, lambda f, x, y, draws: plain.apgd(f, x, y, EPS, draws))]
         case "apgd_t":
-            return [
-                lambda f, x, y, draws, r=r: plain.apgd(f, x, y, eps, draws, plain.targeted_dlr(plain.targets(f, x, r)))
-                for r in ranks
-            ]
+            dlr = lambda f, x, rank: plain.targeted_dlr(plain.targets(f, x, rank))
+            return [(r, lambda f, x, y, draws, r=r: plain.apgd(f, x, y, EPS, draws, dlr(f, x, r))) for r in ranks]
         case "fab_t":
-            return [lambda f, x, y, draws, r=r: plain.fab(f, x, y, eps, plain.targets(f, x, r)) for r in ranks]
+            return [(r, lambda f, x, y, draws, r=r: plain.fab(f, x, y, EPS, plain.targets(f, x, r))) for r in ranks]
         case "square":
-            return [lambda f, x, y, draws: plain.square(f, x, y, eps, draws)]
+            return [(0, lambda f, x, y, draws: plain.square(f, x, y, EPS, draws))]
     raise SystemExit(f"unknown attack {name}")
 
 
-def attack(model, name, x, y, alive, draws_of, batch):
-    """The images of `alive` that stay right under an attack, and the smallest margins that it left to each."""
-    margins = torch.full(y.shape, torch.inf)
-    for number, search in enumerate(searches(name, model.linear.out_features)):
+def attack(model, name, x, y, alive, draws, batch):
+    """What became of the images `alive`: `stands` or `fell`, where there are targets with the rank; and smallest margins."""
+    outcomes, margins = dict.fromkeys(alive.tolist(), "stands"), torch.full(y.shape, torch.inf)
+    for rank, search in searches(name, model.linear.out_features):
         wrong = torch.zeros_like(y, dtype=torch.bool)
         for samples in alive.split(batch):
-            candidates = search(model, x[samples], y[samples], draws_of(name, number, samples.tolist()))
-            assert (candidates - x[samples]).abs().max() <= 8 / 255 + 1e-6, "a candidate outside the ball"
+            candidates = search(model, x[samples], y[samples], draws(name, rank, samples.tolist()))
+            assert (candidates - x[samples]).abs().max() <= EPS + 1e-6, "a candidate outside the ball"
             with torch.no_grad():
                 logits = model(candidates)
             margins[samples] = margins[samples].minimum(plain.margin(logits, y[samples]))
             wrong[samples] = logits.argmax(1) != y[samples]
+        outcomes |= dict.fromkeys(alive[wrong[alive]].tolist(), f"fell:{rank}" if rank else "fell")
         alive = alive[~wrong[alive]]
-    return alive, margins
+    return alive, outcomes, margins
 
 
 def main():
@@ -115,36 +115,41 @@ def main():
     parser.add_argument("run", type=pathlib.Path)
     parser.add_argument("--weights", default="best")
     parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--suite", default="natural,autoattack", help="attacks, by commas; autoattack is the four in turn")
+    parser.add_argument("--suite", default="autoattack", help="attacks, by commas; autoattack is its four, one after another")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="default: the run's")
     parser.add_argument("--draws", choices=("program", "torch"), default="program")
-    parser.add_argument("--csv", type=pathlib.Path, help="outcomes of each image")
+    parser.add_argument("--csv", type=pathlib.Path, help="a table of what became of each image")
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
     model = network(options.run, options.weights)
     x, y, seed = test_images(options.run, options.images)
+    seed = seed if options.seed is None else options.seed
     generated = plain.Generated(seed)
-    keyed = lambda name, number, samples: plain.Keyed(seed, purpose(name), samples)
-    draws_of = keyed if options.draws == "program" else lambda *_: generated
+    keyed = lambda name, rank, samples: draws_of(name, rank, seed, samples)
+    draws = keyed if options.draws == "program" else lambda *_: generated
 
-    results, outcomes = {}, []
+    # Attacks of AutoAttack see the images that are right without them; after one another, those that are left.
+    natural, _, _ = attack(model, "natural", x, y, torch.arange(len(x)), draws, options.batch)
+    table = {"index": range(len(x)), "label": y.tolist(), "prediction": model(x).argmax(1).tolist()}
+    results, smallest = {}, torch.full(y.shape, torch.inf)
     for entry in options.suite.split(","):
-        began = time.perf_counter()
-        # Of AutoAttack, each attack sees the images that all before left right; other attacks see every image.
-        names = ("natural", *AUTOATTACK) if entry == "autoattack" else (entry,)
-        alive, parts = torch.arange(len(x)), {}
+        alive, names = natural, AUTOATTACK if entry == "autoattack" else (entry,)
         for name in names:
-            started, before = time.perf_counter(), alive
-            alive, margins = attack(model, name, x, y, alive, draws_of, options.batch)
-            parts[name] = {"correct": len(alive), "seconds": time.perf_counter() - started}
-            right = set(alive.tolist())
-            outcomes += [(entry, name, i, int(i in right), margins[i].item()) for i in before.tolist()]
-        results[entry] = {"correct": len(alive), "of": len(x), "seconds": time.perf_counter() - began, "parts": parts}
+            label = f"{entry}/{name}" if len(names) > 1 else name
+            before = alive if name in AUTOATTACK else torch.arange(len(x))
+            began, cpu_began = time.perf_counter(), time.process_time()
+            alive, outcomes, margins = attack(model, name, x, y, before, draws, options.batch)
+            seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+            smallest = smallest.minimum(margins)
+            table[label] = [outcomes.get(i, "-") for i in range(len(x))]
+            results[label] = {"attacked": len(before), "correct": len(alive), "seconds": seconds, "cpu_seconds": cpu_seconds}
+    table["margin"] = [f"{value:.3g}" for value in smallest.tolist()]
     if options.csv:
         with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([("suite", "attack", "image", "right", "margin"), *outcomes])
+            csv.writer(file).writerows([table.keys(), *zip(*table.values())])
     print(json.dumps(results, indent=1))
 
 
