@@ -27,6 +27,14 @@ class Generated:
         return torch.rand(len(rows), count, generator=self.generator, dtype=dtype)
 
 
+class Shared(Generated):
+    """As AutoAttack draws: in Square, all images of a batch share a query's window and signs."""
+
+    def uniform(self, rows, first, count, dtype):
+        drawn = super().uniform(rows[:1] if first > 0 else rows, first, count, dtype)
+        return drawn.expand(len(rows), count)
+
+
 class Keyed:
     """The program's numbers (datasets/src/random.rs): a function of seed, purpose, epoch, sample and element."""
 

@@ -119,7 +119,7 @@ def main():
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, help="default: the run's")
-    parser.add_argument("--draws", choices=("program", "torch"), default="program")
+    parser.add_argument("--draws", choices=("program", "torch", "shared"), default="program")
     parser.add_argument("--csv", type=pathlib.Path, help="a table of what became of each image")
     options = parser.parse_args()
 
@@ -127,7 +127,7 @@ def main():
     model = network(options.run, options.weights)
     x, y, seed = test_images(options.run, options.images)
     seed = seed if options.seed is None else options.seed
-    generated = plain.Generated(seed)
+    generated = plain.Shared(seed) if options.draws == "shared" else plain.Generated(seed)
     keyed = lambda name, rank, samples: draws_of(name, rank, seed, samples)
     draws = keyed if options.draws == "program" else lambda *_: generated
 
