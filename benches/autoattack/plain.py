@@ -18,7 +18,7 @@ RHO = 0.75
 
 
 class Generated:
-    """Numbers of a seeded torch generator: a function of the order in which they are asked for."""
+    """Numbers of a seeded torch generator, which depend on the order in which they are asked for."""
 
     def __init__(self, seed):
         self.generator = torch.Generator().manual_seed(seed)
@@ -27,12 +27,20 @@ class Generated:
         return torch.rand(len(rows), count, generator=self.generator, dtype=dtype)
 
 
+class Shared(Generated):
+    """As AutoAttack draws: in Square, all images of a batch share a query's window and signs."""
+
+    def uniform(self, rows, first, count, dtype):
+        drawn = super().uniform(rows[:1] if first > 0 else rows, first, count, dtype)
+        return drawn.expand(len(rows), count)
+
+
 class Keyed:
     """The program's numbers (datasets/src/random.rs): a function of seed, purpose, epoch, sample and element."""
 
-    def __init__(self, seed, purpose, samples):
+    def __init__(self, seed, purpose, epoch, samples):
         state = 0
-        for part in (seed, purpose, 0):
+        for part in (seed, purpose, epoch):
             state = mix64(state ^ mix64(part))
         keys = [mix64(state ^ mix64(sample)) for sample in samples]
         self.low = torch.tensor([key % 2**32 for key in keys])[:, None]
@@ -248,7 +256,8 @@ def square(forward, x, y, eps, draws, queries=5000, trace=None):
         if len(left) == 0:
             break
         length = side(query, height)
-        drawn = draws.uniform(left, channels * width + query * (2 + channels), 2 + channels, x.dtype)
+        # In double precision a number below 1, times a size, stays below the size.
+        drawn = draws.uniform(left, channels * width + query * (2 + channels), 2 + channels, torch.float64)
         corner = lambda draw, size: (draw * (size - length)).floor().long()[:, None]
         top, start = corner(drawn[:, 0], height), corner(drawn[:, 1], width)
         window = ((rows >= top) & (rows < top + length))[:, None, :, None]
