@@ -1,5 +1,7 @@
 //! Runs to do: checked together, then trained one after the other on the ranks of this session.
 
+use std::collections::BTreeMap;
+use std::env::current_exe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
@@ -7,10 +9,10 @@ use std::time::SystemTime;
 use anyhow::Result;
 use comm::Session;
 use toml::Table;
-use trainer::agreement::agree;
+use trainer::agreement::{agree, ensure_same};
 use trainer::checkpoint;
 use trainer::config::RunConfig;
-use trainer::folder::RunFolder;
+use trainer::folder::{RunFolder, flat};
 use trainer::metrics::Sink;
 use trainer::prepare::{Prepared, prepare};
 use trainer::run::{Ending, Place, Stop, train};
@@ -54,6 +56,13 @@ pub(crate) fn train_all(
     last_words: &LastWords,
 ) -> Result<Ending> {
     let stop = signals::stop_flag()?;
+    let mut said = BTreeMap::from([("the program's SHA-256".to_string(), checkpoint::file_sha256(&current_exe()?)?)]);
+    for job in jobs {
+        let folder = job.folder.path.display();
+        let keys = flat(&job.config).into_iter();
+        said.extend(keys.map(|(key, value)| (format!("{key} of {folder}"), value.to_string())));
+    }
+    ensure_same(session.ranks.as_ref(), &comm::host_name(), &said)?;
     for (index, job) in jobs.iter().enumerate() {
         let after_steps = stop_after.filter(|_| index + 1 == jobs.len());
         if train_job(job, session, &stop, after_steps, last_words)? == Ending::Stopped {
@@ -74,6 +83,7 @@ fn train_job(
     let ranks = session.ranks.as_ref();
     // One rank of a node compares the images with their checksums.
     let prepared = agree(ranks, prepare(config, session.local_rank == 0))?;
+    ensure_same(ranks, &comm::host_name(), &inputs(&prepared)?)?;
     let claim = agree(ranks, if ranks.is_leader() { folder.claim(config).map(Some) } else { Ok(None) })?;
     let finished = ranks.gather(if ranks.is_leader() && folder.is_finished(config) { "finished" } else { "" })?;
     if finished[0] == "finished" {
@@ -112,6 +122,19 @@ fn train_job(
         }
     }
     Ok(ending)
+}
+
+/// What a rank found where the configuration told it to look.
+fn inputs(prepared: &Prepared) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::from([
+        ("the network".to_string(), prepared.form.to_string()),
+        ("the number of training images".to_string(), prepared.train.len().to_string()),
+        ("the number of test images".to_string(), prepared.test.len().to_string()),
+    ]);
+    for (name, file) in &prepared.teachers {
+        found.insert(format!("the SHA-256 of teacher {name}"), checkpoint::file_sha256(file)?);
+    }
+    Ok(found)
 }
 
 /// What this start ran on: an entry of environment.toml.

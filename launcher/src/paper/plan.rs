@@ -3,6 +3,7 @@
 use anyhow::Result;
 use comm::Communicator;
 use datasets::UserError;
+use trainer::agreement::ensure_same;
 
 use super::results::State;
 use super::table::{Row, Table};
@@ -97,16 +98,10 @@ fn check_teachers(table: &Table, row: usize, run: usize, part: Part) -> Result<(
 /// Those of `jobs` that are not finished, by the leader's view of the file system; every rank must ask for the same ones.
 ///
 /// # Errors
-/// The ranks read different tables or run files.
+/// The ranks read different tables or run files; or a failure of the transport.
 pub(super) fn unfinished(jobs: Vec<Job>, ranks: &dyn Communicator) -> Result<Vec<Job>> {
-    let asked: Vec<String> =
-        jobs.iter().map(|job| format!("{} {}", job.folder.path.display(), job.config.hash())).collect();
-    let all = ranks.gather(&asked.join("\n"))?;
-    if let Some(rank) = all.iter().position(|other| *other != all[0]) {
-        return Err(UserError::expected("the same table and run files on every node")
-            .value(format!("other rows on rank {rank} than on rank 0"))
-            .into());
-    }
+    let asked = jobs.iter().map(|job| (job.folder.path.display().to_string(), job.config.hash()));
+    ensure_same(ranks, &comm::host_name(), &asked.collect())?;
     let mut open = String::new();
     if ranks.is_leader() {
         // What cannot be read is not finished; the check of its folder says what is wrong.
