@@ -84,7 +84,7 @@ pub fn summarise(path: &Path) -> Result<Summary> {
     whole.ok_or_else(|| hdf5::wrong(path, "/", "without a split", "a group `train` or `test`").into())
 }
 
-/// A split of a data set file. Contiguous images stay in the file and are mapped, others are read into memory.
+/// A split of a data set file.
 #[derive(Debug)]
 pub struct Container {
     summary: Summary,
@@ -95,16 +95,32 @@ pub struct Container {
 impl Container {
     /// Opens `split` of the file at `path` and checks everything but the checksums; see [`Container::verify`].
     ///
-    /// A missing, damaged or foreign file is a [`UserError`]. The HDF5 file is closed again on return and never locked.
+    /// Contiguous images stay in the file and are mapped: all processes of a machine share one copy. Others are read into
+    /// memory. A missing, damaged or foreign file is a [`UserError`]. The HDF5 file is closed again on return and never
+    /// locked.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
-        hdf5::read(path, split).map(|(summary, images, labels)| Self { summary, images, labels })
+        Self::from_file(path, split, false)
+    }
+
+    /// [`open`](Self::open) without images in memory: each is read from the file when it is asked for.
+    pub fn stream(path: &Path, split: Split) -> Result<Self> {
+        Self::from_file(path, split, true)
+    }
+
+    fn from_file(path: &Path, split: Split, stream: bool) -> Result<Self> {
+        hdf5::read(path, split, stream).map(|(summary, images, labels)| Self { summary, images, labels })
+    }
+
+    /// Whether the images lie in memory that belongs to this process alone.
+    pub fn is_copy(&self) -> bool {
+        matches!(self.images, Pixels::Loaded(_))
     }
 
     /// Computes the checksums of images and labels anew; a difference from those in the file is a [`UserError`].
     pub fn verify(&self) -> Result<()> {
         let part = self.part();
         for (name, stored, found) in [
-            ("images", &part.images_sha256, sha256(self.pixels())),
+            ("images", &part.images_sha256, self.images_sha256()?),
             ("labels", &part.labels_sha256, labels_sha256(&self.labels)),
         ] {
             if *stored != found {
@@ -125,11 +141,26 @@ impl Container {
         &self.summary.splits[0]
     }
 
-    fn pixels(&self) -> &[u8] {
+    /// The pixels where they are memory.
+    fn pixels(&self) -> Option<&[u8]> {
         match &self.images {
-            Pixels::Mapped(bytes) => bytes,
-            Pixels::Loaded(bytes) => bytes,
+            Pixels::Mapped(bytes) => Some(bytes),
+            Pixels::Loaded(bytes) => Some(bytes),
+            Pixels::Streamed(_) => None,
         }
+    }
+
+    fn images_sha256(&self) -> Result<String> {
+        if let Some(pixels) = self.pixels() {
+            return Ok(sha256(pixels));
+        }
+        let size: usize = self.shape().iter().product();
+        let (mut digest, mut image) = (Sha256::new(), vec![0; size]);
+        for sample in 0..self.len() {
+            self.read(sample, &mut image)?;
+            digest.update(&image);
+        }
+        Ok(hexadecimal(&digest.finalize()))
     }
 }
 
@@ -151,7 +182,18 @@ impl Source for Container {
     }
 
     fn read(&self, sample: usize, image: &mut [u8]) -> Result<()> {
-        copy_image(self.pixels(), self.part().shape, sample, image)
+        match &self.images {
+            Pixels::Mapped(pixels) => copy_image(pixels, self.part().shape, sample, image),
+            Pixels::Loaded(pixels) => copy_image(pixels, self.part().shape, sample, image),
+            Pixels::Streamed(stream) => stream.read(sample, image),
+        }
+    }
+
+    fn read_all(&self, wanted: &mut [(usize, &mut [u8])]) -> Result<()> {
+        match &self.images {
+            Pixels::Streamed(stream) => stream.read_all(wanted),
+            _ => wanted.iter_mut().try_for_each(|(sample, image)| Source::read(self, *sample, image)),
+        }
     }
 }
 
@@ -213,7 +255,11 @@ impl Drop for Unfinished {
 
 /// The SHA-256 of `bytes`, in hex.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The SHA-256 of `labels` as little-endian bytes, in hex.

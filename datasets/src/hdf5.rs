@@ -21,7 +21,9 @@ use memmap2::{Mmap, MmapOptions};
 use crate::UserError;
 use crate::container::{Split, SplitSummary, Summary};
 use crate::memory::{check_labels, image_bytes};
+use crate::stream::Stream;
 
+mod places;
 mod write;
 
 pub(crate) use write::fill;
@@ -39,6 +41,8 @@ pub(crate) enum Pixels {
     Mapped(Mmap),
     /// In memory.
     Loaded(Vec<u8>),
+    /// In the file, read as they are asked for.
+    Streamed(Stream),
 }
 
 /// The splits that the file at `path` has.
@@ -46,8 +50,9 @@ pub(crate) fn splits(path: &Path) -> Result<Vec<Split>> {
     Ok(Reader::open(path)?.splits())
 }
 
-/// Reads and checks `split` of the file at `path`: its summary, its images and its labels.
-pub(crate) fn read(path: &Path, split: Split) -> Result<(Summary, Pixels, Vec<i64>)> {
+/// Reads and checks `split` of the file at `path`: its summary, its images and its labels. With `stream` the images stay
+/// where they are, whatever their layout.
+pub(crate) fn read(path: &Path, split: Split, stream: bool) -> Result<(Summary, Pixels, Vec<i64>)> {
     let reader = Reader::open(path)?;
     let class_names = reader.strings(&reader.file, "class_names", 1 << 16)?;
     if class_names.is_empty() {
@@ -75,7 +80,12 @@ pub(crate) fn read(path: &Path, split: Split) -> Result<(Summary, Pixels, Vec<i6
 
     // No overflow: a size that does not fit is larger than any file.
     let size = image_bytes(shape).and_then(|size| size.checked_mul(samples)).unwrap_or(usize::MAX);
-    let images = match reader.offset(&images, &key("images"), size)? {
+    let offset = reader.offset(&images, &key("images"), size)?;
+    let images = match offset {
+        _ if stream && images.layout() != Layout::Compact => {
+            let places = reader.places(&images, &key("images"), offset)?;
+            Pixels::Streamed(Stream::new(path, reader.plain.try_clone()?, size / samples, samples, places))
+        }
         Some(offset) => Pixels::Mapped(reader.map(offset, size)?),
         None => Pixels::Loaded(reader.whole(&images, &key("images"), size)?),
     };

@@ -14,6 +14,8 @@ mod memory;
 pub mod random;
 mod shard;
 mod source;
+mod stream;
+mod subset;
 
 pub use augment::Augment;
 pub use container::{Container, Split, SplitSummary, Summary, summarise, write};
@@ -23,4 +25,5 @@ pub use loader::{HostBatch, Loader, Pipeline};
 pub use memory::Memory;
 pub use random::{Draws, Purpose};
 pub use shard::Shard;
-pub use source::{Source, Subset, hold_out};
+pub use source::Source;
+pub use subset::{Choice, Subset, hold_out, per_class};

@@ -11,7 +11,7 @@ const AUGMENT: Augment = Augment { crop: 1, flip: true };
 
 fn pipeline(count: usize, global_batch: usize, shard: Shard) -> Pipeline {
     let source = Arc::new(numbered(count, [1, 2, 3]));
-    Pipeline { source, augment: Some(AUGMENT), shard, global_batch, seed: 11, ahead: 2 }
+    Pipeline { source, augment: Some(AUGMENT), shard, global_batch, seed: 11, ahead: 2, threads: 1, window: 0 }
 }
 
 fn batches(pipeline: &Pipeline, epoch: u64, from_batch: usize) -> Vec<HostBatch> {
@@ -124,10 +124,11 @@ impl Source for Faulty {
 
 #[test]
 fn failures_and_panics_arrive_as_errors() {
-    for (panics, message) in [(true, "the loader thread panicked: the disk is on fire"), (false, "the disk is full")] {
+    for (panics, message) in [(true, "a loader thread panicked: the disk is on fire"), (false, "the disk is full")] {
         let source = Arc::new(Faulty { panics, reads: AtomicUsize::new(0) });
         let shard = Shard { rank: 0, world_size: 1 };
-        let pipeline = Pipeline { source, augment: None, shard, global_batch: 1, seed: 0, ahead: 1 };
+        let pipeline =
+            Pipeline { source, augment: None, shard, global_batch: 1, seed: 0, ahead: 1, threads: 1, window: 0 };
         let mut items: Vec<_> = pipeline.epoch(0, 0).collect();
         let error = items.pop().expect("four items").expect_err("the last is the failure");
         assert!(format!("{error:#}").contains(message), "{error:#}");
@@ -141,7 +142,16 @@ fn dropping_a_loader_ends_its_thread() {
     let source = Arc::new(numbered(100, [1, 1, 1]));
     let shard = Shard { rank: 0, world_size: 1 };
     for ahead in [0, 1, 5] {
-        let pipeline = Pipeline { source: source.clone(), augment: None, shard, global_batch: 1, seed: 0, ahead };
+        let pipeline = Pipeline {
+            source: source.clone(),
+            augment: None,
+            shard,
+            global_batch: 1,
+            seed: 0,
+            ahead,
+            threads: 2,
+            window: 9,
+        };
         let mut loader = pipeline.epoch(0, 0);
         assert!(loader.next().is_some());
         drop((loader, pipeline));
