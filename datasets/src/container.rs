@@ -8,7 +8,7 @@ use std::process;
 use anyhow::{Context, Result, anyhow, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::hdf5::{self, Pixels};
+use crate::hdf5::{self, Access, Pixels};
 use crate::memory::copy_image;
 use crate::{Memory, Source, UserError};
 
@@ -99,21 +99,21 @@ impl Container {
     /// memory. A missing, damaged or foreign file is a [`UserError`]. The HDF5 file is closed again on return and never
     /// locked.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
-        Self::from_file(path, split, false)
+        Self::from_file(path, split, Access::MapOrLoad)
+    }
+
+    /// [`open`](Self::open) that refuses images that cannot be mapped, before it reads them.
+    pub fn map(path: &Path, split: Split) -> Result<Self> {
+        Self::from_file(path, split, Access::Map)
     }
 
     /// [`open`](Self::open) without images in memory: each is read from the file when it is asked for.
     pub fn stream(path: &Path, split: Split) -> Result<Self> {
-        Self::from_file(path, split, true)
+        Self::from_file(path, split, Access::Stream)
     }
 
-    fn from_file(path: &Path, split: Split, stream: bool) -> Result<Self> {
-        hdf5::read(path, split, stream).map(|(summary, images, labels)| Self { summary, images, labels })
-    }
-
-    /// Whether the images lie in memory that belongs to this process alone.
-    pub fn is_copy(&self) -> bool {
-        matches!(self.images, Pixels::Loaded(_))
+    fn from_file(path: &Path, split: Split, access: Access) -> Result<Self> {
+        hdf5::read(path, split, access).map(|(summary, images, labels)| Self { summary, images, labels })
     }
 
     /// Computes the checksums of images and labels anew; a difference from those in the file is a [`UserError`].

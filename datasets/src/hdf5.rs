@@ -45,14 +45,24 @@ pub(crate) enum Pixels {
     Streamed(Stream),
 }
 
+/// How the images of a file are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Mapped, else refused.
+    Map,
+    /// Mapped where they are contiguous, else read into memory.
+    MapOrLoad,
+    /// Left in the file, whatever their layout.
+    Stream,
+}
+
 /// The splits that the file at `path` has.
 pub(crate) fn splits(path: &Path) -> Result<Vec<Split>> {
     Ok(Reader::open(path)?.splits())
 }
 
-/// Reads and checks `split` of the file at `path`: its summary, its images and its labels. With `stream` the images stay
-/// where they are, whatever their layout.
-pub(crate) fn read(path: &Path, split: Split, stream: bool) -> Result<(Summary, Pixels, Vec<i64>)> {
+/// Reads and checks `split` of the file at `path`: its summary, its images and its labels.
+pub(crate) fn read(path: &Path, split: Split, access: Access) -> Result<(Summary, Pixels, Vec<i64>)> {
     let reader = Reader::open(path)?;
     let class_names = reader.strings(&reader.file, "class_names", 1 << 16)?;
     if class_names.is_empty() {
@@ -82,11 +92,17 @@ pub(crate) fn read(path: &Path, split: Split, stream: bool) -> Result<(Summary, 
     let size = image_bytes(shape).and_then(|size| size.checked_mul(samples)).unwrap_or(usize::MAX);
     let offset = reader.offset(&images, &key("images"), size)?;
     let images = match offset {
-        _ if stream && images.layout() != Layout::Compact => {
+        _ if access == Access::Stream && images.layout() != Layout::Compact => {
             let places = reader.places(&images, &key("images"), offset)?;
             Pixels::Streamed(Stream::new(path, reader.plain.try_clone()?, size / samples, samples, places))
         }
         Some(offset) => Pixels::Mapped(reader.map(offset, size)?),
+        None if access == Access::Map && images.layout() != Layout::Compact => {
+            let expected = "contiguous images, which all ranks of a node share";
+            let hint = "set data.reading = \"streaming\", or import them again without chunks and compression";
+            let value = format!("stored as {:?}", images.layout());
+            return Err(UserError::expected(expected).file(path).key(key("images")).value(value).hint(hint).into());
+        }
         None => Pixels::Loaded(reader.whole(&images, &key("images"), size)?),
     };
     let part = SplitSummary {

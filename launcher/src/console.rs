@@ -10,6 +10,12 @@ use trainer::evaluate::Accuracy;
 use trainer::folder::RunFolder;
 use trainer::metrics::{Event, Sink};
 
+/// The share of an epoch's time that steps may wait for images before the user is told.
+const STARVED: f64 = 0.05;
+/// What to do about it.
+const MORE_IMAGES: &str = "Raise data.threads and data.prefetch, put the container on a faster disk, or, where the set fits \
+                           in memory, set data.reading = \"resident\"";
+
 /// A line to the user.
 pub(crate) fn say(text: &str) {
     // Nothing can be done about a closed stderr, and it must not stop a run.
@@ -125,6 +131,11 @@ impl Sink for Console {
                     text += &format!(", mean alpha {:.4}", trust.mean);
                 }
                 self.line(&format!("{text}; {}", duration(timing.seconds)));
+                let waited = timing.waited_for_data.unwrap_or(0.0);
+                if waited > STARVED * timing.seconds {
+                    let share = 100.0 * waited / timing.seconds;
+                    self.line(&format!("warning: {share:.0} % of the epoch went by waiting for images. {MORE_IMAGES}"));
+                }
             }
             Event::Evaluated { split, best, attacks, .. } => {
                 let best = if *best { " (best so far)" } else { "" };

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use comm::Session;
-use datasets::{Source, Split, Subset, UserError};
+use datasets::{Source, Subset, UserError};
 use trainer::agreement::agree;
 use trainer::evaluate::EvaluationAttack;
 use trainer::evaluation::evaluate_weights;
 use trainer::folder::RunFolder;
 use trainer::metrics::Sink;
-use trainer::prepare::open_data;
+use trainer::prepare::open_test;
 use trainer::run::Place;
 
 use crate::command::{Eval, Weights};
@@ -65,7 +65,7 @@ fn plan(command: &Eval, verify: bool) -> Result<Job> {
     if attacks.is_empty() {
         return Err(UserError::expected(EvaluationAttack::NAMES).key("--suite").value("empty").into());
     }
-    let mut source = open_data("data.test", &config.data.test, Split::Test, verify)?;
+    let mut source = open_test(&config, verify)?;
     let mut parts = vec!["evaluation".to_string()];
     if let Some(count) = command.images.map(|count| count as usize) {
         if count > source.len() {

@@ -98,7 +98,7 @@ pub fn evaluate_weights(
         selection: config.evaluation.selection.name(),
         ranks: ranks.world_size(),
         attacks,
-        timing: Timing { seconds: began.elapsed().as_secs_f64(), images_per_second: None },
+        timing: Timing { seconds: began.elapsed().as_secs_f64(), ..Timing::default() },
     }))
 }
 

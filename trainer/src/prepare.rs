@@ -8,7 +8,7 @@ use anyhow::Result;
 use datasets::{Container, DATASETS, Source, Split, Subset, UserError, hold_out};
 
 use crate::checkpoint::{self, read_header};
-use crate::config::{RunConfig, Selection, Teacher};
+use crate::config::{Reading, RunConfig, Selection, Teacher};
 use crate::folder::RunFolder;
 use crate::model::Form;
 
@@ -32,14 +32,19 @@ pub struct Prepared {
 /// # Errors
 /// A [`UserError`] for anything missing, damaged or of another shape, with the command that makes it.
 pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
-    let train = open_data("data.train", &config.data.train, Split::Train, verify)?;
-    let test = open_data("data.test", &config.data.test, Split::Test, verify)?;
+    let reading = config.data.reading;
+    let train = open_data("data.train", &config.data.train, Split::Train, reading, verify)?;
+    let test = open_test(config, verify)?;
     let shape = train.shape();
     if test.shape() != shape || test.class_names() != train.class_names() {
         let expected = format!("images of {shape:?} and {} classes, as in data.train", train.class_names().len());
         let found = format!("{:?} and {} classes", test.shape(), test.class_names().len());
         return Err(UserError::expected(expected).file(&config.data.test).key("data.test").value(found).into());
     }
+    let train = match &config.data.subset {
+        Some(choice) => choice.of(train, config.seed).map_err(|error| error.file(&config.data.train))?,
+        None => train,
+    };
     if let Some(augment) = &config.data.augment {
         augment.check(shape).map_err(|error| error.file(&config.data.train))?;
     }
@@ -54,11 +59,21 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
     Ok(Prepared { train, selection, test, form, teachers })
 }
 
+/// Opens the test images of a run: those of the classes of `data.subset`, where it chooses some.
+///
+/// # Errors
+/// A [`UserError`], as [`open_data`].
+pub fn open_test(config: &RunConfig, verify: bool) -> Result<Arc<dyn Source>> {
+    let test = open_data("data.test", &config.data.test, Split::Test, config.data.reading, verify)?;
+    let Some(names) = config.data.subset.as_ref().and_then(|choice| choice.classes.as_ref()) else { return Ok(test) };
+    Ok(Arc::new(Subset::of_classes(test, names).map_err(|error| error.file(&config.data.test))?))
+}
+
 /// Opens one split of a container.
 ///
 /// # Errors
 /// A [`UserError`] that names the file and the command that makes it.
-pub fn open_data(key: &str, path: &Path, split: Split, verify: bool) -> Result<Arc<dyn Source>> {
+fn open_data(key: &str, path: &Path, split: Split, reading: Reading, verify: bool) -> Result<Arc<dyn Source>> {
     if !path.exists() {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().replace('_', "-")).unwrap_or_default();
         let (name, from) = match name.as_str() {
@@ -74,7 +89,10 @@ pub fn open_data(key: &str, path: &Path, split: Split, verify: bool) -> Result<A
             .hint(format!("make it with `{command}`"))
             .into());
     }
-    let container = Container::open(path, split)?;
+    let container = match reading {
+        Reading::Resident => Container::map(path, split)?,
+        Reading::Streaming => Container::stream(path, split)?,
+    };
     if verify {
         container.verify()?;
     }
@@ -168,7 +186,8 @@ fn select(config: &RunConfig, train: Arc<dyn Source>, test: &Arc<dyn Source>) ->
                     .hint("set evaluation.selection = \"none\"")
                     .into());
             }
-            let (kept, held_out) = hold_out(train.len(), config.evaluation.held_out, config.seed);
+            let evaluation = &config.evaluation;
+            let (kept, held_out) = hold_out(train.as_ref(), evaluation.held_out, evaluation.stratified, config.seed);
             let held_out: Arc<dyn Source> = Arc::new(Subset::new(Arc::clone(&train), held_out));
             Ok((Arc::new(Subset::new(train, kept)), Some((held_out, "held_out"))))
         }

@@ -91,7 +91,7 @@ fn every_layout_gives_the_same_contents() -> Result<()> {
     for (images, mapped) in [(contiguous as _, true), (chunked, false), (deflated, false), (compact, false)] {
         for user_block in [0, 512] {
             let (_folder, path) = make(&Recipe { images, ..GOOD }, user_block)?;
-            let (_, pixels, labels) = read(&path, Split::Train, false)?;
+            let (_, pixels, labels) = read(&path, Split::Train, Access::MapOrLoad)?;
             assert_eq!(matches!(pixels, Pixels::Mapped(_)), mapped);
             assert!(labels.into_iter().eq(0..10));
             Container::open(&path, Split::Train)?.verify()?;
