@@ -39,6 +39,37 @@ pub(crate) fn append_log(folder: &Path, text: &str) {
     }
 }
 
+/// Lines on how far something is, outside of runs: one that changes on a terminal, one now and then elsewhere.
+#[derive(Default)]
+pub(crate) struct Ticker {
+    shown: Option<Instant>,
+}
+
+impl Ticker {
+    /// A line that stays.
+    pub(crate) fn line(&mut self, text: &str) {
+        say(&format!("{}{text}", if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" }));
+        self.shown = Some(Instant::now());
+    }
+
+    /// A line that the next one replaces.
+    pub(crate) fn transient(&mut self, text: &str) {
+        let terminal = std::io::stderr().is_terminal();
+        let pause = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
+        let shown = *self.shown.get_or_insert_with(Instant::now);
+        if shown.elapsed() < pause {
+            return;
+        }
+        if terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            let _ = std::io::stderr().flush();
+        } else {
+            say(text);
+        }
+        self.shown = Some(Instant::now());
+    }
+}
+
 /// The leader's console.
 pub(crate) struct Console {
     log: File,

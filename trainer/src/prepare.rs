@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use datasets::{Container, DATASETS, Source, Split, Subset, UserError, hold_out};
+use datasets::{Container, DATASETS, OFFICIAL, Source, Split, Subset, UserError, hold_out};
 
 use crate::checkpoint::{self, read_header};
 use crate::config::{Reading, RunConfig, Selection, Teacher};
@@ -76,12 +76,12 @@ pub fn open_test(config: &RunConfig, verify: bool) -> Result<Arc<dyn Source>> {
 fn open_data(key: &str, path: &Path, split: Split, reading: Reading, verify: bool) -> Result<Arc<dyn Source>> {
     if !path.exists() {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().replace('_', "-")).unwrap_or_default();
-        let (name, from) = match name.as_str() {
-            "fashion-mnist" => ("fashion-mnist", "/usr/share/datasets/fashion-mnist"),
-            known if DATASETS.contains(&known) => (known, "FOLDER_OF_THE_UNPACKED_ARCHIVE"),
-            _ => ("NAME", "FOLDER"),
+        let to = path.display();
+        let command = match name.as_str() {
+            known if OFFICIAL.iter().any(|file| file.dataset == known) => format!("iad-launch data fetch {known} --to {to}"),
+            known if DATASETS.contains(&known) => format!("iad-launch data import {known} --from PATH --to {to}"),
+            _ => format!("iad-launch data import NAME --from PATH --to {to}"),
         };
-        let command = format!("iad-launch data import {name} --from {from} --to {}", path.display());
         return Err(UserError::expected("an image container (HDF5)")
             .file(path)
             .key(key)
