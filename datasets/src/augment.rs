@@ -46,12 +46,21 @@ impl Augment {
         let kept = width - left.max(from);
         for (plane, old) in image.chunks_exact_mut(height * width).zip(scratch.chunks_exact(height * width)) {
             for (y, row) in plane.chunks_exact_mut(width).enumerate() {
-                row.fill(0);
-                if let Some(old_y) = (y + down).checked_sub(self.crop).filter(|&old_y| old_y < height) {
-                    row[left..left + kept].copy_from_slice(&old[old_y * width + from..][..kept]);
-                }
+                let Some(old_y) = (y + down).checked_sub(self.crop).filter(|&old_y| old_y < height) else {
+                    row.fill(0);
+                    continue;
+                };
+                let old = &old[old_y * width + from..][..kept];
                 if flip {
-                    row.reverse();
+                    let (right, rest) = row.split_at_mut(width - left - kept);
+                    let (middle, rest) = rest.split_at_mut(kept);
+                    right.fill(0);
+                    middle.iter_mut().zip(old.iter().rev()).for_each(|(new, &old)| *new = old);
+                    rest.fill(0);
+                } else {
+                    row[..left].fill(0);
+                    row[left..left + kept].copy_from_slice(old);
+                    row[left + kept..].fill(0);
                 }
             }
         }

@@ -27,8 +27,8 @@ mod opened;
 mod places;
 mod write;
 
-pub(crate) use opened::digest;
 use opened::Opened;
+pub(crate) use opened::digest;
 pub(crate) use write::fill;
 
 const SCHEMA: &str = "iad-images";

@@ -92,13 +92,13 @@ impl Pipeline {
         loader
     }
 
-    /// The batches that are read together: one at first, so that training can begin, then twice as many each time. A thread
+    /// The batches that are read together: one at first, so that training can begin, then four times as many each time. A thread
     /// holds two groups, one under way and one that waits.
     fn groups(&self, from_batch: usize) -> Vec<Range<usize>> {
         let (mut groups, mut from, all) = (vec![], from_batch, self.batches_per_epoch());
         while from < all {
             let round = groups.len() / self.threads.max(1);
-            let size = if round < 20 { self.largest_group().min(1 << round) } else { self.largest_group() };
+            let size = self.largest_group().min(1 << (2 * round.min(20)));
             groups.push(from..(from + size).min(all));
             from += size;
         }

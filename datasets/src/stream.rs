@@ -209,13 +209,21 @@ fn undo(filters: &[Filter], skipped: u32, whole: usize, packed: &mut Vec<u8>, by
 
 /// Fletcher's checksum over 16-bit words, most significant byte first, as HDF5 computes it.
 fn fletcher32(bytes: &[u8]) -> u32 {
-    // Both sums are taken modulo 65,535 and never shown as 0, which the folding of HDF5 does not give either.
+    // Both sums are taken modulo 65,535, and a multiple of it shows as 65,535 unless every word was 0.
     let fold = |sum: u64| if sum == 0 { 0 } else { (sum - 1) % 65_535 + 1 };
     let (mut first, mut second) = (0u64, 0u64);
-    for word in bytes.chunks(2) {
-        let word = u64::from(word[0]) << 8 | word.get(1).map_or(0, |&low| u64::from(low));
-        first = fold(first + word);
-        second = fold(second + first);
+    // So many words cannot overflow 64 bits.
+    for part in bytes.chunks(1 << 16) {
+        let (words, last) = part.as_chunks::<2>();
+        for &word in words {
+            first += u64::from(u16::from_be_bytes(word));
+            second += first;
+        }
+        if let [high] = last {
+            first += u64::from(*high) << 8;
+            second += first;
+        }
+        (first, second) = (fold(first), fold(second));
     }
     (second << 16 | first) as u32
 }

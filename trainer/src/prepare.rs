@@ -34,6 +34,10 @@ pub struct Prepared {
 pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
     let reading = config.data.reading;
     let train = open_data("data.train", &config.data.train, Split::Train, reading, verify)?;
+    let train = match &config.data.subset {
+        Some(choice) => choice.of(train, config.seed).map_err(|error| error.file(&config.data.train))?,
+        None => train,
+    };
     let test = open_test(config, verify)?;
     let shape = train.shape();
     if test.shape() != shape || test.class_names() != train.class_names() {
@@ -41,10 +45,6 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
         let found = format!("{:?} and {} classes", test.shape(), test.class_names().len());
         return Err(UserError::expected(expected).file(&config.data.test).key("data.test").value(found).into());
     }
-    let train = match &config.data.subset {
-        Some(choice) => choice.of(train, config.seed).map_err(|error| error.file(&config.data.train))?,
-        None => train,
-    };
     if let Some(augment) = &config.data.augment {
         augment.check(shape).map_err(|error| error.file(&config.data.train))?;
     }
@@ -78,7 +78,9 @@ fn open_data(key: &str, path: &Path, split: Split, reading: Reading, verify: boo
         let name = path.file_stem().map(|stem| stem.to_string_lossy().replace('_', "-")).unwrap_or_default();
         let to = path.display();
         let command = match name.as_str() {
-            known if OFFICIAL.iter().any(|file| file.dataset == known) => format!("iad-launch data fetch {known} --to {to}"),
+            known if OFFICIAL.iter().any(|file| file.dataset == known) => {
+                format!("iad-launch data fetch {known} --to {to}")
+            }
             known if DATASETS.contains(&known) => format!("iad-launch data import {known} --from PATH --to {to}"),
             _ => format!("iad-launch data import NAME --from PATH --to {to}"),
         };

@@ -69,8 +69,7 @@ fn write_split(file: &File, split: Split, part: &dyn Source, layout: &Layout) ->
 
 fn create_images(group: &Group, part: &dyn Source, layout: &Layout) -> Result<Dataset> {
     let [channels, height, width] = part.shape();
-    let images =
-        group.new_dataset::<u8>().obj_track_times(false).shape((part.len(), channels, height, width));
+    let images = group.new_dataset::<u8>().obj_track_times(false).shape((part.len(), channels, height, width));
     let Some(chunk) = layout.chunk_of(part.shape()) else { return Ok(images.create("images")?) };
     let images = images.chunk((chunk.min(part.len()), channels, height, width));
     let Some(level) = layout.compress else { return Ok(images.fletcher32().create("images")?) };

@@ -84,7 +84,9 @@ mod tests {
         let to = folder.path().join("out.h5");
         let error = import("imagenet", folder.path(), &to, &Layout::default()).expect_err("unknown").to_string();
         assert_eq!(error, format!("the data set is imagenet; expected {}", DATASETS.join(", ")));
-        let error = import("cifar10", &folder.path().join("nowhere"), &to, &Layout::default()).expect_err("no folder").to_string();
+        let error = import("cifar10", &folder.path().join("nowhere"), &to, &Layout::default())
+            .expect_err("no folder")
+            .to_string();
         assert!(error.contains("nowhere: --from is missing; expected the folder"), "{error}");
         fs::write(&to, "precious").expect("writing");
         let error = import("cifar10", folder.path(), &to, &Layout::default()).expect_err("target exists").to_string();

@@ -54,7 +54,10 @@ pub(crate) fn decode(bytes: &[u8], [channels, height, width]: [usize; 3], planes
 
 fn checked(grey: bool, height: usize, width: usize) -> Result<Size> {
     let range = 1..=LARGEST_SIDE;
-    ensure!(range.contains(&height) && range.contains(&width), "{height}x{width} pixels, more than {LARGEST_SIDE} or none");
+    ensure!(
+        range.contains(&height) && range.contains(&width),
+        "{height}x{width} pixels, more than {LARGEST_SIDE} or none"
+    );
     Ok(Size { grey, height, width })
 }
 

@@ -49,7 +49,8 @@ pub(super) fn members(
 
 /// The name, size and kind (is it an ordinary file?) that a header states.
 fn entry(header: &[u8; BLOCK]) -> Result<(String, u64, bool)> {
-    let sum: u64 = header.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { 32 } else { byte.into() }).sum();
+    let sum: u64 =
+        header.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { 32 } else { byte.into() }).sum();
     ensure!(octal(&header[148..156]) == Some(sum), "a header of the archive is damaged");
     let size = octal(&header[124..136]).context("a size in the archive is no number")?;
     let text = |range: std::ops::Range<usize>| {
@@ -117,7 +118,8 @@ mod tests {
 
     #[test]
     fn wanted_members_are_read_and_nothing_else() -> Result<()> {
-        let bytes = archive(&[("./folder/a", &[1; 513]), ("../b", b"climbs"), ("/b", b"root"), ("b", b""), ("c", &[7; 600])]);
+        let bytes =
+            archive(&[("./folder/a", &[1; 513]), ("../b", b"climbs"), ("/b", b"root"), ("b", b""), ("c", &[7; 600])]);
         let found = read(&bytes)?;
         assert_eq!(found.keys().collect::<Vec<_>>(), ["b", "folder/a"]);
         assert_eq!((found["folder/a"].len(), found["b"].len()), (513, 0));

@@ -47,7 +47,8 @@ fn both_versions_give_the_same_contents() -> Result<()> {
     let folder = fixture();
     let [binary, python] = ["bin", "py"].map(|version| {
         let to = folder.path().join(format!("{version}.h5"));
-        import("cifar10", &folder.path().join(format!("cifar-10-batches-{version}")), &to, &Layout::default()).expect("a whole data set")
+        import("cifar10", &folder.path().join(format!("cifar-10-batches-{version}")), &to, &Layout::default())
+            .expect("a whole data set")
     });
     assert_eq!(binary.splits, python.splits);
     assert_eq!(binary.class_names, python.class_names);

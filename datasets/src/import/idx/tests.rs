@@ -82,7 +82,8 @@ fn damage_is_named() {
     }
     let folder = fixture();
     fs::remove_file(folder.path().join("train-images-idx3-ubyte")).expect("removing");
-    let error =
-        import("fashion-mnist", folder.path(), &folder.path().join("out.h5"), &Layout::default()).expect_err("missing").to_string();
+    let error = import("fashion-mnist", folder.path(), &folder.path().join("out.h5"), &Layout::default())
+        .expect_err("missing")
+        .to_string();
     assert!(error.contains("train-images-idx3-ubyte.gz") && error.contains("apt install"), "{error}");
 }
