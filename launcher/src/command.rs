@@ -199,22 +199,64 @@ fn shape(text: &str) -> Result<[usize; 3], String> {
 /// `iad-launch data ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Data {
+    /// Download a published data set, compare it with its checksums, and turn it into one container.
+    Fetch {
+        /// The data set: cifar10, cifar100, tiny-imagenet or fashion-mnist.
+        dataset: String,
+        /// The container to make; never overwritten (default: data/DATASET.h5).
+        #[arg(long, value_name = "FILE.h5")]
+        to: Option<PathBuf>,
+        /// Look for the files here by their names, instead of at their official addresses.
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+        /// Where downloads are kept (default: downloads in $IAD_CACHE or ~/.cache/iad).
+        #[arg(long, value_name = "FOLDER")]
+        cache: Option<PathBuf>,
+        /// How images lie in the container.
+        #[command(flatten)]
+        layout: LayoutOptions,
+    },
     /// Turn the files of a data set into one container.
     Import {
-        /// The data set: cifar10 or fashion-mnist.
+        /// What to read: cifar10, cifar100, tiny-imagenet, fashion-mnist, mnist, image-folder or npz.
         dataset: String,
-        /// The folder with its files, unpacked.
-        #[arg(long, value_name = "FOLDER")]
+        /// Its folder, or the archive as it was downloaded.
+        #[arg(long, value_name = "PATH")]
         from: PathBuf,
         /// The container to make; never overwritten.
         #[arg(long, value_name = "FILE.h5")]
         to: PathBuf,
+        /// How images lie in the container.
+        #[command(flatten)]
+        layout: LayoutOptions,
     },
-    /// Say what a container holds, and compare its images with their checksums.
+    /// Say what a container holds.
     Info {
         /// The container.
         file: PathBuf,
+        /// Also draw the first images of each class, with its name.
+        #[arg(long, value_name = "FILE.png")]
+        sheet: Option<PathBuf>,
     },
+    /// Compare everything in a container with its checksums.
+    Verify {
+        /// The container.
+        file: PathBuf,
+    },
+}
+
+/// How images lie in a container.
+#[derive(Debug, Args)]
+pub(crate) struct LayoutOptions {
+    /// Store images in chunks of this many, to be read piece by piece; in one piece otherwise, which ranks share.
+    #[arg(long, value_name = "IMAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) chunks: Option<u32>,
+    /// Compress the chunks by deflate, from 1 (fast) to 9 (small).
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub(crate) compress: Option<u8>,
+    /// Threads that read (default: one for each core). The container does not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
 }
 
 /// `iad-launch report RUN ...`

@@ -10,6 +10,12 @@ use trainer::evaluate::{Accuracy, Standing};
 use trainer::folder::RunFolder;
 use trainer::metrics::{Event, Sink};
 
+/// The share of an epoch's time that steps may wait for images before the user is told.
+const STARVED: f64 = 0.05;
+/// What to do about it.
+const MORE_IMAGES: &str = "Raise data.threads and data.prefetch, put the container on a faster disk, or, where the set fits \
+                           in memory, set data.reading = \"resident\"";
+
 /// A line to the user.
 pub(crate) fn say(text: &str) {
     // Nothing can be done about a closed stderr, and it must not stop a run.
@@ -30,6 +36,37 @@ pub(crate) fn error_text(text: &str) {
 pub(crate) fn append_log(folder: &Path, text: &str) {
     if let Ok(mut log) = File::options().append(true).create(true).open(folder.join("console.log")) {
         let _ = writeln!(log, "{text}");
+    }
+}
+
+/// Lines on how far something is, outside of runs: one that changes on a terminal, one now and then elsewhere.
+#[derive(Default)]
+pub(crate) struct Ticker {
+    shown: Option<Instant>,
+}
+
+impl Ticker {
+    /// A line that stays.
+    pub(crate) fn line(&mut self, text: &str) {
+        say(&format!("{}{text}", if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" }));
+        self.shown = Some(Instant::now());
+    }
+
+    /// A line that the next one replaces.
+    pub(crate) fn transient(&mut self, text: &str) {
+        let terminal = std::io::stderr().is_terminal();
+        let pause = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
+        let shown = *self.shown.get_or_insert_with(Instant::now);
+        if shown.elapsed() < pause {
+            return;
+        }
+        if terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            let _ = std::io::stderr().flush();
+        } else {
+            say(text);
+        }
+        self.shown = Some(Instant::now());
     }
 }
 
@@ -140,6 +177,11 @@ impl Sink for Console {
                     text += &format!(", mean alpha {:.4}", trust.mean);
                 }
                 self.line(&format!("{text}; {}", duration(timing.seconds)));
+                let waited = timing.waited_for_data.unwrap_or(0.0);
+                if waited > STARVED * timing.seconds {
+                    let share = 100.0 * waited / timing.seconds;
+                    self.line(&format!("warning: {share:.0} % of the epoch went by waiting for images. {MORE_IMAGES}"));
+                }
             }
             Event::Evaluated { split, best, attacks, .. } => {
                 let best = if *best { " (best so far)" } else { "" };

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use comm::Session;
-use datasets::{Source, Split, Subset, UserError, refuse_existing};
+use datasets::{Choice, Source, Subset, UserError, refuse_existing};
 use trainer::agreement::agree;
 use trainer::checkpoint::{self, read_header, write_atomically};
-use trainer::config::{Dtype, Evaluation, Selection};
+use trainer::config::{Dtype, Evaluation, Reading, Selection};
 use trainer::evaluate::{Protocol, Suite};
 use trainer::evaluation::{Request, evaluate_weights};
 use trainer::folder::RunFolder;
 use trainer::metrics::Sink;
-use trainer::prepare::open_data;
+use trainer::prepare::open_test;
 use trainer::run::Place;
 
 use crate::command::{Eval, Weights};
@@ -50,6 +50,8 @@ struct Subject {
     weights: String,
     path: PathBuf,
     data: PathBuf,
+    subset: Option<Choice>,
+    reading: Reading,
     evaluation: Evaluation,
     seed: u64,
     dtype: Dtype,
@@ -91,7 +93,7 @@ fn plan(command: &Eval, verify: bool) -> Result<Job> {
     for target in [&command.csv, &command.save_adversarial].into_iter().flatten() {
         refuse_existing(target)?;
     }
-    let mut source = open_data("data.test", &subject.data, Split::Test, verify)?;
+    let mut source = open_test(&subject.data, subject.subset.as_ref(), subject.reading, verify)?;
     let (folder, name) = subject.results;
     let mut parts = vec![name];
     if let Some(count) = command.images.map(|count| count as usize) {
@@ -169,6 +171,8 @@ fn run_folder(command: &Eval) -> Result<Subject> {
         weights: weights.to_string(),
         path,
         data: command.data.clone().unwrap_or(config.data.test),
+        subset: config.data.subset,
+        reading: config.data.reading,
         seed: config.seed,
         dtype: config.precision.dtype,
         selection: config.evaluation.selection.name(),
@@ -202,6 +206,8 @@ fn weights_file(command: &Eval) -> Result<Subject> {
         weights: stem.clone(),
         path: path.clone(),
         data,
+        subset: None,
+        reading: Reading::default(),
         evaluation: Evaluation::default(),
         seed: SEED,
         dtype: Dtype::default(),

@@ -3,6 +3,7 @@
 mod attack;
 mod averages;
 mod check;
+mod data;
 mod evaluation;
 mod overrides;
 mod pixels;
@@ -12,12 +13,12 @@ mod read;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use datasets::Augment;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::attack::{AttackBatchNorm, AttackConfig, AttackKind};
 pub use self::averages::{Averages, Ema, Swa};
+pub use self::data::{Data, Reading};
 pub use self::evaluation::{AutoAttack, Evaluation, Selection};
 pub use self::overrides::Override;
 pub use self::pixels::Pixels;
@@ -105,26 +106,6 @@ pub enum Per {
     Global,
     /// Each rank.
     Rank,
-}
-
-/// `[data]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Data {
-    /// The container whose `train` split is trained on.
-    pub train: PathBuf,
-    /// The container whose `test` split is evaluated on.
-    pub test: PathBuf,
-    /// Changes of the training images; none without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub augment: Option<Augment>,
-    /// Batches read ahead of the step.
-    #[serde(default = "default_prefetch")]
-    pub prefetch: usize,
-}
-
-fn default_prefetch() -> usize {
-    4
 }
 
 /// `[student]`

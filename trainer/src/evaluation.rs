@@ -187,7 +187,7 @@ pub fn evaluate_weights(
         worst_case: outcomes.worst_case(),
         warnings: warnings(&outcomes),
         seconds: outcomes.seconds_of_attacks(),
-        timing: Timing { seconds: outcomes.seconds.iter().sum(), images_per_second: None },
+        timing: Timing { seconds: outcomes.seconds.iter().sum(), ..Timing::default() },
     };
     if ranks.is_leader() {
         finish(request, &evaluation, &outcomes, keeping)?;

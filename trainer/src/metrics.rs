@@ -29,6 +29,8 @@ pub enum Event {
         held_out_images: usize,
         /// Images of the test set.
         test_images: usize,
+        /// Of each class, in the order of the classes, the images trained on.
+        train_images_per_class: Vec<usize>,
         /// The number of classes.
         classes: usize,
     },
@@ -132,6 +134,10 @@ pub struct Timing {
     /// Training images a second over all ranks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images_per_second: Option<f64>,
+    /// Seconds in which steps waited for their images, of the rank that waited longest in each: since the last record in
+    /// `step`, in this session in `epoch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited_for_data: Option<f64>,
 }
 
 /// Somewhere events go.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use comm::Communicator;
-use datasets::{Draws, Pipeline, Purpose, Shard};
+use datasets::{Draws, Pipeline, Purpose, Shard, per_class};
 use tch::Device;
 
 use crate::agreement::Agreed;
@@ -113,6 +113,8 @@ struct Requests {
     /// Of `stop`, whether someone asked, and not the number of steps alone.
     stop_asked: bool,
     checkpoint: bool,
+    /// Seconds that the step waited for its images, of the rank that waited longest.
+    waited: f64,
 }
 
 /// What came of measuring an epoch's student.
@@ -132,6 +134,8 @@ impl Run<'_> {
             global_batch: self.header.global_batch,
             seed: self.config.seed,
             ahead: self.config.data.prefetch,
+            threads: self.config.data.threads,
+            window: self.config.data.window(),
         };
         if self.header.progress == Progress::default() {
             self.begin(&pipeline)?;
@@ -157,6 +161,7 @@ impl Run<'_> {
             train_images: self.prepared.train.len(),
             held_out_images: held_out.map_or(0, |(source, _)| source.len()),
             test_images: self.prepared.test.len(),
+            train_images_per_class: per_class(self.prepared.train.as_ref()),
             classes: self.prepared.form.classes,
         })?;
         if self.config.evaluation.selection == Selection::Test {
@@ -177,7 +182,11 @@ impl Run<'_> {
 
         // The numbers of a step are read when the next one is under way.
         let mut pending: Option<(Observed, f64)> = None;
-        for host in pipeline.epoch(epoch, done as usize) {
+        let mut loader = pipeline.epoch(epoch, done as usize);
+        loop {
+            let asked = Instant::now();
+            let Some(host) = loader.next() else { break };
+            let waited = asked.elapsed().as_secs_f64();
             let batch = Batch::upload(&host?, shape, kind, self.place.device);
             let noise = Noise::new(&draws, &batch.samples, self.place.device);
             let fraction = self.header.progress.step as f64 / all_steps as f64;
@@ -188,7 +197,8 @@ impl Run<'_> {
             self.settle(pending.replace((observed, rate)))?;
             self.header.progress.batch += 1;
             self.header.progress.step += 1;
-            let requests = self.requests()?;
+            let requests = self.requests(waited)?;
+            self.clock.waited(requests.waited);
             if requests.stop {
                 self.settle(pending)?;
                 return Ok(Ending::Stopped);
@@ -204,14 +214,20 @@ impl Run<'_> {
 
     /// What any rank was asked for since the last step: to stop (or the step to stop after is done), or by its clock to save a
     /// checkpoint.
-    fn requests(&self) -> Result<Requests> {
+    /// `waited` are the seconds that this rank waited for the step's images.
+    fn requests(&self, waited: f64) -> Result<Requests> {
         let minutes = self.config.checkpoint.minutes;
         let due = minutes > 0.0 && self.saved.elapsed().as_secs_f64() >= 60.0 * minutes;
-        let mut requests = [self.stop.requested.load(Ordering::Relaxed), due].map(|asked| f64::from(u8::from(asked)));
+        let mut requests =
+            [self.stop.requested.load(Ordering::Relaxed), due].map(|asked| f64::from(u8::from(asked))).to_vec();
+        // A place for each rank: the longest wait is the one that all waited for.
+        requests.resize(2 + self.place.ranks.world_size(), 0.0);
+        requests[2 + self.place.ranks.rank()] = waited;
         self.place.ranks.sum(&mut requests)?;
+        let waited = requests[2..].iter().copied().fold(0.0, f64::max);
         let reached = self.stop.after_steps.is_some_and(|steps| self.header.progress.step >= steps);
         let stop_asked = requests[0] > 0.0;
-        Ok(Requests { stop: stop_asked || reached, stop_asked, checkpoint: requests[1] > 0.0 })
+        Ok(Requests { stop: stop_asked || reached, stop_asked, checkpoint: requests[1] > 0.0, waited })
     }
 
     /// Reads the numbers of a step that was started earlier, adds them up, and records them now and then.
@@ -251,7 +267,8 @@ impl Run<'_> {
         let Progress { epoch, step, .. } = self.header.progress;
         let seconds = self.clock.seconds() - self.header.epoch_began;
         let rate = self.totals["samples"] / seconds.max(1e-9);
-        let timing = Timing { seconds, images_per_second: Some(rate) };
+        let waited = self.clock.end_of_epoch();
+        let timing = Timing { seconds, images_per_second: Some(rate), waited_for_data: Some(waited) };
         let evaluated = match self.measure(epoch)? {
             Measured::Stopped => return Ok(Ending::Stopped),
             Measured::Nothing => None,
@@ -274,7 +291,7 @@ impl Run<'_> {
                 self.save_weights("best", &self.step.networks.student)?;
             }
             let split = self.prepared.selection.as_ref().map_or("", |(_, split)| split).to_string();
-            let timing = Timing { seconds, images_per_second: None };
+            let timing = Timing { seconds, ..Timing::default() };
             self.record(&Event::Evaluated { epoch, step, split, best, attacks, timing })?;
         }
         self.header.epoch_began = self.clock.seconds();

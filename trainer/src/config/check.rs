@@ -1,6 +1,6 @@
 //! The values a configuration may hold; what the data decide is checked in `prepare`.
 
-use datasets::UserError;
+use datasets::{Choice, UserError};
 
 use super::{AttackKind, AutoAttack, Compat, RunConfig, Selection};
 use crate::evaluate::Suite;
@@ -19,6 +19,10 @@ impl RunConfig {
         must((1..=1_000_000).contains(&self.epochs), "epochs", self.epochs, "1 to 1,000,000")?;
         must((1..=1 << 20).contains(&self.batch.size), "batch.size", self.batch.size, "1 to 1,048,576")?;
         must((1..=1024).contains(&self.data.prefetch), "data.prefetch", self.data.prefetch, "1 to 1,024 batches")?;
+        must((1..=256).contains(&self.data.threads), "data.threads", self.data.threads, "1 to 256 threads")?;
+        let window = self.data.window_mib;
+        must((1..=1 << 20).contains(&window), "data.window_mib", window, "1 to 1,048,576 MiB")?;
+        self.data.subset.as_ref().map_or(Ok(()), Choice::check)?;
         must(self.checkpoint.every >= 1, "checkpoint.every", self.checkpoint.every, "at least 1 epoch")?;
         let minutes = self.checkpoint.minutes;
         must(minutes.is_finite() && minutes >= 0.0, "checkpoint.minutes", minutes, "0 (never) or more minutes")?;

@@ -16,6 +16,8 @@ pub struct Evaluation {
     pub selection: Selection,
     /// The share of the training set that `selection = "held_out"` sets aside.
     pub held_out: f64,
+    /// Whether that share is taken of every class.
+    pub stratified: bool,
     /// Whether the weights of the last epoch are evaluated too, where others are the best.
     #[serde(rename = "final")]
     pub last: bool,
@@ -61,6 +63,7 @@ impl Default for Evaluation {
             every: 1,
             selection: Selection::HeldOut,
             held_out: 0.02,
+            stratified: false,
             last: false,
             eps: Pixels(8.0 / 255.0),
             step: Pixels(2.0 / 255.0),

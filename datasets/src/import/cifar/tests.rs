@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Container, Source, Split, import};
+use crate::{Container, Layout, Source, Split, import};
 
 const BATCHES: [&str; 6] =
     ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"];
@@ -33,7 +33,7 @@ fn fixture() -> TempDir {
 
 fn refusal(from: &Path) -> String {
     let to = from.join("out.h5");
-    let error = import("cifar10", from, &to).expect_err("an incomplete data set");
+    let error = import("cifar10", from, &to, &Layout::default()).expect_err("an incomplete data set");
     assert!(error.is::<UserError>(), "{error:#}");
     assert!(fs::read_dir(from).expect("a folder").all(|entry| {
         let name = entry.expect("an entry").file_name();
@@ -47,7 +47,8 @@ fn both_versions_give_the_same_contents() -> Result<()> {
     let folder = fixture();
     let [binary, python] = ["bin", "py"].map(|version| {
         let to = folder.path().join(format!("{version}.h5"));
-        import("cifar10", &folder.path().join(format!("cifar-10-batches-{version}")), &to).expect("a whole data set")
+        import("cifar10", &folder.path().join(format!("cifar-10-batches-{version}")), &to, &Layout::default())
+            .expect("a whole data set")
     });
     assert_eq!(binary.splits, python.splits);
     assert_eq!(binary.class_names, python.class_names);
@@ -65,7 +66,7 @@ fn both_versions_give_the_same_contents() -> Result<()> {
 #[test]
 fn the_folder_above_will_do_and_prefers_the_binary_version() -> Result<()> {
     let folder = fixture();
-    let summary = import("cifar10", folder.path(), &folder.path().join("out.h5"))?;
+    let summary = import("cifar10", folder.path(), &folder.path().join("out.h5"), &Layout::default())?;
     assert!(summary.source.contains("binary version"));
     Ok(())
 }
