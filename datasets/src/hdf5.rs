@@ -25,8 +25,8 @@ use crate::container::{Split, Summary};
 mod opened;
 mod write;
 
-pub(crate) use opened::digest;
 use opened::Opened;
+pub(crate) use opened::digest;
 pub(crate) use write::fill;
 
 const SCHEMA: &str = "iad-images";

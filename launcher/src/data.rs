@@ -50,7 +50,8 @@ fn fetch(dataset: &str, how: &Fetch, to: &Path) -> Result<PathBuf> {
     let mut last = 0;
     datasets::fetch(dataset, how, &mut |progress| {
         let percent = progress.done * 100 / progress.total.max(1);
-        let text = format!("{}: {:.1} of {:.1} MB ({percent} %)", progress.name, mega(progress.done), mega(progress.total));
+        let text =
+            format!("{}: {:.1} of {:.1} MB ({percent} %)", progress.name, mega(progress.done), mega(progress.total));
         match &progress.trouble {
             Some(trouble) => ticker.line(&format!("{text}; {trouble}; trying again")),
             None if progress.done == progress.total && last != progress.total => ticker.line(&text),

@@ -63,7 +63,9 @@ pub fn open_data(key: &str, path: &Path, split: Split, verify: bool) -> Result<A
         let name = path.file_stem().map(|stem| stem.to_string_lossy().replace('_', "-")).unwrap_or_default();
         let to = path.display();
         let command = match name.as_str() {
-            known if OFFICIAL.iter().any(|file| file.dataset == known) => format!("iad-launch data fetch {known} --to {to}"),
+            known if OFFICIAL.iter().any(|file| file.dataset == known) => {
+                format!("iad-launch data fetch {known} --to {to}")
+            }
             known if DATASETS.contains(&known) => format!("iad-launch data import {known} --from PATH --to {to}"),
             _ => format!("iad-launch data import NAME --from PATH --to {to}"),
         };

@@ -84,7 +84,11 @@ fn check(file: &OfficialFile, path: &Path) -> Result<(), UserError> {
         return Err(wrong(format!("{length} bytes"), format!("{}, as published", file.bytes)));
     }
     let found = hex(&hash.finalize());
-    if found == file.md5 { Ok(()) } else { Err(wrong(format!("damaged, with MD5 {found}"), format!("MD5 {}", file.md5))) }
+    if found == file.md5 {
+        Ok(())
+    } else {
+        Err(wrong(format!("damaged, with MD5 {found}"), format!("MD5 {}", file.md5)))
+    }
 }
 
 /// A download under way.
@@ -244,7 +248,8 @@ impl<'a> Download<'a> {
     /// What a request that brought no answer means.
     fn refused(&self, error: ureq::Error) -> Stop {
         use ureq::Error::{BadUri, InvalidProxyUrl, RedirectFailed, RequireHttpsOnly, TooManyRedirects};
-        let fatal = matches!(error, BadUri(_) | InvalidProxyUrl | RedirectFailed | RequireHttpsOnly(_) | TooManyRedirects);
+        let fatal =
+            matches!(error, BadUri(_) | InvalidProxyUrl | RedirectFailed | RequireHttpsOnly(_) | TooManyRedirects);
         let error = anyhow!(error).context("no answer");
         if fatal { Stop::Final(error.context(self.address.to_owned())) } else { Stop::Passing(error) }
     }

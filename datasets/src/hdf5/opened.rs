@@ -117,7 +117,9 @@ impl Reader<'_> {
         let expected = format!("{count} numbers of type {kind}");
         let found = attribute.dtype().and_then(|found| found.to_descriptor());
         if attribute.shape() != [count] || !found.is_ok_and(|found| found == *kind) {
-            return Err(self.wrong(key, format!("of shape {:?} or of another type", attribute.shape()), expected).into());
+            return Err(self
+                .wrong(key, format!("of shape {:?} or of another type", attribute.shape()), expected)
+                .into());
         }
         let numbers = attribute.as_reader().read_raw();
         Ok(Some(numbers.map_err(|error| self.wrong(key, format!("unreadable ({error})"), expected))?))

@@ -51,7 +51,9 @@ fn write_split(file: &File, split: Split, part: &dyn Source, layout: &Layout) ->
     let images = create_images(&group, part, layout)?;
     let [channels, height, width] = part.shape();
     let mut digest = Digest::new(part.shape());
-    in_order(part, layout.threads(), |first, bytes| {
+    // A chunk never holds more images than there are.
+    let block = layout.block_of(part.shape()).min(part.len());
+    in_order(part, block, layout.threads(), |first, bytes| {
         digest.update(bytes);
         let count = bytes.len() / (channels * height * width);
         let block = ArrayView4::from_shape((count, channels, height, width), bytes)?;
@@ -69,8 +71,7 @@ fn write_split(file: &File, split: Split, part: &dyn Source, layout: &Layout) ->
 
 fn create_images(group: &Group, part: &dyn Source, layout: &Layout) -> Result<Dataset> {
     let [channels, height, width] = part.shape();
-    let images =
-        group.new_dataset::<u8>().obj_track_times(false).shape((part.len(), channels, height, width));
+    let images = group.new_dataset::<u8>().obj_track_times(false).shape((part.len(), channels, height, width));
     let Some(chunk) = layout.chunk_of(part.shape()) else { return Ok(images.create("images")?) };
     let images = images.chunk((chunk.min(part.len()), channels, height, width));
     let Some(level) = layout.compress else { return Ok(images.fletcher32().create("images")?) };

@@ -134,7 +134,8 @@ impl Importer<'_> {
         let bytes = self.files.read(name, BATCH, self.kind.hint)?;
         let batch = pickle::read(&bytes).map_err(|error| self.not_ours(name, &error))?;
         let [_, fine_key, _, coarse_key] = self.kind.keys;
-        let (Some(Value::List(fine)), Some(Value::Array(Some((shape, pixels))))) = (batch.get(fine_key), batch.get("data"))
+        let (Some(Value::List(fine)), Some(Value::Array(Some((shape, pixels))))) =
+            (batch.get(fine_key), batch.get("data"))
         else {
             return Err(self.not_ours(name, &format!("a pickle without `{fine_key}` or `data`")).into());
         };
@@ -143,7 +144,8 @@ impl Importer<'_> {
             _ if coarse_key.is_empty() => None,
             _ => return Err(self.not_ours(name, &format!("a pickle without `{coarse_key}`")).into()),
         };
-        if fine.is_empty() || *shape != [fine.len(), PIXELS] || coarse.is_some_and(|coarse| coarse.len() != fine.len()) {
+        if fine.is_empty() || *shape != [fine.len(), PIXELS] || coarse.is_some_and(|coarse| coarse.len() != fine.len())
+        {
             let found = format!("{} labels and data of shape {shape:?}", fine.len());
             return Err(self.not_ours(name, &found).into());
         }
@@ -227,6 +229,14 @@ impl Importer<'_> {
         let error = UserError::expected(format!("the names of {count} classes")).file(self.files.path(file));
         Err(error.key("class names").value(format!("{names:?}")).hint(self.kind.hint).into())
     }
+}
+
+/// Reads one binary batch that is in memory.
+#[cfg(test)]
+pub(super) fn read_batch(kind: &Kind, bytes: &[u8]) -> Result<()> {
+    let files = Files::Archive("archive".into(), [("batch".to_owned(), bytes.to_vec())].into());
+    let mut importer = Importer { kind, files, coarse: vec![None; kind.classes] };
+    importer.read_binary("batch", &mut Records::default())
 }
 
 #[cfg(test)]

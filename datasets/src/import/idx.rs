@@ -90,8 +90,7 @@ pub(super) fn read(kind: &Kind, from: &Path) -> Result<Imported> {
 
 /// The items of an IDX file of bytes: 1 to `most` items of `dimensions` each.
 pub(super) fn parse(bytes: &mut dyn Read, dimensions: &[usize], most: usize) -> Result<Vec<u8>> {
-    let wrong =
-        |key: &str, value: String, expected: String| UserError::expected(expected).key(key).value(value);
+    let wrong = |key: &str, value: String, expected: String| UserError::expected(expected).key(key).value(value);
     // Big-endian: two zeros, 8 for bytes, the number of dimensions, and each of them.
     let mut word = || -> Result<u32> {
         let mut word = [0; 4];
@@ -125,4 +124,4 @@ pub(super) fn parse(bytes: &mut dyn Read, dimensions: &[usize], most: usize) -> 
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -10,6 +10,8 @@ use crate::{Source, UserError};
 
 mod cifar;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod idx;
 mod npz;
 mod pickle;
@@ -19,6 +21,8 @@ mod tar;
 mod tree;
 mod zip;
 
+#[cfg(test)]
+pub(crate) use idx::tests::files as idx_files;
 #[cfg(test)]
 pub(crate) use picture::decode as decode_picture;
 
@@ -84,11 +88,13 @@ mod tests {
         let to = folder.path().join("out.h5");
         let error = import("imagenet", folder.path(), &to, &Layout::default()).expect_err("unknown").to_string();
         assert_eq!(error, format!("the data set is imagenet; expected {}", DATASETS.join(", ")));
-        let error = import("cifar10", &folder.path().join("nowhere"), &to, &Layout::default()).expect_err("no folder").to_string();
+        let error = import("cifar10", &folder.path().join("nowhere"), &to, &Layout::default())
+            .expect_err("no folder")
+            .to_string();
         assert!(error.contains("nowhere: --from is missing; expected the folder"), "{error}");
         fs::write(&to, "precious").expect("writing");
         let error = import("cifar10", folder.path(), &to, &Layout::default()).expect_err("target exists").to_string();
         assert!(error.contains("out.h5") && error.contains("does not exist yet") && error.contains("rm "), "{error}");
-        assert_eq!(fs::read(&to, &Layout::default()).expect("reading"), b"precious");
+        assert_eq!(fs::read(&to).expect("reading"), b"precious");
     }
 }

@@ -41,10 +41,10 @@ pub(super) fn read(from: &Path) -> Result<Imported> {
             }
             return Err(inside(from, &format!("{images} or {labels}"), &anyhow::anyhow!("missing")).into());
         };
-        let (shape, pixels) = parse(&image_bytes)
-            .and_then(|array| to_planes(&array))
-            .map_err(|error| inside(from, images, &error))?;
-        let found = parse(&label_bytes).and_then(|array| to_labels(&array)).map_err(|error| inside(from, labels, &error))?;
+        let (shape, pixels) =
+            parse(&image_bytes).and_then(|array| to_planes(&array)).map_err(|error| inside(from, images, &error))?;
+        let found =
+            parse(&label_bytes).and_then(|array| to_labels(&array)).map_err(|error| inside(from, labels, &error))?;
         let count = pixels.len() / shape.iter().product::<usize>();
         if found.len() != count {
             let error = anyhow::anyhow!("{} labels for {count} images", found.len());
@@ -58,7 +58,8 @@ pub(super) fn read(from: &Path) -> Result<Imported> {
         let error = anyhow::anyhow!("images of {:?}, and those to train on of {:?}", parts[1].1, parts[0].1);
         return Err(inside(from, "x_test", &error).into());
     }
-    let memories = parts.into_iter().map(|(_, shape, pixels, labels)| Memory::new(shape, class_names.clone(), pixels, labels));
+    let memories =
+        parts.into_iter().map(|(_, shape, pixels, labels)| Memory::new(shape, class_names.clone(), pixels, labels));
     let mut memories = memories.collect::<Result<Vec<_>>>()?.into_iter();
     let train = memories.next().context("no training images")?;
     Ok(Imported {
@@ -88,9 +89,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Array<'_>> {
         let after = header.split_once(&format!("'{name}':")).with_context(|| format!("no {name} in the header"))?.1;
         Ok(after.trim_start())
     };
-    let kind = field("descr")?.strip_prefix('\'').and_then(|text| text.split_once('\'')).context("a type of records")?.0;
+    let kind =
+        field("descr")?.strip_prefix('\'').and_then(|text| text.split_once('\'')).context("a type of records")?.0;
     ensure!(field("fortran_order")?.starts_with("False"), "an array in Fortran's order");
-    let shape = field("shape")?.strip_prefix('(').and_then(|text| text.split_once(')')).context("no shape in the header")?.0;
+    let shape =
+        field("shape")?.strip_prefix('(').and_then(|text| text.split_once(')')).context("no shape in the header")?.0;
     let sizes = shape.split(',').map(str::trim).filter(|size| !size.is_empty());
     let shape: Vec<usize> = sizes.map(str::parse).collect::<Result<_, _>>().context("the shape")?;
     let width = match kind {
@@ -137,6 +140,13 @@ fn to_labels(array: &Array) -> Result<Vec<i64>> {
         Ok(value as i64)
     });
     labels.collect()
+}
+
+/// Reads an array in memory as images and as labels.
+#[cfg(test)]
+pub(super) fn read_array(bytes: &[u8]) -> Result<()> {
+    let array = parse(bytes)?;
+    if array.shape.len() > 2 { to_planes(&array).map(drop) } else { to_labels(&array).map(drop) }
 }
 
 #[cfg(test)]

@@ -67,9 +67,8 @@ fn size_of(tree: &Tree, name: &str, hint: &'static str) -> Result<Size, UserErro
 /// validation images are the test split, because the published test images have no labels.
 pub(super) fn read_tiny_imagenet(from: &Path) -> Result<Imported> {
     let tree = Arc::new(Tree::open(from, TINY_HINT)?);
-    let text = |name: &str| -> Result<String> {
-        Ok(String::from_utf8_lossy(&tree.read(name, TEXT, TINY_HINT)?).into_owned())
-    };
+    let text =
+        |name: &str| -> Result<String> { Ok(String::from_utf8_lossy(&tree.read(name, TEXT, TINY_HINT)?).into_owned()) };
     let wnids: BTreeSet<String> = text("wnids.txt")?.split_whitespace().map(str::to_owned).collect();
     let label: BTreeMap<&str, i64> = wnids.iter().map(String::as_str).zip(0..).collect();
     let words = text("words.txt")?;
@@ -127,7 +126,8 @@ pub(super) fn read_tiny_imagenet(from: &Path) -> Result<Imported> {
 /// Images keep one channel where all of them are grey, and have three otherwise.
 pub(super) fn read_folder(from: &Path) -> Result<Imported> {
     let tree = Arc::new(Tree::open(from, FOLDER_HINT)?);
-    let images: Vec<Vec<&str>> = tree.files().filter(|name| is_image(name)).map(|name| name.split('/').collect()).collect();
+    let images: Vec<Vec<&str>> =
+        tree.files().filter(|name| is_image(name)).map(|name| name.split('/').collect()).collect();
     let has = |split: &str| images.iter().any(|parts| parts.len() == 3 && parts[0] == split);
     let (train, test) = match (has("train"), has("test"), has("val")) {
         (false, ..) => ("", None),
@@ -146,7 +146,9 @@ pub(super) fn read_folder(from: &Path) -> Result<Imported> {
     let classes: BTreeSet<&str> = train.iter().map(|(_, class)| &class[..]).collect();
     let label: BTreeMap<&str, i64> = classes.iter().copied().zip(0..).collect();
     let (Some((first, _)), Some(_)) = (train.first(), classes.first()) else {
-        return Err(wrong_file(from, &"without images", "JPEG or PNG images in a folder for each class", FOLDER_HINT).into());
+        return Err(
+            wrong_file(from, &"without images", "JPEG or PNG images in a folder for each class", FOLDER_HINT).into()
+        );
     };
     let first = size_of(&tree, first, FOLDER_HINT)?;
     let mut grey = true;
@@ -164,7 +166,11 @@ pub(super) fn read_folder(from: &Path) -> Result<Imported> {
             Some(&label) => Ok((name.clone(), label)),
             None => {
                 let expected = "a class of the training images";
-                Err(UserError::expected(expected).file(tree.path(name)).key("its folder").value(class).hint(FOLDER_HINT))
+                Err(UserError::expected(expected)
+                    .file(tree.path(name))
+                    .key("its folder")
+                    .value(class)
+                    .hint(FOLDER_HINT))
             }
         });
         let files = labelled.collect::<Result<_, _>>()?;

@@ -90,7 +90,10 @@ impl<B: At> Zip<B> {
         self.bytes.fill(&mut stored, start)?;
         let contents = if member.deflated {
             let mut contents = Vec::with_capacity(size as usize);
-            DeflateDecoder::new(&stored[..]).take(size + 1).read_to_end(&mut contents).context("its compression is damaged")?;
+            DeflateDecoder::new(&stored[..])
+                .take(size + 1)
+                .read_to_end(&mut contents)
+                .context("its compression is damaged")?;
             contents
         } else {
             stored
@@ -108,9 +111,9 @@ fn find_directory(bytes: &impl At, length: u64) -> Result<(u64, u64, u64)> {
     let start = length.saturating_sub(LONGEST_END);
     let mut tail = vec![0; (length - start) as usize];
     bytes.fill(&mut tail, start)?;
-    let end = (0..tail.len().saturating_sub(21)).rev().find(|&at| {
-        tail[at..].starts_with(b"PK\x05\x06") && at + 22 + usize::from(word(&tail, at + 20)) == tail.len()
-    });
+    let end = (0..tail.len().saturating_sub(21))
+        .rev()
+        .find(|&at| tail[at..].starts_with(b"PK\x05\x06") && at + 22 + usize::from(word(&tail, at + 20)) == tail.len());
     let end = end.context("no zip archive, or not all of it")?;
     let mut place = (long(&tail, end + 16).into(), long(&tail, end + 12).into(), word(&tail, end + 10).into());
     // More members or bytes than the old record can state: another record says it, and a locator before this one where.
