@@ -13,7 +13,7 @@ mod server;
 use server::{Answer, Server};
 
 fn contents() -> Vec<u8> {
-    (0..300_000u32).map(|at| (at * at / 7) as u8).collect()
+    (0..300_000u64).map(|at| (at * at / 7) as u8).collect()
 }
 
 struct Fetched {

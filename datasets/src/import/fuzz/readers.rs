@@ -134,7 +134,7 @@ fn wanted(name: &str) -> Option<usize> {
 /// Changes break the checksum of a header first of all: half of the inputs get it right again.
 fn read_tar(bytes: &[u8]) -> Result<()> {
     let mut bytes = bytes.to_vec();
-    if bytes.len() >= 512 && bytes.last().is_some_and(|last| last % 2 == 0) {
+    if bytes.len() >= 512 && bytes.last().is_some_and(|last| last.is_multiple_of(2)) {
         tar::seal(&mut bytes);
     }
     tar::members(&mut &bytes[..], &wanted).map(drop)
@@ -152,7 +152,7 @@ const TAR: &[&str] = &[
 ];
 
 fn tars() -> Vec<Vec<u8>> {
-    let noise: Vec<u8> = (0..600u32).map(|at| (at * at * 40503 >> 7) as u8).collect();
+    let noise: Vec<u8> = (0..600u64).map(|at| ((at * at * 40503) >> 7) as u8).collect();
     let good = tar::archive(&[("folder/a", &noise), ("c", &noise), ("b", b"short")]);
     let field = |at: usize, text: &[u8]| {
         let mut bytes = good.clone();
@@ -252,7 +252,7 @@ fn arrays() -> Vec<Vec<u8>> {
 
 /// Files of even length as colours, others as grey.
 fn read_picture(bytes: &[u8]) -> Result<()> {
-    let channels = if bytes.len() % 2 == 0 { 3 } else { 1 };
+    let channels = if bytes.len().is_multiple_of(2) { 3 } else { 1 };
     picture::decode(bytes, [channels, 16, 16], &mut vec![0; channels * 256])
 }
 
