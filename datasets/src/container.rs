@@ -116,7 +116,7 @@ pub fn verify(path: &Path) -> Result<Summary> {
             }
         }
         for (key, stored, found) in [("mean", &part.mean, found.mean), ("std", &part.std, found.std)] {
-            let differs = stored.iter().zip(&found).any(|(stored, found)| !((stored - found).abs() < 1e-6));
+            let differs = stored.iter().zip(&found).any(|(one, other)| !one.is_finite() || (one - other).abs() > 1e-6);
             if differs {
                 return Err(damaged(key, format!("{stored:?}"), format!("{found:?}, as the images have")).into());
             }
