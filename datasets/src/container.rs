@@ -137,12 +137,14 @@ pub struct Container {
 impl Container {
     /// Opens `split` of the file at `path` and checks everything but the checksums; see [`Container::verify`].
     ///
-    /// A missing, damaged or foreign file is a [`UserError`]. The HDF5 file is closed again on return and never locked.
+    /// A missing, damaged or foreign file is a [`UserError`](crate::UserError). The HDF5 file is closed again on return and
+    /// never locked.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
         hdf5::read(path, split).map(|(summary, images, labels)| Self { summary, images, labels })
     }
 
-    /// Computes the checksums of images and labels anew; a difference from those in the file is a [`UserError`].
+    /// Computes the checksums of images and labels anew; a difference from those in the file is a
+    /// [`UserError`](crate::UserError).
     pub fn verify(&self) -> Result<()> {
         let part = self.part();
         for (name, stored, found) in [
