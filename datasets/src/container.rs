@@ -137,7 +137,7 @@ impl Container {
     /// Opens `split` of the file at `path` and checks everything but the checksums; see [`Container::verify`].
     ///
     /// Contiguous images stay in the file and are mapped: all processes of a machine share one copy. Others are read into
-    /// memory. A missing, damaged or foreign file is a [`UserError`]. The HDF5 file is closed again on return and never
+    /// memory. A missing, damaged or foreign file is a [`UserError`](crate::UserError). The HDF5 file is closed again on return and never
     /// locked.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
         Self::from_file(path, split, Access::MapOrLoad)
@@ -157,7 +157,8 @@ impl Container {
         hdf5::read(path, split, access).map(|(summary, images, labels)| Self { summary, images, labels })
     }
 
-    /// Computes the checksums of images and labels anew; a difference from those in the file is a [`UserError`].
+    /// Computes the checksums of images and labels anew; a difference from those in the file is a
+    /// [`UserError`](crate::UserError).
     pub fn verify(&self) -> Result<()> {
         let part = self.part();
         for (name, stored, found) in [

@@ -194,7 +194,7 @@ fn a_folder_without_permission_is_named() -> Result<()> {
         return Ok(());
     }
     import(&from, &closed.join("set.h5"), &[])?.expect(2).expect_error(&["closed", "can be written to"]);
-    fs::set_permissions(from.join("data_batch_1.bin"), fs::Permissions::from_mode(0))?;
+    fs::set_permissions(from.join("data_batch_1.bin"), fs::Permissions::from_mode(0o000))?;
     import(&from, &world.path("set.h5"), &[])?.expect(2).expect_error(&["data_batch_1.bin", "ermission denied"]);
     Ok(())
 }
