@@ -24,7 +24,7 @@ demo: ## Train, distil and attack a small network on Fashion-MNIST, some minutes
 test: ## Everything that CI runs
 	@scripts/check
 
-fuzz: setup ## Give every importer two million damaged files, new ones each time; some ten minutes on two cores
+fuzz: setup ## Give every importer two million damaged files, new ones each time; some minutes
 	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \
 	echo "fuzz: to repeat these inputs: make fuzz IAD_FUZZ_SEED=$$IAD_FUZZ_SEED IAD_FUZZ_INPUTS=$$IAD_FUZZ_INPUTS"; \
 	cargo test --release --locked -p datasets every_reader_survives
