@@ -30,7 +30,7 @@ autoattack: ## AutoAttack on the demo's student and 256 images, some minutes on 
 test: ## Everything that CI runs
 	@scripts/check
 
-fuzz: setup ## Give every importer two million damaged files, new ones each time; some ten minutes on two cores
+fuzz: setup ## Give every importer two million damaged files, new ones each time; some minutes
 	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \
 	echo "fuzz: to repeat these inputs: make fuzz IAD_FUZZ_SEED=$$IAD_FUZZ_SEED IAD_FUZZ_INPUTS=$$IAD_FUZZ_INPUTS"; \
 	cargo test --release --locked -p datasets every_reader_survives
