@@ -11,6 +11,7 @@ mod hdf5;
 mod import;
 mod loader;
 mod memory;
+pub mod pickle;
 pub mod random;
 mod shard;
 mod source;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::pickle::{self, Value};
-use super::{Imported, read_file};
+use super::{Imported, array, read_file};
+use crate::pickle::{Pickle, Value};
 use crate::{Memory, UserError};
 
 const CLASSES: usize = 10;
@@ -88,13 +88,13 @@ fn read_binary(path: &Path, labels: &mut Vec<i64>, images: &mut Vec<u8>) -> Resu
 
 fn read_python(path: &Path, labels: &mut Vec<i64>, images: &mut Vec<u8>) -> Result<()> {
     let bytes = read_file(path, HINT)?;
-    let batch = pickle::read(&bytes).map_err(|error| not_ours(path, &error))?;
-    let (Some(Value::List(classes)), Some(Value::Array(Some((shape, pixels))))) =
-        (batch.get("labels"), batch.get("data"))
-    else {
+    let batch = Pickle::read(&bytes, &array::NAMES).map_err(|error| not_ours(path, &error))?;
+    let classes = batch.get(batch.root, "labels").and_then(|labels| batch.elements(labels));
+    let (Some(classes), Some(data)) = (classes, batch.get(batch.root, "data")) else {
         return Err(not_ours(path, &"a pickle without `labels` or `data`").into());
     };
-    if classes.is_empty() || *shape != [classes.len(), PIXELS] {
+    let (shape, pixels) = array::bytes(&batch, data).map_err(|error| not_ours(path, &error))?;
+    if classes.is_empty() || shape != [classes.len(), PIXELS] {
         let found = format!("{} labels and data of shape {shape:?}", classes.len());
         return Err(not_ours(path, &found).into());
     }
@@ -131,11 +131,12 @@ fn text_names(path: &Path) -> Result<Vec<String>> {
 
 fn pickled_names(path: &Path) -> Result<Vec<String>> {
     let bytes = read_file(path, HINT)?;
-    let meta = pickle::read(&bytes).map_err(|error| not_ours(path, &error))?;
-    let Some(Value::List(names)) = meta.get("label_names") else {
+    let meta = Pickle::read(&bytes, &[]).map_err(|error| not_ours(path, &error))?;
+    let names = meta.get(meta.root, "label_names").and_then(|names| meta.elements(names));
+    let Some(names) = names else {
         return Err(not_ours(path, &"a pickle without `label_names`").into());
     };
-    ten_names(path, names.iter().map(|name| if let Value::Bytes(name) = name { name } else { &[][..] }).collect())
+    ten_names(path, names.iter().map(|name| name.text().unwrap_or_default().as_bytes()).collect())
 }
 
 fn ten_names(path: &Path, names: Vec<&[u8]>) -> Result<Vec<String>> {

@@ -8,9 +8,9 @@ use anyhow::Result;
 use crate::container::{Split, Summary, refuse_existing, summarise, write};
 use crate::{Memory, Source, UserError};
 
+mod array;
 mod cifar10;
 mod fashion_mnist;
-mod pickle;
 
 /// The data sets that [`import`] knows.
 pub const DATASETS: [&str; 2] = ["cifar10", "fashion-mnist"];

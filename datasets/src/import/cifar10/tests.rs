@@ -24,7 +24,7 @@ fn fixture() -> TempDir {
         let pixels: Vec<u8> = (0..3 * PIXELS).map(|at| (at * 7 + number) as u8).collect();
         let records = labels.iter().zip(pixels.chunks(PIXELS)).flat_map(|(&label, image)| [&[label], image].concat());
         fs::write(binary.join(format!("{name}.bin")), records.collect::<Vec<_>>()).expect("writing");
-        fs::write(python.join(name), pickle::batch(&labels, &pixels)).expect("writing");
+        fs::write(python.join(name), array::batch(&labels, &pixels)).expect("writing");
     }
     fs::write(binary.join("batches.meta.txt"), "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n").expect("writing");
     fs::write(python.join("batches.meta"), META).expect("writing");
@@ -103,8 +103,8 @@ fn damaged_pickles_are_named() -> Result<()> {
     let python = folder.path().join("cifar-10-batches-py");
     let pixels = vec![0; PIXELS];
     for (contents, part) in [
-        (&pickle::batch(&[12], &pixels)[..], "test_batch: the label of record 0 is 12; expected 0..=9"),
-        (&pickle::batch(&[1], &pixels)[..200], "at byte"),
+        (&array::batch(&[12], &pixels)[..], "test_batch: the label of record 0 is 12; expected 0..=9"),
+        (&array::batch(&[1], &pixels)[..200], "at byte"),
         (b"\x80\x02}.", "a pickle without `labels` or `data`"),
         (b"PK\x03\x04 or a zip", "not a pickle of protocol 2"),
     ] {
