@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo test clean distclean
+.PHONY: help setup build demo autoattack test clean distclean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -20,6 +20,12 @@ demo: ## Train, distil and attack a small network on Fashion-MNIST, some minutes
 	@scripts/setup --demo
 	@$(MAKE) --no-print-directory build
 	@scripts/demo
+
+autoattack: ## AutoAttack on the demo's student and 256 images, some minutes on two cores
+	@[ -f runs/fashion_mnist_iad1/evaluation.json ] || $(MAKE) --no-print-directory demo
+	@$(MAKE) --no-print-directory build
+	@. scripts/env.sh; \
+	target/release/iad-launch eval runs/fashion_mnist_iad1 --suite natural,autoattack --images 256 --ranks 2
 
 test: ## Everything that CI runs
 	@scripts/check

@@ -46,12 +46,21 @@ impl Augment {
         let kept = width - left.max(from);
         for (plane, old) in image.chunks_exact_mut(height * width).zip(scratch.chunks_exact(height * width)) {
             for (y, row) in plane.chunks_exact_mut(width).enumerate() {
-                row.fill(0);
-                if let Some(old_y) = (y + down).checked_sub(self.crop).filter(|&old_y| old_y < height) {
-                    row[left..left + kept].copy_from_slice(&old[old_y * width + from..][..kept]);
-                }
+                let Some(old_y) = (y + down).checked_sub(self.crop).filter(|&old_y| old_y < height) else {
+                    row.fill(0);
+                    continue;
+                };
+                let old = &old[old_y * width + from..][..kept];
                 if flip {
-                    row.reverse();
+                    let (right, rest) = row.split_at_mut(width - left - kept);
+                    let (middle, rest) = rest.split_at_mut(kept);
+                    right.fill(0);
+                    middle.iter_mut().zip(old.iter().rev()).for_each(|(new, &old)| *new = old);
+                    rest.fill(0);
+                } else {
+                    row[..left].fill(0);
+                    row[left..left + kept].copy_from_slice(old);
+                    row[left + kept..].fill(0);
                 }
             }
         }
@@ -131,8 +140,44 @@ mod tests {
             *counts.entry((at, flipped)).or_insert(0u32) += 1;
         }
         assert_eq!(counts.len(), 81 * 2);
-        // 100 expected each: five standard deviations are 50.
-        assert!(counts.values().all(|count| (50..150).contains(count)), "{counts:?}");
+        let chi_squared: f64 = counts.values().map(|&count| (f64::from(count) - 100.0).powi(2) / 100.0).sum();
+        // 161 degrees of freedom: the 0.01 % and 99.99 % points are about 103 and 236.
+        assert!((103.0..236.0).contains(&chi_squared), "chi squared {chi_squared}: {counts:?}");
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        shape: [usize; 3],
+        crop: usize,
+        flip: bool,
+        seed: u64,
+        epoch: u64,
+        samples: Vec<u64>,
+        images: Vec<String>,
+    }
+
+    #[derive(Deserialize)]
+    struct Fixture {
+        cases: Vec<Case>,
+    }
+
+    #[test]
+    fn it_equals_pad_crop_and_flip_of_pytorch() -> anyhow::Result<()> {
+        let text = include_str!("../../tests/fixtures/augment.json");
+        let fixture: Fixture = serde_json::from_str(text)?;
+        assert!(fixture.cases.len() >= 4);
+        for Case { shape, crop, flip, seed, epoch, samples, images } in fixture.cases {
+            let draws = Draws::new(seed, Purpose::Augment, epoch);
+            assert_eq!(samples.len(), images.len());
+            for (sample, expected) in samples.into_iter().zip(images) {
+                let pixel = |place: usize| ((place * 37 + place / 251) as u64 + sample % 256 * 11) as u8;
+                let mut varied: Vec<u8> = (0..shape.iter().product()).map(pixel).collect();
+                Augment { crop, flip }.apply(shape, &draws, sample, &mut varied, &mut Vec::new());
+                let varied: String = varied.iter().map(|byte| format!("{byte:02x}")).collect();
+                assert_eq!(varied, expected, "sample {sample} of {shape:?}");
+            }
+        }
+        Ok(())
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! Data set files: what they say of themselves, a split of one as a source, and writing one.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use sha2::{Digest, Sha256};
+use anyhow::Result;
 
-use crate::hdf5::{self, Pixels};
+use crate::Source;
+use crate::hdf5::{self, Access, Pixels};
 use crate::memory::copy_image;
-use crate::{Memory, Source, UserError};
+
+mod digest;
+mod write;
+
+pub(crate) use digest::{Digest, Digested, hex, labels_sha256, sha256};
+pub use write::{About, Coarse, Layout, refuse_existing, write, write_from};
 
 /// A part of a data set with a role of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +38,7 @@ impl Split {
 }
 
 /// What a data set file says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// The file.
     pub file: PathBuf,
@@ -43,14 +46,18 @@ pub struct Summary {
     pub name: String,
     /// Where its images came from.
     pub source: String,
+    /// Where they can be had; empty if nowhere.
+    pub url: String,
     /// The names of its classes.
     pub class_names: Vec<String>,
+    /// The coarser classes that these belong to, if the file names some.
+    pub coarse: Option<Coarse>,
     /// Its splits.
     pub splits: Vec<SplitSummary>,
 }
 
 /// What a data set file says of one split.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SplitSummary {
     /// Which split.
     pub split: Split,
@@ -62,6 +69,14 @@ pub struct SplitSummary {
     pub images_sha256: String,
     /// SHA-256 of all labels as little-endian `i64`, in hex.
     pub labels_sha256: String,
+    /// The mean of each channel, with pixels from 0 to 1; empty where the file does not say.
+    pub mean: Vec<f64>,
+    /// The standard deviation of each channel; empty where the file does not say.
+    pub std: Vec<f64>,
+    /// Images in a chunk; none where they lie in one piece.
+    pub chunk: Option<usize>,
+    /// The bytes that the images take in the file.
+    pub stored: u64,
 }
 
 impl fmt::Display for Summary {
@@ -75,16 +90,42 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Reads what `path` says of itself, opening every split it has.
+/// Reads what `path` says of itself, and all labels, but no image.
 pub fn summarise(path: &Path) -> Result<Summary> {
     let splits = hdf5::splits(path)?;
-    let parts = splits.into_iter().map(|split| Container::open(path, split).map(|part| part.summary));
+    let parts = splits.into_iter().map(|split| hdf5::summary(path, split));
     let parts = parts.collect::<Result<Vec<_>>>()?.into_iter();
     let whole = parts.reduce(|whole, part| Summary { splits: [whole.splits, part.splits].concat(), ..whole });
     whole.ok_or_else(|| hdf5::wrong(path, "/", "without a split", "a group `train` or `test`").into())
 }
 
-/// A split of a data set file. Contiguous images stay in the file and are mapped, others are read into memory.
+/// Reads all of the file at `path`, in blocks, and compares it with its checksums and statistics. A difference is a
+/// [`UserError`](crate::UserError).
+pub fn verify(path: &Path) -> Result<Summary> {
+    let summary = summarise(path)?;
+    for part in &summary.splits {
+        let (found, labels_sha256) = hdf5::digest(path, part.split)?;
+        let damaged = |key: &str, value: String, expected: String| {
+            hdf5::wrong(path, &format!("{}/{key}", part.split.name()), value, expected)
+        };
+        for (key, stored, found) in
+            [("images", &part.images_sha256, found.sha256), ("labels", &part.labels_sha256, labels_sha256)]
+        {
+            if *stored != found {
+                return Err(damaged(key, format!("damaged, with SHA-256 {found}"), format!("SHA-256 {stored}")).into());
+            }
+        }
+        for (key, stored, found) in [("mean", &part.mean, found.mean), ("std", &part.std, found.std)] {
+            let differs = stored.iter().zip(&found).any(|(stored, found)| !((stored - found).abs() < 1e-6));
+            if differs {
+                return Err(damaged(key, format!("{stored:?}"), format!("{found:?}, as the images have")).into());
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// A split of a data set file.
 #[derive(Debug)]
 pub struct Container {
     summary: Summary,
@@ -95,16 +136,32 @@ pub struct Container {
 impl Container {
     /// Opens `split` of the file at `path` and checks everything but the checksums; see [`Container::verify`].
     ///
-    /// A missing, damaged or foreign file is a [`UserError`]. The HDF5 file is closed again on return and never locked.
+    /// Contiguous images stay in the file and are mapped: all processes of a machine share one copy. Others are read into
+    /// memory. A missing, damaged or foreign file is a [`UserError`]. The HDF5 file is closed again on return and never
+    /// locked.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
-        hdf5::read(path, split).map(|(summary, images, labels)| Self { summary, images, labels })
+        Self::from_file(path, split, Access::MapOrLoad)
+    }
+
+    /// [`open`](Self::open) that refuses images that cannot be mapped, before it reads them.
+    pub fn map(path: &Path, split: Split) -> Result<Self> {
+        Self::from_file(path, split, Access::Map)
+    }
+
+    /// [`open`](Self::open) without images in memory: each is read from the file when it is asked for.
+    pub fn stream(path: &Path, split: Split) -> Result<Self> {
+        Self::from_file(path, split, Access::Stream)
+    }
+
+    fn from_file(path: &Path, split: Split, access: Access) -> Result<Self> {
+        hdf5::read(path, split, access).map(|(summary, images, labels)| Self { summary, images, labels })
     }
 
     /// Computes the checksums of images and labels anew; a difference from those in the file is a [`UserError`].
     pub fn verify(&self) -> Result<()> {
         let part = self.part();
         for (name, stored, found) in [
-            ("images", &part.images_sha256, sha256(self.pixels())),
+            ("images", &part.images_sha256, self.images_sha256()?),
             ("labels", &part.labels_sha256, labels_sha256(&self.labels)),
         ] {
             if *stored != found {
@@ -125,11 +182,26 @@ impl Container {
         &self.summary.splits[0]
     }
 
-    fn pixels(&self) -> &[u8] {
+    /// The pixels where they are memory.
+    fn pixels(&self) -> Option<&[u8]> {
         match &self.images {
-            Pixels::Mapped(bytes) => bytes,
-            Pixels::Loaded(bytes) => bytes,
+            Pixels::Mapped(bytes) => Some(bytes),
+            Pixels::Loaded(bytes) => Some(bytes),
+            Pixels::Streamed(_) => None,
         }
+    }
+
+    fn images_sha256(&self) -> Result<String> {
+        if let Some(pixels) = self.pixels() {
+            return Ok(sha256(pixels));
+        }
+        let size: usize = self.shape().iter().product();
+        let (mut digest, mut image) = (Digest::new(self.shape()), vec![0; size]);
+        for sample in 0..self.len() {
+            self.read(sample, &mut image)?;
+            digest.update(&image);
+        }
+        Ok(digest.finish().sha256)
     }
 }
 
@@ -151,74 +223,19 @@ impl Source for Container {
     }
 
     fn read(&self, sample: usize, image: &mut [u8]) -> Result<()> {
-        copy_image(self.pixels(), self.part().shape, sample, image)
+        match &self.images {
+            Pixels::Mapped(pixels) => copy_image(pixels, self.part().shape, sample, image),
+            Pixels::Loaded(pixels) => copy_image(pixels, self.part().shape, sample, image),
+            Pixels::Streamed(stream) => stream.read(sample, image),
+        }
     }
-}
 
-/// Writes a data set file with `splits`, whose class names must be `class_names`.
-///
-/// The file appears complete and verified, or not at all; one that exists already is left alone (a [`UserError`]).
-pub fn write(path: &Path, name: &str, source: &str, class_names: &[String], splits: &[(Split, &Memory)]) -> Result<()> {
-    ensure!(!splits.is_empty(), "a data set file needs a split");
-    let proper = |part: &Memory| !part.is_empty() && part.class_names() == class_names;
-    ensure!(splits.iter().all(|(_, part)| proper(part)), "a split is empty or has other classes than {class_names:?}");
-    refuse_existing(path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        let hint = format!("mkdir -p '{}'", folder.display());
-        return Err(UserError::expected("an existing folder to write to").file(folder).hint(hint).into());
+    fn read_all(&self, wanted: &mut [(usize, &mut [u8])]) -> Result<()> {
+        match &self.images {
+            Pixels::Streamed(stream) => stream.read_all(wanted),
+            _ => wanted.iter_mut().try_for_each(|(sample, image)| Source::read(self, *sample, image)),
+        }
     }
-    let file_name = path.file_name().ok_or_else(|| anyhow!("{} names no file", path.display()))?;
-    let unfinished = folder.join(format!(".{}.unfinished-{}", file_name.to_string_lossy(), process::id()));
-    let unfinished = Unfinished::claim(unfinished)?;
-
-    hdf5::fill(&unfinished.0, name, source, class_names, splits)
-        .with_context(|| format!("writing {}", path.display()))?;
-    for (split, _) in splits {
-        let checked = Container::open(&unfinished.0, *split).and_then(|written| written.verify());
-        checked.context("reading back what was written")?;
-    }
-    fs::File::open(&unfinished.0)?.sync_all()?;
-    refuse_existing(path)?;
-    fs::rename(&unfinished.0, path).with_context(|| format!("renaming to {}", path.display()))?;
-    // Without this the new name may be lost with the power.
-    fs::File::open(folder)?.sync_all().with_context(|| format!("syncing {}", folder.display()))
-}
-
-/// Refuses a target that is already there.
-pub(crate) fn refuse_existing(path: &Path) -> Result<(), UserError> {
-    if path.symlink_metadata().is_err() {
-        return Ok(());
-    }
-    let hint = format!("choose another name, or remove it first: rm '{}'", path.display());
-    Err(UserError::expected("a file that does not exist yet").file(path).hint(hint))
-}
-
-/// A file under a provisional name, removed unless it was renamed.
-struct Unfinished(PathBuf);
-
-impl Unfinished {
-    fn claim(path: PathBuf) -> Result<Self> {
-        fs::File::create_new(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // Gone already when all went well.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// The SHA-256 of `bytes`, in hex.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The SHA-256 of `labels` as little-endian bytes, in hex.
-pub(crate) fn labels_sha256(labels: &[i64]) -> String {
-    sha256(&labels.iter().flat_map(|label| label.to_le_bytes()).collect::<Vec<u8>>())
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! Schema, version 1. The file has the attributes `schema` = "iad-images", `version` = 1, `name`, `source` (where the
 //! images came from) and `class_names`, and a group `train`, `test` or both. A group has the datasets `images`
 //! (`u8 [N, channels, height, width]`) and `labels` (`i64 [N]`), and the attributes `split` (its own name),
-//! `images_sha256` and `labels_sha256` (lower-case hex, over the raw bytes, labels little-endian).
+//! `images_sha256` and `labels_sha256` (lower-case hex, over the raw bytes, labels little-endian). Optional are the
+//! attributes `url`, `coarse_class_names` and `coarse_classes` of the file, and `mean` and `std` of a group.
 //!
 //! Strings are UTF-8 of fixed length. Those of variable length lie in a heap without checksum, in which a wrong size
 //! keeps the library busy for ever: they are refused by their type, and never read.
@@ -13,17 +14,23 @@ use std::fs;
 use std::path::Path;
 
 use ::hdf5::dataset::Layout;
-use ::hdf5::types::{FixedAscii, FixedUnicode, IntSize, TypeDescriptor};
+use ::hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor};
 use ::hdf5::{Dataset, File, Group, H5Type, Location};
 use anyhow::{Context, Result};
 use memmap2::{Mmap, MmapOptions};
 
 use crate::UserError;
-use crate::container::{Split, SplitSummary, Summary};
-use crate::memory::{check_labels, image_bytes};
+use crate::container::{Split, Summary};
+use crate::stream::Stream;
 
+mod adversarial;
+mod opened;
+mod places;
 mod write;
 
+pub use adversarial::AdversarialFile;
+use opened::Opened;
+pub(crate) use opened::digest;
 pub(crate) use write::fill;
 
 const SCHEMA: &str = "iad-images";
@@ -39,6 +46,19 @@ pub(crate) enum Pixels {
     Mapped(Mmap),
     /// In memory.
     Loaded(Vec<u8>),
+    /// In the file, read as they are asked for.
+    Streamed(Stream),
+}
+
+/// How the images of a file are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Mapped, else refused.
+    Map,
+    /// Mapped where they are contiguous, else read into memory.
+    MapOrLoad,
+    /// Left in the file, whatever their layout.
+    Stream,
 }
 
 /// The splits that the file at `path` has.
@@ -46,52 +66,29 @@ pub(crate) fn splits(path: &Path) -> Result<Vec<Split>> {
     Ok(Reader::open(path)?.splits())
 }
 
+/// What the file at `path` says of `split`; labels are checked, images are not read.
+pub(crate) fn summary(path: &Path, split: Split) -> Result<Summary> {
+    Ok(Opened::open(path, split)?.summary)
+}
+
 /// Reads and checks `split` of the file at `path`: its summary, its images and its labels.
-pub(crate) fn read(path: &Path, split: Split) -> Result<(Summary, Pixels, Vec<i64>)> {
-    let reader = Reader::open(path)?;
-    let class_names = reader.strings(&reader.file, "class_names", 1 << 16)?;
-    if class_names.is_empty() {
-        return Err(reader.wrong("class_names", "empty", "a name for every class").into());
-    }
-    let group = reader.group(split)?;
-    let key = |name: &str| format!("{}/{name}", split.name());
-
-    let images = reader.dataset(&group, &key("images"), TypeDescriptor::Unsigned(IntSize::U1))?;
-    let dimensions = images.shape();
-    let [samples, shape @ ..] = match *dimensions.as_slice() {
-        [n, c, h, w] if !dimensions.contains(&0) => [n, c, h, w],
-        _ => {
-            let expected = "four dimensions, [N, channels, height, width], none of them 0";
-            return Err(reader.wrong(&key("images"), format!("of shape {dimensions:?}"), expected).into());
+pub(crate) fn read(path: &Path, split: Split, access: Access) -> Result<(Summary, Pixels, Vec<i64>)> {
+    let Opened { reader, summary, images, labels, size } = Opened::open(path, split)?;
+    let key = format!("{}/images", split.name());
+    let offset = reader.offset(&images, &key, size)?;
+    let images = match offset {
+        _ if access == Access::Stream && images.layout() != Layout::Compact => {
+            let (places, samples) = (reader.places(&images, &key, offset)?, labels.len());
+            Pixels::Streamed(Stream::new(path, reader.plain.try_clone()?, size / samples, samples, places))
         }
-    };
-    let labels = reader.dataset(&group, &key("labels"), TypeDescriptor::Integer(IntSize::U8))?;
-    if labels.shape() != [samples] {
-        let value = format!("of shape {:?}", labels.shape());
-        return Err(reader.wrong(&key("labels"), value, format!("[{samples}], a label for every image")).into());
-    }
-    let labels: Vec<i64> = reader.whole(&labels, &key("labels"), samples)?;
-    check_labels(&labels, class_names.len(), &key("labels")).map_err(|error| error.file(path).hint(HINT))?;
-
-    // No overflow: a size that does not fit is larger than any file.
-    let size = image_bytes(shape).and_then(|size| size.checked_mul(samples)).unwrap_or(usize::MAX);
-    let images = match reader.offset(&images, &key("images"), size)? {
         Some(offset) => Pixels::Mapped(reader.map(offset, size)?),
-        None => Pixels::Loaded(reader.whole(&images, &key("images"), size)?),
-    };
-    let part = SplitSummary {
-        split,
-        samples,
-        shape,
-        images_sha256: reader.string(&group, &key("images_sha256"))?,
-        labels_sha256: reader.string(&group, &key("labels_sha256"))?,
-    };
-    let summary = Summary {
-        file: path.to_owned(),
-        name: reader.string(&reader.file, "name")?,
-        source: reader.string(&reader.file, "source")?,
-        class_names,
-        splits: vec![part],
+        None if access == Access::Map && images.layout() != Layout::Compact => {
+            let expected = "contiguous images, which all ranks of a node share";
+            let hint = "set data.reading = \"streaming\", or import them again without chunks and compression";
+            let value = format!("stored as {:?}", images.layout());
+            return Err(UserError::expected(expected).file(path).key(key).value(value).hint(hint).into());
+        }
+        None => Pixels::Loaded(reader.whole(&images, &key, size)?),
     };
     Ok((summary, images, labels))
 }

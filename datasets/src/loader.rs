@@ -1,6 +1,7 @@
-//! Batches of an epoch, prepared ahead by one thread.
+//! Batches of an epoch, prepared ahead by threads of their own, in order.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -24,6 +25,10 @@ pub struct Pipeline {
     pub seed: u64,
     /// How many batches are prepared in advance.
     pub ahead: usize,
+    /// How many threads prepare them, at least 1.
+    pub threads: usize,
+    /// The bytes of images that may be held in memory so that many are read from a file at once; 0 to read batch by batch.
+    pub window: usize,
 }
 
 /// This rank's part of one global batch, in host memory. It can be empty, so that all ranks take equally many steps.
@@ -47,71 +52,136 @@ impl Pipeline {
 
     /// The batches of `epoch` in its random order, from number `from_batch` on.
     pub fn epoch(&self, epoch: u64, from_batch: usize) -> Loader {
-        let (sender, receiver) = bounded(self.ahead);
-        let pipeline = self.clone();
-        let work = move || {
-            let order = Draws::new(pipeline.seed, Purpose::Shuffle, epoch).permutation(pipeline.source.len());
-            let draws = Draws::new(pipeline.seed, Purpose::Augment, epoch);
-            for slots in order.chunks(pipeline.global_batch).skip(from_batch) {
-                let batch = pipeline.batch(slots, &draws);
-                let failed = batch.is_err();
-                // A closed channel means that the loader was dropped.
-                if sender.send(batch).is_err() || failed {
-                    return;
+        let order = Draws::new(self.seed, Purpose::Shuffle, epoch).permutation(self.source.len());
+        let groups = self.groups(from_batch);
+        let work = Arc::new((self.clone(), order, groups.clone()));
+        let threads = self.threads.max(1);
+        let mut loader = Loader { workers: vec![], turns: Box::new(std::iter::empty()), failure: None };
+        for number in 0..threads.min(groups.len()) {
+            // A thread can put down a whole group and begin the next one.
+            let (sender, receiver) = bounded(self.ahead.div_ceil(threads).max(self.largest_group()));
+            let work = Arc::clone(&work);
+            let run = move || {
+                let (pipeline, order, groups) = &*work;
+                let draws = Draws::new(pipeline.seed, Purpose::Augment, epoch);
+                for group in groups.iter().skip(number).step_by(threads) {
+                    let (batches, failure) = match pipeline.batches(group.clone(), order, &draws) {
+                        Ok(batches) => (batches, None),
+                        Err(error) => (vec![], Some(Err(error))),
+                    };
+                    for batch in batches.into_iter().map(Ok).chain(failure) {
+                        let failed = batch.is_err();
+                        // A closed channel means that the loader was dropped.
+                        if sender.send(batch).is_err() || failed {
+                            return;
+                        }
+                    }
+                }
+            };
+            match thread::Builder::new().name(format!("loader {number}")).spawn(run).context("starting a loader thread")
+            {
+                Ok(thread) => loader.workers.push(Worker { receiver, thread }),
+                Err(failure) => {
+                    loader.failure = Some(failure);
+                    return loader;
                 }
             }
-        };
-        match thread::Builder::new().name("loader".to_owned()).spawn(work).context("starting the loader thread") {
-            Ok(thread) => Loader { receiver: Some(receiver), thread: Some(thread), failure: None },
-            Err(failure) => Loader { receiver: None, thread: None, failure: Some(failure) },
         }
+        let turns = groups.into_iter().enumerate();
+        loader.turns = Box::new(turns.flat_map(move |(number, group)| group.map(move |_| number % threads)));
+        loader
     }
 
-    /// This rank's part of the global batch of the samples `slots`.
-    fn batch(&self, slots: &[usize], draws: &Draws) -> Result<HostBatch> {
+    /// The batches that are read together: one at first, so that training can begin, then four times as many each time. A thread
+    /// holds two groups, one under way and one that waits.
+    fn groups(&self, from_batch: usize) -> Vec<Range<usize>> {
+        let (mut groups, mut from, all) = (vec![], from_batch, self.batches_per_epoch());
+        while from < all {
+            let round = groups.len() / self.threads.max(1);
+            let size = self.largest_group().min(1 << (2 * round.min(20)));
+            groups.push(from..(from + size).min(all));
+            from += size;
+        }
+        groups
+    }
+
+    fn largest_group(&self) -> usize {
+        let size: usize = self.source.shape().iter().product();
+        let batch = self.global_batch.div_ceil(self.shard.world_size).min(self.source.len()) * size;
+        (self.window / (2 * self.threads.max(1) * batch.max(1))).max(1)
+    }
+
+    /// This rank's parts of the batches `numbers`.
+    fn batches(&self, numbers: Range<usize>, order: &[usize], draws: &Draws) -> Result<Vec<HostBatch>> {
         let shape = self.source.shape();
         let size: usize = shape.iter().product();
-        let own: Vec<usize> = self.shard.slots(slots.len()).map(|slot| slots[slot]).collect();
-        let mut images = vec![0; own.len() * size];
-        let mut scratch = Vec::new();
-        for (&sample, image) in own.iter().zip(images.chunks_exact_mut(size)) {
-            self.source.read(sample, image).with_context(|| format!("reading sample {sample}"))?;
-            if let Some(augment) = &self.augment {
+        let slots = order.chunks(self.global_batch).skip(numbers.start).take(numbers.len());
+        let empty = |slots: &[usize]| {
+            let own: Vec<usize> = self.shard.slots(slots.len()).map(|slot| slots[slot]).collect();
+            HostBatch {
+                images: vec![0; own.len() * size],
+                labels: own.iter().map(|&sample| self.source.label(sample)).collect(),
+                samples: own.into_iter().map(|sample| sample as u64).collect(),
+                global_count: slots.len(),
+            }
+        };
+        let mut batches: Vec<HostBatch> = slots.map(empty).collect();
+        let mut wanted: Vec<(usize, &mut [u8])> = vec![];
+        for HostBatch { images, samples, .. } in &mut batches {
+            wanted.extend(samples.iter().map(|&sample| sample as usize).zip(images.chunks_exact_mut(size)));
+        }
+        self.source.read_all(&mut wanted)?;
+        if let Some(augment) = &self.augment {
+            let mut scratch = Vec::new();
+            for (sample, image) in wanted {
                 augment.apply(shape, draws, sample as u64, image, &mut scratch);
             }
         }
-        let labels = own.iter().map(|&sample| self.source.label(sample)).collect();
-        let samples = own.into_iter().map(|sample| sample as u64).collect();
-        Ok(HostBatch { images, labels, samples, global_count: slots.len() })
+        Ok(batches)
     }
 }
 
-/// The batches of one epoch. A batch that cannot be made is an error and the last item; dropping it ends its thread.
+/// The batches of one epoch. A batch that cannot be made is an error and the last item; dropping it ends its threads.
 pub struct Loader {
-    receiver: Option<Receiver<Result<HostBatch>>>,
-    thread: Option<JoinHandle<()>>,
+    workers: Vec<Worker>,
+    /// The worker of each batch to come.
+    turns: Box<dyn Iterator<Item = usize> + Send>,
     failure: Option<Error>,
+}
+
+struct Worker {
+    receiver: Receiver<Result<HostBatch>>,
+    thread: JoinHandle<()>,
 }
 
 impl Iterator for Loader {
     type Item = Result<HostBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(batch) = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok()) {
-            return Some(batch);
+        if let Some(failure) = self.failure.take() {
+            return Some(Err(failure));
         }
-        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
-            self.failure = Some(anyhow!("the loader thread panicked: {}", panic_message(&*panic)));
+        let number = self.turns.next().filter(|&number| number < self.workers.len())?;
+        let batch = self.workers[number].receiver.recv();
+        if let Ok(Ok(batch)) = batch {
+            return Some(Ok(batch));
         }
-        self.failure.take().map(Err)
+        // A thread that ends before its turn has panicked.
+        let worker = self.workers.swap_remove(number);
+        self.turns = Box::new(std::iter::empty());
+        Some(batch.unwrap_or_else(|_| {
+            let panic = worker.thread.join().err();
+            let message = panic.as_ref().map_or("it ended too early", |panic| panic_message(&**panic));
+            Err(anyhow!("a loader thread panicked: {message}"))
+        }))
     }
 }
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // Closing the channel wakes a thread that waits to send.
-        self.receiver = None;
-        if let Some(thread) = self.thread.take() {
+        // Closing the channels wakes threads that wait to send.
+        let threads: Vec<_> = self.workers.drain(..).map(|worker| worker.thread).collect();
+        for thread in threads {
             // Nobody is left to tell of a panic.
             let _ = thread.join();
         }

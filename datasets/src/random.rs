@@ -18,6 +18,8 @@ pub enum Purpose {
     Initialise,
     /// Which training samples are held out for choosing a checkpoint.
     HoldOut,
+    /// Which training samples a subset has.
+    Subset,
     /// The start of an evaluation attack; each attack of a suite has its own number.
     Evaluation(u32),
 }
@@ -30,6 +32,7 @@ impl Purpose {
             Purpose::AttackStart => 3,
             Purpose::Initialise => 4,
             Purpose::HoldOut => 5,
+            Purpose::Subset => 6,
             Purpose::Evaluation(attack) => (1 << 32) + u64::from(attack),
         }
     }

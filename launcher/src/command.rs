@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trainer::config::Override;
+use trainer::config::{Override, Pixels};
+use trainer::model::Architecture;
 
 /// Trains adversarially robust networks by introspective adversarial distillation, on one or many ranks.
 ///
@@ -22,13 +23,18 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Train what a configuration describes, or go on where it left off (`train` may be left out).
     Train(Train),
-    /// Attack a run's network on the test images.
+    /// Attack a run's network, or a file of weights, on the test images.
     Eval(Eval),
+    /// Read checkpoints of PyTorch, and write them.
+    #[command(subcommand)]
+    Weights(Weigh),
     /// Make and inspect image containers.
     #[command(subcommand)]
     Data(Data),
     /// Print the results of runs and write a page with their curves.
     Report(Report),
+    /// Train the rows of a table of the paper, and print their numbers beside the published ones.
+    Paper(Paper),
 }
 
 /// Where a command computes.
@@ -83,15 +89,17 @@ pub(crate) struct Train {
     pub(crate) place: Where,
 }
 
-/// `iad-launch eval RUN`
+/// `iad-launch eval RUN_OR_WEIGHTS`
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
-    /// The run folder.
+    /// The run folder, or a file of weights (with --data).
+    #[arg(value_name = "RUN_OR_WEIGHTS")]
     pub(crate) run: PathBuf,
-    /// Which weights: best, final, or latest (the newest checkpoint); by default the first of these that there is.
+    /// Which weights: best, final, latest (the newest checkpoint), ema or swa; by default the first of these that there is.
     #[arg(long, value_enum)]
     pub(crate) weights: Option<Weights>,
-    /// The attacks, separated by commas: natural, fgsm, fgsm_rs, pgdN (default: those of the run's configuration).
+    /// The attacks, separated by commas: natural, fgsm, fgsm_rs, pgdN, cw_inf, apgd_ce, apgd_t, fab_t, square, autoattack or
+    /// paper (default: those of the run's configuration).
     #[arg(long, value_name = "ATTACKS", value_delimiter = ',')]
     pub(crate) suite: Option<Vec<String>>,
     /// Only the first images of the test set.
@@ -100,6 +108,24 @@ pub(crate) struct Eval {
     /// Another container with a test split.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
+    /// Another radius of the ball, as in 4/255.
+    #[arg(long, value_name = "LENGTH")]
+    pub(crate) eps: Option<Pixels>,
+    /// Another number of rows of a batch, a multiple of 16.
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) batch: Option<usize>,
+    /// Another seed of the attacks.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+    /// The folder for the results (default: the run folder, or that of the weights).
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+    /// Also write the table to this file.
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Also keep an adversarial image of every image.
+    #[arg(long, value_name = "FILE.h5")]
+    pub(crate) save_adversarial: Option<PathBuf>,
     /// Where to compute.
     #[command(flatten)]
     pub(crate) place: Where,
@@ -114,27 +140,123 @@ pub(crate) enum Weights {
     Final,
     /// Those of the newest checkpoint.
     Latest,
+    /// The moving average over steps.
+    Ema,
+    /// The mean over epochs.
+    Swa,
+}
+
+/// `iad-launch weights ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Weigh {
+    /// Turn a checkpoint of PyTorch (torch.save, old or new, or safetensors) into weights of this program.
+    Import {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The weights to make; never overwritten.
+        #[arg(long, value_name = "NEW.safetensors")]
+        to: PathBuf,
+        /// The network (default: recognised by its tensors).
+        #[arg(long, value_name = "NAME")]
+        architecture: Option<Architecture>,
+        /// The shape of its images, as in 3x32x32 (default: 64x64 with 200 classes, 28x28 of one channel, else 32x32).
+        #[arg(long, value_name = "CxHxW", value_parser = shape)]
+        image: Option<[usize; 3]>,
+        /// A container of images it is for, instead of their shape.
+        #[arg(long, value_name = "FILE.h5", conflicts_with = "image")]
+        data: Option<PathBuf>,
+        /// The keys that lead to the weights, with dots between them, as in state_dict.
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+    },
+    /// Write a run's network as a file that PyTorch reads: a state_dict under the names of the reference's classes.
+    Export {
+        /// A run folder, or a file of weights.
+        from: PathBuf,
+        /// The file to make, a .pth, .pt or .safetensors; never overwritten.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Which weights of a run folder: best, final, latest, ema or swa; by default the first of these that there is.
+        #[arg(long, value_enum)]
+        weights: Option<Weights>,
+    },
+    /// Say what a file of weights is and which network it holds.
+    Info {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// Channels, height and width: `3x32x32`.
+fn shape(text: &str) -> Result<[usize; 3], String> {
+    let sizes = text.split('x').map(|size| size.parse().ok().filter(|size| (1..=4096).contains(size)));
+    let sizes: Option<Vec<usize>> = sizes.collect();
+    sizes
+        .and_then(|sizes| sizes.try_into().ok())
+        .ok_or_else(|| "expected channels, height and width, as in 3x32x32".into())
 }
 
 /// `iad-launch data ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Data {
+    /// Download a published data set, compare it with its checksums, and turn it into one container.
+    Fetch {
+        /// The data set: cifar10, cifar100, tiny-imagenet or fashion-mnist.
+        dataset: String,
+        /// The container to make; never overwritten (default: data/DATASET.h5).
+        #[arg(long, value_name = "FILE.h5")]
+        to: Option<PathBuf>,
+        /// Look for the files here by their names, instead of at their official addresses.
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+        /// Where downloads are kept (default: downloads in $IAD_CACHE or ~/.cache/iad).
+        #[arg(long, value_name = "FOLDER")]
+        cache: Option<PathBuf>,
+        /// How images lie in the container.
+        #[command(flatten)]
+        layout: LayoutOptions,
+    },
     /// Turn the files of a data set into one container.
     Import {
-        /// The data set: cifar10 or fashion-mnist.
+        /// What to read: cifar10, cifar100, tiny-imagenet, fashion-mnist, mnist, image-folder or npz.
         dataset: String,
-        /// The folder with its files, unpacked.
-        #[arg(long, value_name = "FOLDER")]
+        /// Its folder, or the archive as it was downloaded.
+        #[arg(long, value_name = "PATH")]
         from: PathBuf,
         /// The container to make; never overwritten.
         #[arg(long, value_name = "FILE.h5")]
         to: PathBuf,
+        /// How images lie in the container.
+        #[command(flatten)]
+        layout: LayoutOptions,
     },
-    /// Say what a container holds, and compare its images with their checksums.
+    /// Say what a container holds.
     Info {
         /// The container.
         file: PathBuf,
+        /// Also draw the first images of each class, with its name.
+        #[arg(long, value_name = "FILE.png")]
+        sheet: Option<PathBuf>,
     },
+    /// Compare everything in a container with its checksums.
+    Verify {
+        /// The container.
+        file: PathBuf,
+    },
+}
+
+/// How images lie in a container.
+#[derive(Debug, Args)]
+pub(crate) struct LayoutOptions {
+    /// Store images in chunks of this many, to be read piece by piece; in one piece otherwise, which ranks share.
+    #[arg(long, value_name = "IMAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) chunks: Option<u32>,
+    /// Compress the chunks by deflate, from 1 (fast) to 9 (small).
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub(crate) compress: Option<u8>,
+    /// Threads that read (default: one for each core). The container does not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
 }
 
 /// `iad-launch report RUN ...`
@@ -149,6 +271,85 @@ pub(crate) struct Report {
     /// Also write the curves alone, as a picture.
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) figure: Option<PathBuf>,
+}
+
+/// `iad-launch paper TABLE`
+#[derive(Debug, Args)]
+pub(crate) struct Paper {
+    /// The table: a name in configs/paper, as in table2, or the path of such a file.
+    pub(crate) table: PathBuf,
+    /// Only list the rows: configuration, state and estimated cost. Needs no data.
+    #[arg(long, conflicts_with = "show")]
+    pub(crate) dry_run: bool,
+    /// Only print the comparison, of the runs that are finished.
+    #[arg(long)]
+    pub(crate) show: bool,
+    /// Only rows whose name, method or teacher holds this text, and their teachers; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Vec<String>,
+    /// Run every row with these seeds, as in 1,2,3 (default: those of the table).
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',')]
+    pub(crate) seeds: Vec<u64>,
+    /// Change a key of all rows, as in --set epochs=2 (choose another folder with --runs); may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<Override>,
+    /// The folder of the run folders.
+    #[arg(long, value_name = "FOLDER", default_value = "runs/paper")]
+    pub(crate) runs: PathBuf,
+    /// Only the runs that others learn from.
+    #[arg(long)]
+    pub(crate) teachers: bool,
+    /// Only the I-th of N parts, for array jobs: of the teachers with --teachers, else of the other runs.
+    #[arg(long, value_name = "I/N")]
+    pub(crate) job: Option<Part>,
+    /// The speed that the estimate of GPU hours assumes; the paper's own Table 14 implies the default.
+    #[arg(long, value_name = "TFLOP/S", default_value_t = 9.4, value_parser = positive)]
+    pub(crate) tflops: f64,
+    /// Also write the comparison as comma-separated values.
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub(crate) place: Where,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "expected a positive number".into())
+}
+
+/// One of so many parts of the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Its number, from 1.
+    number: usize,
+    /// How many there are.
+    of: usize,
+}
+
+impl Part {
+    /// Whether the piece of work at this place belongs to it.
+    pub(crate) fn takes(self, index: usize) -> bool {
+        index % self.of == self.number - 1
+    }
+}
+
+impl std::str::FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(one, all)| Some((one.parse().ok()?, all.parse().ok()?)));
+        match parts {
+            Some((number, of)) if (1..=of).contains(&number) => Ok(Self { number, of }),
+            _ => Err("expected I/N with I from 1 to N, as in 2/8".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(out, "{}/{}", self.number, self.of)
+    }
 }
 
 /// Inserts `train` where the first argument is a file, or an option of training before one: `iad-launch CONFIG` as it is
@@ -185,6 +386,17 @@ mod tests {
         let before = parse(&["iad-launch", "--ranks", "3", "a.toml"]).unwrap().command;
         assert!(matches!(before, Command::Train(Train { place: Where { ranks: Some(3), .. }, .. })));
         assert_eq!((train.overrides[0].key.as_str(), train.overrides[0].value.as_str()), ("seed", "2"));
+    }
+
+    #[test]
+    fn parts_share_the_work() {
+        let parts: Vec<Part> = ["1/3", "2/3", "3/3"].iter().map(|text| text.parse().unwrap()).collect();
+        for index in 0..7 {
+            assert_eq!(parts.iter().filter(|part| part.takes(index)).count(), 1, "{index}");
+        }
+        for text in ["0/3", "4/3", "1", "1/0", "a/b", "-1/2"] {
+            assert!(text.parse::<Part>().is_err(), "{text}");
+        }
     }
 
     #[test]

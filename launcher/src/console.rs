@@ -6,9 +6,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use trainer::evaluate::Accuracy;
+use trainer::evaluate::{Accuracy, Standing};
 use trainer::folder::RunFolder;
 use trainer::metrics::{Event, Sink};
+
+/// The share of an epoch's time that steps may wait for images before the user is told.
+const STARVED: f64 = 0.05;
+/// What to do about it.
+const MORE_IMAGES: &str = "Raise data.threads and data.prefetch, put the container on a faster disk, or, where the set fits \
+                           in memory, set data.reading = \"resident\"";
 
 /// A line to the user.
 pub(crate) fn say(text: &str) {
@@ -33,9 +39,40 @@ pub(crate) fn append_log(folder: &Path, text: &str) {
     }
 }
 
+/// Lines on how far something is, outside of runs: one that changes on a terminal, one now and then elsewhere.
+#[derive(Default)]
+pub(crate) struct Ticker {
+    shown: Option<Instant>,
+}
+
+impl Ticker {
+    /// A line that stays.
+    pub(crate) fn line(&mut self, text: &str) {
+        say(&format!("{}{text}", if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" }));
+        self.shown = Some(Instant::now());
+    }
+
+    /// A line that the next one replaces.
+    pub(crate) fn transient(&mut self, text: &str) {
+        let terminal = std::io::stderr().is_terminal();
+        let pause = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
+        let shown = *self.shown.get_or_insert_with(Instant::now);
+        if shown.elapsed() < pause {
+            return;
+        }
+        if terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            let _ = std::io::stderr().flush();
+        } else {
+            say(text);
+        }
+        self.shown = Some(Instant::now());
+    }
+}
+
 /// The leader's console.
 pub(crate) struct Console {
-    log: File,
+    log: Option<File>,
     terminal: bool,
     shown: Option<Instant>,
     began: Instant,
@@ -54,15 +91,30 @@ impl Console {
         let path = folder.file("console.log");
         let log = File::options().append(true).create(true).open(&path);
         let log = log.with_context(|| format!("writing {}", path.display()))?;
+        Ok(Self { log: Some(log), steps_per_epoch, epochs, ..Self::without_log() })
+    }
+
+    /// A console that keeps no log.
+    pub(crate) fn without_log() -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Ok(Self { log, terminal, shown: None, began: Instant::now(), first_step: None, steps_per_epoch, epochs })
+        Self {
+            log: None,
+            terminal,
+            shown: None,
+            began: Instant::now(),
+            first_step: None,
+            steps_per_epoch: 0,
+            epochs: 0,
+        }
     }
 
     /// A line that stays.
     pub(crate) fn line(&mut self, text: &str) {
         let clear = if self.terminal { "\r\x1b[K" } else { "" };
         say(&format!("{clear}{text}"));
-        let _ = writeln!(self.log, "{text}");
+        if let Some(log) = &mut self.log {
+            let _ = writeln!(log, "{text}");
+        }
     }
 
     /// A line that the next one replaces on a terminal; elsewhere it is shown now and then.
@@ -125,6 +177,11 @@ impl Sink for Console {
                     text += &format!(", mean alpha {:.4}", trust.mean);
                 }
                 self.line(&format!("{text}; {}", duration(timing.seconds)));
+                let waited = timing.waited_for_data.unwrap_or(0.0);
+                if waited > STARVED * timing.seconds {
+                    let share = 100.0 * waited / timing.seconds;
+                    self.line(&format!("warning: {share:.0} % of the epoch went by waiting for images. {MORE_IMAGES}"));
+                }
             }
             Event::Evaluated { split, best, attacks, .. } => {
                 let best = if *best { " (best so far)" } else { "" };
@@ -140,6 +197,13 @@ impl Sink for Console {
 
     fn progress(&mut self, work: &str, share: f64) {
         self.transient(&format!("{work}: {:.0} %", share * 100.0));
+    }
+
+    fn evaluating(&mut self, work: &str, standing: &Standing) {
+        let Standing { round, share, standing, images, seconds_left } = standing;
+        let bound = percent(*standing, *images);
+        let left = seconds_left.map(|seconds| format!(", {} left", duration(seconds))).unwrap_or_default();
+        self.transient(&format!("{work}, {round}: {:.0} %, at most {bound} robust{left}", share * 100.0));
     }
 }
 

@@ -1,42 +1,141 @@
-//! `iad-launch data`: making and inspecting image containers.
+//! `iad-launch data`: getting, making and inspecting image containers.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use datasets::{Container, Summary};
+use datasets::{Fetch, Layout, Split, Summary};
 
-use crate::command::Data;
+use crate::command::{Data, LayoutOptions};
+use crate::console::{Ticker, say};
 
 /// Does what the command says and prints the container's summary.
 ///
 /// # Errors
-/// Those of the importer or the container.
+/// Those of the download, the importer or the container.
 pub(crate) fn run(data: &Data) -> Result<()> {
     match data {
-        Data::Import { dataset, from, to } => {
-            if let Some(folder) = to.parent() {
-                std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
-            }
-            print(&datasets::import(dataset, from, to)?, "written")
+        Data::Fetch { dataset, to, mirror, cache, layout } => {
+            let to = to.clone().unwrap_or_else(|| PathBuf::from(format!("data/{dataset}.h5")));
+            let cache = cache.clone().unwrap_or_else(datasets::default_cache);
+            let from = fetch(dataset, &Fetch { mirror: mirror.clone(), ..Fetch::to(cache) }, &to)?;
+            import(dataset, &from, &to, layout)
         }
-        Data::Info { file } => {
+        Data::Import { dataset, from, to, layout } => import(dataset, from, to, layout),
+        Data::Info { file, sheet } => {
             let summary = datasets::summarise(file)?;
-            for part in &summary.splits {
-                Container::open(file, part.split)?.verify()?;
-            }
-            print(&summary, "checksums good")
+            print(&summary)?;
+            let Some(sheet) = sheet else { return Ok(()) };
+            let split = summary.splits.first().map_or(Split::Train, |part| part.split);
+            datasets::write_sheet(file, split, sheet)?;
+            say(&format!("written {}", sheet.display()));
+            Ok(())
+        }
+        Data::Verify { file } => {
+            print(&datasets::verify(file)?)?;
+            say("all checksums are right");
+            Ok(())
         }
     }
 }
 
-fn print(summary: &Summary, remark: &str) -> Result<()> {
-    let mut out = std::io::stdout();
-    writeln!(out, "{summary}; {remark}")?;
-    writeln!(out, "classes: {}", summary.class_names.join(", "))?;
-    writeln!(out, "source: {}", summary.source)?;
-    for part in &summary.splits {
-        let name = part.split.name();
-        writeln!(out, "{name} images sha256 {}\n{name} labels sha256 {}", part.images_sha256, part.labels_sha256)?;
+fn fetch(dataset: &str, how: &Fetch, to: &Path) -> Result<PathBuf> {
+    // Before hours of downloading, not after.
+    if to.symlink_metadata().is_ok() {
+        let hint = format!("choose another name, or remove it first: rm '{}'", to.display());
+        return Err(datasets::UserError::expected("a file that does not exist yet").file(to).hint(hint).into());
     }
+    let mut ticker = Ticker::default();
+    let mut last = 0;
+    datasets::fetch(dataset, how, &mut |progress| {
+        let percent = progress.done * 100 / progress.total.max(1);
+        let text =
+            format!("{}: {:.1} of {:.1} MB ({percent} %)", progress.name, mega(progress.done), mega(progress.total));
+        match &progress.trouble {
+            Some(trouble) => ticker.line(&format!("{text}; {trouble}; trying again")),
+            None if progress.done == progress.total && last != progress.total => ticker.line(&text),
+            None => ticker.transient(&text),
+        }
+        last = progress.done;
+    })
+}
+
+fn mega(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn import(dataset: &str, from: &Path, to: &Path, layout: &LayoutOptions) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
+    }
+    let layout = Layout {
+        chunk: layout.chunks.map(|images| images as usize),
+        compress: layout.compress,
+        threads: layout.threads.map(usize::from),
+    };
+    print(&datasets::import(dataset, from, to, &layout)?)?;
+    say(&format!("written {}, all checksums are right", to.display()));
     Ok(())
+}
+
+/// A table of what a container holds.
+fn print(summary: &Summary) -> Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(table(summary).as_bytes())?;
+    Ok(())
+}
+
+fn table(summary: &Summary) -> String {
+    let mut rows = vec![
+        ("file", summary.file.display().to_string()),
+        ("name", summary.name.clone()),
+        ("source", summary.source.clone()),
+    ];
+    if !summary.url.is_empty() {
+        rows.push(("url", summary.url.clone()));
+    }
+    rows.push(("classes", format!("{}: {}", summary.class_names.len(), listed(&summary.class_names))));
+    if let Some(coarse) = &summary.coarse {
+        rows.push(("coarse", format!("{}: {}", coarse.names.len(), listed(&coarse.names))));
+    }
+    for part in &summary.splits {
+        let [channels, height, width] = part.shape;
+        let layout = part.chunk.map_or("in one piece".to_owned(), |chunk| format!("in chunks of {chunk}"));
+        rows.push((part.split.name(), format!("{} images of {channels}x{height}x{width}", part.samples)));
+        rows.push(("  stored", format!("{:.1} MB, {layout}", mega(part.stored))));
+        for (name, values) in [("  mean", &part.mean), ("  std", &part.std)] {
+            let values: Vec<_> = values.iter().map(|value| format!("{value:.4}")).collect();
+            if !values.is_empty() {
+                rows.push((name, values.join(", ")));
+            }
+        }
+        rows.push(("  images", format!("sha256 {}", part.images_sha256)));
+        rows.push(("  labels", format!("sha256 {}", part.labels_sha256)));
+    }
+    rows.into_iter().fold(String::new(), |mut text, (name, value)| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<10}{value}");
+        text
+    })
+}
+
+/// Names in a line; the first ones where there are many.
+fn listed(names: &[String]) -> String {
+    const FEW: usize = 20;
+    let short: Vec<_> = names.iter().take(FEW).map(|name| name.split(',').next().unwrap_or(name)).collect();
+    let more = if names.len() > FEW { ", ..." } else { "" };
+    format!("{}{more}", short.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_names_are_cut_short() {
+        let names: Vec<_> = (0..30).map(|number| format!("name {number}, or another")).collect();
+        assert_eq!(listed(&names[..2]), "name 0, name 1");
+        assert!(listed(&names).ends_with("name 19, ..."));
+    }
 }

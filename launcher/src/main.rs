@@ -5,11 +5,14 @@ mod command;
 mod console;
 mod data;
 mod evaluate;
+mod jobs;
 mod launch;
+mod paper;
 mod ranks;
 mod report;
 mod signals;
 mod train;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -35,6 +38,8 @@ fn main() -> ExitCode {
         Command::Report(report) => {
             report::run(&report.runs, report.page.as_deref(), report.figure.as_deref()).map(|()| 0)
         }
+        Command::Paper(paper) => paper::run(&paper),
+        Command::Weights(weigh) => weights::run(&weigh).map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -80,6 +80,12 @@ impl Program {
         self.args([config.as_os_str(), OsStr::new("--run"), run.as_os_str()])
     }
 
+    /// One more rank under the same mpirun, with another configuration.
+    pub fn and_on_another_rank(mut self, config: &Path, run: &Path) -> Self {
+        self.command.args([":", "-n", "1"]).arg(iad_launch());
+        self.train(config, run)
+    }
+
     /// `--stop-after-steps STEPS`.
     pub fn stop_after(self, steps: u64) -> Self {
         self.args(["--stop-after-steps".to_string(), steps.to_string()])

@@ -180,3 +180,16 @@ fn a_second_start_in_the_same_folder_is_refused() -> Result<()> {
     Program::alone().train(&config, &whole).run()?.expect(0);
     assert_same_run(&whole, &run, "beside a refused start")
 }
+
+/// Two ranks that set out with different files: all leave at once, and the message says who and what.
+#[test]
+fn a_rank_with_another_configuration_is_named() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(40))?;
+    let (one, other) = (world.config("one", &data, &[])?, world.config("other", &data, &[("optimizer.lr", "0.06")])?);
+    let run = world.run("run");
+    let ended = Program::under_mpirun(1).train(&one, &run).and_on_another_rank(&other, &run).limit(30).run()?.expect(2);
+    ended.expect_error(&["the ranks do not agree", "rank 1 (", "optimizer.lr", "0.06", "on rank 0", "0.05", "next:"]);
+    assert!(!run.exists(), "a run folder was made");
+    Ok(())
+}

@@ -146,6 +146,50 @@ fn every_sample_counts_once_where_ranks_do_not_divide_the_data() -> Result<()> {
     Ok(())
 }
 
+/// Two epochs of IAD-I whose introspection comes in with the second: what is counted does not wait for it.
+#[test]
+fn teacher_and_trust_are_counted_over_every_sample_on_any_number_of_ranks() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(61))?;
+    let mut changes = World::distil(&world.teacher(&data)?);
+    changes.push(("precision.dtype", "\"float64\"".into()));
+    changes.push(("epochs", "2".into()));
+    changes.push(("loss.terms", tests::IAD_1.replace("inverted = true }", "inverted = true }, from_epoch = 1")));
+    let config = config(&world, "counted", &data, &changes)?;
+    let mut alone = None;
+    for ranks in 1..=3 {
+        let run = world.run(&format!("{ranks}-ranks"));
+        Program::on(ranks).train(&config, &run).run()?.expect(0);
+        let epochs = metrics(&run)?.into_iter().filter(|event| event["event"] == "epoch");
+        let seen: Vec<[Value; 3]> =
+            epochs.map(|epoch| ["counts", "probability", "trust"].map(|name| epoch[name].clone())).collect();
+        assert_eq!(seen.len(), 2);
+        for [counts, probability, trust] in &seen {
+            let count = |name: &str| counts[name]["count"].as_u64().with_context(|| format!("{name} in {counts}"));
+            for name in ["student_natural", "student_adversarial", "guidance"] {
+                count(name)?;
+            }
+            assert_eq!(count("case_a")? + count("case_b")?, count("teacher_natural")?);
+            assert_eq!(count("case_a")? + count("case_d")?, count("teacher_adversarial")?);
+            assert_eq!(count("case_a")? + count("case_b")? + count("case_c")?, 61);
+            for case in ["case_a", "case_b", "case_c"] {
+                let bins = probability[case].as_array().with_context(|| format!("{case} in {probability}"))?;
+                let sum: u64 = bins.iter().filter_map(Value::as_u64).sum();
+                assert_eq!((bins.len(), sum), (50, count(case)?), "{case}: {probability}");
+            }
+            let quantiles = trust["quantiles"]["all"].as_array().context("quantiles")?;
+            let quantiles: Vec<f64> = quantiles.iter().filter_map(Value::as_f64).collect();
+            assert!(quantiles.len() == 7 && quantiles.is_sorted() && trust["of"] == 61, "{trust}");
+        }
+        let seen: Vec<String> = seen
+            .into_iter()
+            .map(|[counts, probability, trust]| format!("{counts} {probability} {}", trust["quantiles"]))
+            .collect();
+        assert_eq!(*alone.get_or_insert(seen.clone()), seen, "on {ranks} ranks");
+    }
+    Ok(())
+}
+
 /// 1,025 images in batches of 64 leave one for the last batch: two of three ranks compute it on nothing.
 fn last_batch_of_one(changes: &[(&str, &str)]) -> Result<()> {
     let world = World::new()?;

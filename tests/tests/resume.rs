@@ -24,6 +24,7 @@ impl Distillation {
         changes.push(("evaluation.selection", "\"held_out\"".into()));
         changes.push(("evaluation.held_out", "0.1".into()));
         changes.push(("data.augment", "{ crop = 2, flip = true }".into()));
+        changes.push(("averages", "{ ema = { decay = 0.9 }, swa = { from_epoch = 0 } }".into()));
         let changes: Vec<(&str, &str)> = changes.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let config = world.config("distil", &data, &changes)?;
         Ok(Self { world, config })
@@ -94,8 +95,10 @@ fn stopped_after(distillation: &Distillation, whole: &Path, ranks: usize, steps:
     assert!(run.join(format!("checkpoints/step-{steps:08}.safetensors")).is_file());
     Program::on(ranks).train(&distillation.config, &run).run()?.expect(0);
     assert_same_run(whole, &run, &format!("stopped after step {steps} on {ranks} ranks"))?;
-    let best = |run: &Path| tensors(&run.join("checkpoints/best.safetensors"));
-    assert_eq!(best(whole)?, best(&run)?, "the best weights, stopped after step {steps}");
+    for weights in ["best", "ema", "swa"] {
+        let file = |run: &Path| tensors(&run.join(format!("checkpoints/{weights}.safetensors")));
+        assert_eq!(file(whole)?, file(&run)?, "the {weights} weights, stopped after step {steps}");
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Errors that all ranks learn of together, so that none waits for one that has given up.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::Result;
@@ -46,4 +47,33 @@ pub fn agree<T>(ranks: &dyn Communicator, result: Result<T>) -> Result<T> {
             Err(Agreed { message: format!("{from}{}", &answer[1..]), user }.into())
         }
     }
+}
+
+/// Makes sure that every rank says the same of everything it was asked, by name and value. Ranks that set out with another
+/// configuration, program or data would wait for each other for ever, or compute nonsense together.
+///
+/// # Errors
+/// An [`Agreed`] error with the first difference of each rank that differs from rank 0; or a failure of the transport.
+pub fn ensure_same(ranks: &dyn Communicator, host: &str, said: &BTreeMap<String, String>) -> Result<()> {
+    let all = ranks.gather(&serde_json::to_string(&(host, said))?)?;
+    let all: Vec<(String, BTreeMap<String, String>)> =
+        all.iter().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>()?;
+    let (_, first) = &all[0];
+    let value = |of: &BTreeMap<String, String>, name: &String| of.get(name).cloned().unwrap_or("nothing".into());
+    let difference = |other: &BTreeMap<String, String>| {
+        let name = first.keys().chain(other.keys()).find(|name| first.get(*name) != other.get(*name))?;
+        Some(format!("{name} is {}, on rank 0 {}", value(other, name), value(first, name)))
+    };
+    let different = all.iter().enumerate().filter_map(|(rank, (host, other))| {
+        difference(other).map(|difference| format!("rank {rank} ({host}): {difference}"))
+    });
+    let different: Vec<String> = different.collect();
+    if different.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the ranks do not agree. {}\n  next: give every rank the same program, configuration and files",
+        different.join("; ")
+    );
+    Err(Agreed { message, user: true }.into())
 }

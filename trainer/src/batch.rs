@@ -21,10 +21,19 @@ impl Batch {
         let [channels, height, width] = shape.map(|size| size as i64);
         let pixels = Tensor::from_slice(&host.images).view([host.labels.len() as i64, channels, height, width]);
         Self {
-            images: pixels.to_device(device).to_kind(kind) / 255.0,
-            labels: Tensor::from_slice(&host.labels).to_device(device),
+            images: on_device(&pixels, device).to_kind(kind) / 255.0,
+            labels: on_device(&Tensor::from_slice(&host.labels), device),
             samples: host.samples.clone(),
             global_count: host.global_count,
         }
+    }
+}
+
+/// A copy on `device`. A GPU takes it from page-locked memory while the host goes on; libtorch keeps that memory until then.
+fn on_device(host: &Tensor, device: Device) -> Tensor {
+    if device.is_cuda() {
+        host.pin_memory(device).to_device_(device, host.kind(), true, false)
+    } else {
+        host.to_device(device)
     }
 }

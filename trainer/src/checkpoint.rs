@@ -39,7 +39,7 @@ pub struct Header {
     pub format: u32,
     /// The student's kind and shapes.
     pub form: Form,
-    /// SHA-256 of the resolved configuration that trained it.
+    /// SHA-256 of the resolved configuration that trained it; empty for imported weights.
     pub config: String,
     /// Where the run stood.
     pub progress: Progress,
@@ -57,6 +57,20 @@ pub struct Header {
     pub epoch_began: f64,
     /// SHA-256 of all tensors' names and bytes, in order of their names.
     pub sha256: String,
+    /// The file of another program that imported weights come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+}
+
+/// Where imported weights come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The name of the file.
+    pub file: String,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// The keys that lead to the weights in it, with dots between them; empty where there are none.
+    pub dictionary: String,
 }
 
 impl Header {
@@ -74,6 +88,7 @@ impl Header {
             seconds: 0.0,
             epoch_began: 0.0,
             sha256: String::new(),
+            source: None,
         }
     }
 }
@@ -205,8 +220,12 @@ pub fn read(path: &Path) -> Result<(Header, Tensors)> {
 /// A file that is missing, truncated or not ours.
 pub fn read_header(path: &Path) -> Result<Header> {
     let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let header = parse(&bytes).map(|(header, _)| header);
-    header.with_context(|| format!("{} is not a readable checkpoint", path.display()))
+    header_of(&bytes).with_context(|| format!("{} is not a readable checkpoint", path.display()))
+}
+
+/// What stands beside the tensors in these bytes of a checkpoint.
+pub(crate) fn header_of(bytes: &[u8]) -> Result<Header> {
+    parse(bytes).map(|(header, _)| header)
 }
 
 /// SHA-256 of a file, in hexadecimal.
@@ -215,7 +234,12 @@ pub fn read_header(path: &Path) -> Result<Header> {
 /// Anything the file system says.
 pub fn file_sha256(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    Ok(hexadecimal(&Sha256::digest(bytes)))
+    Ok(sha256(&bytes))
+}
+
+/// SHA-256 of these bytes, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
 }
 
 fn parse(bytes: &[u8]) -> Result<(Header, SafeTensors<'_>)> {

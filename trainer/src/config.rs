@@ -1,22 +1,28 @@
 //! A run's configuration: one complete TOML file, read, overridden and checked before anything starts.
 
 mod attack;
+mod averages;
 mod check;
+mod data;
 mod evaluation;
+mod overrides;
 mod pixels;
+mod preset;
 mod read;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use datasets::Augment;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::attack::{AttackBatchNorm, AttackConfig, AttackKind};
-pub use self::evaluation::{Evaluation, Selection};
+pub use self::averages::{Averages, Ema, Swa};
+pub use self::data::{Data, Reading};
+pub use self::evaluation::{AutoAttack, Evaluation, Selection};
+pub use self::overrides::Override;
 pub use self::pixels::Pixels;
-pub use self::read::Override;
+pub use self::preset::names as preset_names;
 use crate::loss::Term;
 use crate::model::Architecture;
 use crate::schedule::Policy;
@@ -49,6 +55,9 @@ pub struct RunConfig {
     pub loss: LossConfig,
     /// How parameters move.
     pub optimizer: OptimizerConfig,
+    /// Averages of the weights.
+    #[serde(default)]
+    pub averages: Averages,
     /// Number formats.
     #[serde(default)]
     pub precision: Precision,
@@ -99,26 +108,6 @@ pub enum Per {
     Rank,
 }
 
-/// `[data]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Data {
-    /// The container whose `train` split is trained on.
-    pub train: PathBuf,
-    /// The container whose `test` split is evaluated on.
-    pub test: PathBuf,
-    /// Changes of the training images; none without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub augment: Option<Augment>,
-    /// Batches read ahead of the step.
-    #[serde(default = "default_prefetch")]
-    pub prefetch: usize,
-}
-
-fn default_prefetch() -> usize {
-    4
-}
-
 /// `[student]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,6 +137,9 @@ pub struct BatchNormConfig {
     /// Whose images the batch statistics are taken over.
     #[serde(default)]
     pub across_ranks: AcrossRanks,
+    /// Whether forward passes that move nothing but running statistics are made.
+    #[serde(default)]
+    pub compat: Compat,
 }
 
 /// Batch norm and ranks.
@@ -159,6 +151,18 @@ pub enum AcrossRanks {
     Sync,
     /// Over the images of each rank: fewer sums, other statistics.
     Local,
+}
+
+/// Terms of weight 0: the reference scripts compute them, and their passes move the student's running statistics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compat {
+    /// A term of weight 0 is not computed, nor its forward passes.
+    #[default]
+    Lean,
+    /// For each term of weight 0 the student passes over the images it is `of`, without gradient and by itself, in the order
+    /// of the terms.
+    Reference,
 }
 
 /// `[loss]`
@@ -247,12 +251,25 @@ impl Default for CheckpointConfig {
 pub struct MetricsConfig {
     /// Steps between two records of the loss.
     pub every: u64,
+    /// What is learnt of the teacher and the student in training.
+    pub diagnostics: Diagnostics,
 }
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { every: 10 }
+        Self { every: 10, diagnostics: Diagnostics::Full }
     }
+}
+
+/// Which predictions the counts of an epoch rest on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Diagnostics {
+    /// Student and teacher on natural and adversarial images, with the forward passes that the loss does not need.
+    #[default]
+    Full,
+    /// Those that the loss asks for anyway.
+    Free,
 }
 
 impl RunConfig {

@@ -1,7 +1,8 @@
 //! The folder of a run: what stands where, and the promise that no other configuration overwrites it.
 //!
 //! `run.toml` (resolved configuration), `environment.toml` (one entry per start), `metrics.jsonl`, `console.log`,
-//! `checkpoints/step-NNNNNNNN.safetensors`, `checkpoints/{best,final}.safetensors`, `evaluation.json`, `report.html`.
+//! `checkpoints/step-NNNNNNNN.safetensors`, `checkpoints/{best,final,ema,swa}.safetensors`, `evaluation.json` and, of other
+//! weights than the best, `evaluation-{final,ema,swa}.json`, `report.html`.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Write as _;
@@ -48,9 +49,14 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    /// Weights by their name: `best` or `final`.
+    /// Weights by their name: `best`, `final`, `ema` or `swa`.
     pub fn weights(&self, name: &str) -> PathBuf {
         self.path.join("checkpoints").join(format!("{name}.safetensors"))
+    }
+
+    /// The evaluation of the weights a run is judged by, or of others by their name.
+    pub fn evaluation(&self, others: Option<&str>) -> PathBuf {
+        self.file(&others.map_or("evaluation.json".into(), |name| format!("evaluation-{name}.json")))
     }
 
     /// The weights to use of a finished run: the best by its selection, else the final ones.
@@ -216,7 +222,7 @@ impl RunFolder {
 }
 
 /// The configuration as one table from dotted keys to values.
-fn flat(config: &RunConfig) -> Table {
+pub fn flat(config: &RunConfig) -> Table {
     fn walk(prefix: &str, table: &Table, into: &mut Table) {
         for (key, value) in table {
             let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };

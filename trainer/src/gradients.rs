@@ -61,15 +61,4 @@ impl Gradients {
         let index = self.names.partition_point(|(_, end)| *end <= place);
         self.names.get(index).map_or("?", |(name, _)| name)
     }
-
-    /// Cuts a flat buffer of the same length (a momentum, say) into tensors named and shaped as the parameters.
-    pub fn cut(&self, flat: &Tensor, model: &Model) -> Vec<Named> {
-        let mut offset = 0;
-        let piece = |Named { name, tensor }: &Named| {
-            let count = tensor.numel() as i64;
-            offset += count;
-            Named { name: name.clone(), tensor: flat.narrow(0, offset - count, count).view_as(tensor) }
-        };
-        model.parameters.iter().map(piece).collect()
-    }
 }

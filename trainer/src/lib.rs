@@ -4,13 +4,18 @@
 
 pub mod agreement;
 pub mod attack;
+pub mod averages;
 pub mod batch;
 pub mod checkpoint;
 mod clock;
 pub mod config;
+pub mod cost;
 pub mod evaluate;
 pub mod evaluation;
+#[cfg(test)]
+mod fixtures;
 pub mod folder;
+pub mod foreign;
 pub mod gradients;
 pub mod loss;
 pub mod metrics;
@@ -21,5 +26,6 @@ pub mod prepare;
 pub mod run;
 pub mod schedule;
 pub mod state;
+pub mod statistics;
 pub mod step;
 pub mod views;

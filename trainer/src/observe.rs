@@ -5,12 +5,20 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use tch::{Kind, Tensor, no_grad};
 
-use crate::loss::{Term, Trust};
+use crate::config::{AttackKind, Diagnostics, RunConfig};
+use crate::loss::{Target, Term, Trust, log_probability_of};
 use crate::views::{Images, STUDENT, Views};
+
+/// Bins of the teacher's probability of the label, over [0, 1].
+pub const PROBABILITY_BINS: usize = 50;
+/// Bins of alpha, over [0, 1], fine enough for quantiles.
+pub const ALPHA_BINS: usize = 1000;
+/// The cases that histograms are kept apart by: the teacher right on both images, on natural ones only, wrong on natural.
+pub const CASES: [&str; 3] = ["case_a", "case_b", "case_c"];
 
 /// The numbers of one step, still on the device.
 pub struct Observed {
-    /// The names of the numbers.
+    /// The names of the first numbers; histograms of [`PROBABILITY_BINS`] and [`ALPHA_BINS`] for each case may follow.
     pub names: Vec<String>,
     /// The numbers `[K]`, float64, this rank's until they are summed over the ranks.
     pub values: Tensor,
@@ -23,9 +31,11 @@ pub struct Observed {
 /// The numbers of one step on the host: sums over the samples of the global batch, by name.
 ///
 /// `loss/TERM` is a term's mean times the number of samples; `right/WHO` and `of/WHO` count correct predictions and
-/// predictions, where WHO is `student_natural`, `teacher_adversarial` and so on; `case_a` to `case_d` count the teacher's
-/// cases (right on both; on natural only; wrong on natural; wrong on natural but right on adversarial, which
-/// is a part of the third); `alpha` is the sum of the trust.
+/// predictions, where WHO is `student_natural`, `teacher_adversarial` and so on, or `guidance`: alpha times the teacher's
+/// prediction on adversarial images and 1 - alpha times the student's on natural ones. `case_a` to `case_d` count the
+/// teacher's cases (right on both; on natural only; wrong on natural; wrong on natural but right on adversarial, which is a
+/// part of the third); `alpha` is the sum of the trust; `probability/CASE/BIN` and `alpha/CASE/BIN` count samples by the
+/// teacher's probability of the label on adversarial images, and by alpha, in bins that are not empty.
 pub type Sums = BTreeMap<String, f64>;
 
 /// What the host learns of a step.
@@ -43,50 +53,129 @@ impl Observed {
     /// libtorch's error of the device.
     pub fn read(self) -> Result<Seen> {
         let values = Vec::<f64>::try_from(self.values)?;
-        let mut sums: Sums = self.names.into_iter().zip(values).collect();
+        let (numbers, bins) = values.split_at(self.names.len());
+        let mut sums: Sums = self.names.into_iter().zip(numbers.iter().copied()).collect();
         let samples = sums["samples"];
         // On the device a term is the mean over the global batch.
         sums.iter_mut().filter(|(name, _)| name.starts_with("loss/")).for_each(|(_, mean)| *mean *= samples);
+        for (index, count) in bins.iter().enumerate().filter(|(_, count)| **count > 0.0) {
+            sums.insert(bin_name(index), *count);
+        }
         let not_finite = if bool::try_from(self.finite)? { None } else { Some(i64::try_from(self.place)? as usize) };
         Ok(Seen { sums, not_finite })
     }
 }
 
-/// Collects this rank's numbers of a step from predictions that the loss has asked for anyway. Which numbers there are
-/// depends on the configuration and the epoch alone, so all ranks have the same list.
-pub(crate) fn observe(
-    views: &Views,
-    labels: &Tensor,
-    terms: &[Term],
-    values: &[Tensor],
-    trust: Option<&Trust>,
-) -> (Vec<String>, Tensor) {
-    no_grad(|| {
-        let mut numbers = Numbers { labels, all: vec![] };
-        let samples = numbers.sum("samples", &labels.ones_like());
-        for (term, value) in terms.iter().zip(values) {
-            numbers.all.push((format!("loss/{}", term.name), value.to_kind(Kind::Double)));
-        }
-        numbers.right("student_natural", views.known(STUDENT, Images::Natural));
-        numbers.right("student_adversarial", views.known(STUDENT, Images::Adversarial));
-        if let Some(trust) = trust {
-            let natural = numbers.right("teacher_natural", views.known(&trust.teacher, Images::Natural));
-            let adversarial = numbers.right("teacher_adversarial", views.known(&trust.teacher, Images::Adversarial));
-            if let Some((natural, adversarial)) = natural.as_ref().zip(adversarial.as_ref()) {
-                let _ = numbers.sum("case_a", &natural.logical_and(adversarial));
-                let _ = numbers.sum("case_b", &natural.logical_and(&adversarial.logical_not()));
-                let _ = numbers.sum("case_c", &natural.logical_not());
-                let _ = numbers.sum("case_d", &natural.logical_not().logical_and(adversarial));
-                numbers.all.push(("of/cases".into(), samples.shallow_clone()));
+/// The name of the `index`-th bin of both histograms, which lie one after the other, case by case.
+fn bin_name(index: usize) -> String {
+    let probabilities = CASES.len() * PROBABILITY_BINS;
+    if index < probabilities {
+        format!("probability/{}/{}", CASES[index / PROBABILITY_BINS], index % PROBABILITY_BINS)
+    } else {
+        let index = index - probabilities;
+        format!("alpha/{}/{}", CASES[index / ALPHA_BINS], index % ALPHA_BINS)
+    }
+}
+
+/// What a run watches besides its loss.
+pub struct Observer {
+    /// The teacher that cases and trust speak of.
+    teacher: Option<String>,
+    /// How far it is trusted, where a term says so.
+    trust: Option<Trust>,
+    /// Whether predictions are made for the sake of observing.
+    full: bool,
+    adversarial: bool,
+}
+
+impl Observer {
+    /// Watches the teacher that a term's trust names, else the first that a term is drawn towards.
+    pub fn new(config: &RunConfig) -> Self {
+        let terms = &config.loss.terms;
+        let trust = terms.iter().find_map(|term| term.trust.clone());
+        let target = |term: &Term| match &term.towards {
+            Target::Prediction(prediction) if prediction.network != STUDENT => Some(prediction.network.clone()),
+            _ => None,
+        };
+        let teacher = trust.as_ref().map(|trust| trust.teacher.clone()).or_else(|| terms.iter().find_map(target));
+        let full = config.metrics.diagnostics == Diagnostics::Full;
+        Self { teacher, trust, full, adversarial: config.attack.kind != AttackKind::None }
+    }
+
+    /// Collects this rank's numbers of a step. Which numbers there are depends on the configuration and the epoch alone, so
+    /// all ranks have the same list.
+    pub(crate) fn observe(
+        &self,
+        views: &Views,
+        labels: &Tensor,
+        summands: &[(&Term, Tensor)],
+    ) -> (Vec<String>, Tensor) {
+        no_grad(|| {
+            let mut numbers = Numbers { labels, all: vec![] };
+            let samples = numbers.sum("samples", &labels.ones_like());
+            for (term, value) in summands {
+                numbers.all.push((format!("loss/{}", term.name), value.to_kind(Kind::Double)));
             }
-            if adversarial.is_some() {
-                let _ = numbers.sum("alpha", &trust.alpha(views, labels));
-                numbers.all.push(("of/alpha".into(), samples));
+            let student = numbers.right("student_natural", self.logits(views, STUDENT, Images::Natural));
+            let _ = numbers.right("student_adversarial", self.logits(views, STUDENT, Images::Adversarial));
+            let mut histograms = None;
+            if let Some(teacher) = &self.teacher {
+                let natural = numbers.right("teacher_natural", self.logits(views, teacher, Images::Natural));
+                let adversarial =
+                    numbers.right("teacher_adversarial", self.logits(views, teacher, Images::Adversarial));
+                let alpha = adversarial.as_ref().and(self.trust.as_ref()).map(|trust| trust.alpha(views, labels));
+                if let Some(alpha) = &alpha {
+                    let _ = numbers.sum("alpha", alpha);
+                    numbers.all.push(("of/alpha".into(), samples.shallow_clone()));
+                }
+                if let Some((alpha, _)) = alpha.as_ref().zip(student.as_ref()) {
+                    let guidance = self.guidance(views, alpha, teacher);
+                    let _ = numbers.right("guidance", guidance);
+                }
+                if let Some((natural, adversarial)) = natural.as_ref().zip(adversarial.as_ref()) {
+                    let _ = numbers.sum("case_a", &natural.logical_and(adversarial));
+                    let _ = numbers.sum("case_b", &natural.logical_and(&adversarial.logical_not()));
+                    let _ = numbers.sum("case_c", &natural.logical_not());
+                    let _ = numbers.sum("case_d", &natural.logical_not().logical_and(adversarial));
+                    numbers.all.push(("of/cases".into(), samples));
+                    let probability =
+                        self.logits(views, teacher, Images::Adversarial).map(|z| log_probability_of(&z, labels).exp());
+                    let case = natural.logical_not().to_kind(Kind::Int64) * 2
+                        + natural.logical_and(&adversarial.logical_not()).to_kind(Kind::Int64);
+                    let counted = [(probability, PROBABILITY_BINS), (alpha, ALPHA_BINS)];
+                    let counted =
+                        counted.into_iter().filter_map(|(values, bins)| Some(histogram(&values?, &case, bins)));
+                    histograms = Some(Tensor::cat(&counted.collect::<Vec<_>>(), 0));
+                }
             }
-        }
-        let (names, values): (Vec<String>, Vec<Tensor>) = numbers.all.into_iter().unzip();
-        (names, Tensor::stack(&values, 0))
-    })
+            let (names, values): (Vec<String>, Vec<Tensor>) = numbers.all.into_iter().unzip();
+            let values = std::iter::once(Tensor::stack(&values, 0)).chain(histograms).collect::<Vec<_>>();
+            (names, Tensor::cat(&values, 0))
+        })
+    }
+
+    /// Logits that the loss has asked for, or that are made now for their own sake.
+    fn logits(&self, views: &Views, network: &str, images: Images) -> Option<Tensor> {
+        let shown = self.full && (self.adversarial || images == Images::Natural);
+        if shown { Some(views.look(network, images)) } else { views.known(network, images) }
+    }
+
+    /// What guides the student as a whole: alpha T(adversarial) + (1 - alpha) S(natural), as probabilities.
+    fn guidance(&self, views: &Views, alpha: &Tensor, teacher: &str) -> Option<Tensor> {
+        let teacher = self.logits(views, teacher, Images::Adversarial)?;
+        let student = self.logits(views, STUDENT, Images::Natural)?;
+        let (alpha, kind) = (alpha.unsqueeze(1), alpha.kind());
+        Some(&alpha * teacher.softmax(1, kind) + (1.0 - &alpha) * student.softmax(1, kind))
+    }
+}
+
+/// Counts of `values [N]` in [0, 1] by equal bins, for each case apart: `[cases * bins]`, float64.
+fn histogram(values: &Tensor, case: &Tensor, bins: usize) -> Tensor {
+    let last = bins as i64 - 1;
+    // What is not a number must not count outside the bins: the step itself will say what is wrong.
+    let bin = (values.nan_to_num(0.0, 1.0, 0.0) * bins as f64).floor().to_kind(Kind::Int64).clamp(0, last);
+    let zeros = Tensor::zeros([(CASES.len() * bins) as i64], (Kind::Double, values.device()));
+    zeros.index_add(0, &(case * bins as i64 + bin), &values.ones_like().to_kind(Kind::Double))
 }
 
 struct Numbers<'a> {

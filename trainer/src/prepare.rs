@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use datasets::{Container, DATASETS, Source, Split, Subset, UserError, hold_out};
+use datasets::{Choice, Container, DATASETS, OFFICIAL, Source, Split, Subset, UserError, hold_out};
 
 use crate::checkpoint::{self, read_header};
-use crate::config::{RunConfig, Selection, Teacher};
+use crate::config::{Reading, RunConfig, Selection, Teacher};
+use crate::evaluate::{Protocol, Suite};
 use crate::folder::RunFolder;
+use crate::foreign::import_command;
 use crate::model::Form;
 
 /// The opened inputs of a run.
@@ -32,8 +34,13 @@ pub struct Prepared {
 /// # Errors
 /// A [`UserError`] for anything missing, damaged or of another shape, with the command that makes it.
 pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
-    let train = open_data("data.train", &config.data.train, Split::Train, verify)?;
-    let test = open_data("data.test", &config.data.test, Split::Test, verify)?;
+    let reading = config.data.reading;
+    let train = open_data("data.train", &config.data.train, Split::Train, reading, verify)?;
+    let train = match &config.data.subset {
+        Some(choice) => choice.of(train, config.seed).map_err(|error| error.file(&config.data.train))?,
+        None => train,
+    };
+    let test = open_test(&config.data.test, config.data.subset.as_ref(), config.data.reading, verify)?;
     let shape = train.shape();
     if test.shape() != shape || test.class_names() != train.class_names() {
         let expected = format!("images of {shape:?} and {} classes, as in data.train", train.class_names().len());
@@ -44,6 +51,8 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
         augment.check(shape).map_err(|error| error.file(&config.data.train))?;
     }
     let form = student_form(config, train.as_ref())?;
+    let suite = Suite::named(config.evaluation.suite.iter().map(String::as_str));
+    suite.map_or(Ok(()), |suite| suite.check(&Protocol::of(config), form.classes))?;
     let mut teachers = BTreeMap::new();
     for (name, teacher) in &config.teachers {
         let weights = find_teacher(name, teacher)?;
@@ -54,19 +63,31 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
     Ok(Prepared { train, selection, test, form, teachers })
 }
 
+/// Opens the test images of a run: those of the classes of `data.subset`, where it chooses some.
+///
+/// # Errors
+/// A [`UserError`], as [`open_data`].
+pub fn open_test(path: &Path, subset: Option<&Choice>, reading: Reading, verify: bool) -> Result<Arc<dyn Source>> {
+    let test = open_data("data.test", path, Split::Test, reading, verify)?;
+    let Some(names) = subset.and_then(|choice| choice.classes.as_ref()) else { return Ok(test) };
+    Ok(Arc::new(Subset::of_classes(test, names).map_err(|error| error.file(path))?))
+}
+
 /// Opens one split of a container.
 ///
 /// # Errors
 /// A [`UserError`] that names the file and the command that makes it.
-pub fn open_data(key: &str, path: &Path, split: Split, verify: bool) -> Result<Arc<dyn Source>> {
+fn open_data(key: &str, path: &Path, split: Split, reading: Reading, verify: bool) -> Result<Arc<dyn Source>> {
     if !path.exists() {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().replace('_', "-")).unwrap_or_default();
-        let (name, from) = match name.as_str() {
-            "fashion-mnist" => ("fashion-mnist", "/usr/share/datasets/fashion-mnist"),
-            known if DATASETS.contains(&known) => (known, "FOLDER_OF_THE_UNPACKED_ARCHIVE"),
-            _ => ("NAME", "FOLDER"),
+        let to = path.display();
+        let command = match name.as_str() {
+            known if OFFICIAL.iter().any(|file| file.dataset == known) => {
+                format!("iad-launch data fetch {known} --to {to}")
+            }
+            known if DATASETS.contains(&known) => format!("iad-launch data import {known} --from PATH --to {to}"),
+            _ => format!("iad-launch data import NAME --from PATH --to {to}"),
         };
-        let command = format!("iad-launch data import {name} --from {from} --to {}", path.display());
         return Err(UserError::expected("an image container (HDF5)")
             .file(path)
             .key(key)
@@ -74,7 +95,10 @@ pub fn open_data(key: &str, path: &Path, split: Split, verify: bool) -> Result<A
             .hint(format!("make it with `{command}`"))
             .into());
     }
-    let container = Container::open(path, split)?;
+    let container = match reading {
+        Reading::Resident => Container::map(path, split)?,
+        Reading::Streaming => Container::stream(path, split)?,
+    };
     if verify {
         container.verify()?;
     }
@@ -139,8 +163,11 @@ fn check_teacher(name: &str, weights: &Path, student: Form, verify: bool) -> Res
     let error = |found: String, expected: String| UserError::expected(expected).file(weights).key(&key).value(found);
     let read = if verify { checkpoint::read(weights).map(|(header, _)| header) } else { read_header(weights) };
     let header = read.map_err(|problem| {
-        error(format!("{problem:#}"), "weights of this program".into())
-            .hint("copy the file again, or train the teacher again")
+        let error = error(format!("{problem:#}"), "weights of this program".into());
+        match import_command(weights, student.image) {
+            Some(command) => error.hint(format!("import it once with `{command}`, and name the file it makes")),
+            None => error.hint("copy the file again, or train the teacher again"),
+        }
     })?;
     let form = header.form;
     if (form.image, form.classes) != (student.image, student.classes) {
@@ -168,7 +195,8 @@ fn select(config: &RunConfig, train: Arc<dyn Source>, test: &Arc<dyn Source>) ->
                     .hint("set evaluation.selection = \"none\"")
                     .into());
             }
-            let (kept, held_out) = hold_out(train.len(), config.evaluation.held_out, config.seed);
+            let evaluation = &config.evaluation;
+            let (kept, held_out) = hold_out(train.as_ref(), evaluation.held_out, evaluation.stratified, config.seed);
             let held_out: Arc<dyn Source> = Arc::new(Subset::new(Arc::clone(&train), held_out));
             Ok((Arc::new(Subset::new(train, kept)), Some((held_out, "held_out"))))
         }

@@ -1,25 +1,28 @@
 //! A whole run: epochs, evaluation, checkpoints. World size 1 is just N = 1.
 
+mod finish;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
 use comm::Communicator;
-use datasets::{Draws, Pipeline, Purpose, Shard};
+use datasets::{Draws, Pipeline, Purpose, Shard, per_class};
 use tch::Device;
 
 use crate::agreement::Agreed;
 use crate::attack::Noise;
+use crate::averages::Averages;
 use crate::batch::Batch;
 use crate::checkpoint::{Header, Progress};
 use crate::clock::Clock;
 use crate::config::{AttackKind, RunConfig, Selection};
-use crate::evaluate::{Accuracy, EvaluationAttack, Protocol, evaluate};
-use crate::evaluation::evaluate_weights;
+use crate::evaluate::{Accuracy, Protocol, Suite, evaluate};
 use crate::folder::RunFolder;
 use crate::loss::Term;
-use crate::metrics::{Event, JsonLines, Sink, Timing, counts, losses};
+use crate::metrics::{Event, JsonLines, Sink, Timing, counts, losses, probability, trust};
+use crate::model::Model;
 use crate::observe::{Observed, Sums};
 use crate::prepare::Prepared;
 use crate::state;
@@ -69,7 +72,8 @@ pub fn train(
     let networks = Networks::build(config, prepared, place)?;
     let mut step = Step::new(config, networks, Arc::clone(&place.ranks))?;
     let fresh = Header::new(prepared.form, config.hash(), config.batch.global(place.ranks.world_size()));
-    let (header, problems) = state::restore(folder, fresh, &mut step, place.ranks.as_ref())?;
+    let averages = Averages::new(config, &step.parameters, &step.networks.student);
+    let (header, problems) = state::restore(folder, fresh, &mut step, &averages, place.ranks.as_ref())?;
     let journal = if place.ranks.is_leader() {
         Some(JsonLines::open(&folder.file("metrics.jsonl"), header.metrics_bytes)?)
     } else {
@@ -78,7 +82,8 @@ pub fn train(
     let totals = state::sums_from_bits(&header);
     let clock = Clock::new(header.seconds);
     let saved = Instant::now();
-    let mut run = Run { config, prepared, folder, place, stop, console, journal, step, header, totals, clock, saved };
+    let mut run =
+        Run { config, prepared, folder, place, stop, console, journal, step, averages, header, totals, clock, saved };
     for problem in problems {
         run.console.record(&Event::Warned { message: problem })?;
     }
@@ -94,6 +99,7 @@ struct Run<'a> {
     console: &'a mut dyn Sink,
     journal: Option<JsonLines>,
     step: Step,
+    averages: Averages,
     header: Header,
     totals: Sums,
     clock: Clock,
@@ -104,7 +110,11 @@ struct Run<'a> {
 /// What a run is asked for between two steps.
 struct Requests {
     stop: bool,
+    /// Of `stop`, whether someone asked, and not the number of steps alone.
+    stop_asked: bool,
     checkpoint: bool,
+    /// Seconds that the step waited for its images, of the rank that waited longest.
+    waited: f64,
 }
 
 /// What came of measuring an epoch's student.
@@ -124,6 +134,8 @@ impl Run<'_> {
             global_batch: self.header.global_batch,
             seed: self.config.seed,
             ahead: self.config.data.prefetch,
+            threads: self.config.data.threads,
+            window: self.config.data.window(),
         };
         if self.header.progress == Progress::default() {
             self.begin(&pipeline)?;
@@ -137,7 +149,7 @@ impl Run<'_> {
                 return Ok(Ending::Stopped);
             }
         }
-        self.finish()
+        self.finish(&pipeline)
     }
 
     fn begin(&mut self, pipeline: &Pipeline) -> Result<()> {
@@ -149,6 +161,7 @@ impl Run<'_> {
             train_images: self.prepared.train.len(),
             held_out_images: held_out.map_or(0, |(source, _)| source.len()),
             test_images: self.prepared.test.len(),
+            train_images_per_class: per_class(self.prepared.train.as_ref()),
             classes: self.prepared.form.classes,
         })?;
         if self.config.evaluation.selection == Selection::Test {
@@ -163,23 +176,29 @@ impl Run<'_> {
     fn epoch(&mut self, pipeline: &Pipeline) -> Result<Ending> {
         let Progress { epoch, batch: done, .. } = self.header.progress;
         let terms: Vec<Term> = self.config.active_terms(epoch).collect();
-        let trust = self.config.loss.terms.iter().find_map(|term| term.trust.clone());
         let draws = Draws::new(self.config.seed, Purpose::AttackStart, epoch);
         let (shape, kind) = (self.prepared.form.image, self.config.precision.dtype.kind());
         let all_steps = self.config.epochs * pipeline.batches_per_epoch() as u64;
 
         // The numbers of a step are read when the next one is under way.
         let mut pending: Option<(Observed, f64)> = None;
-        for host in pipeline.epoch(epoch, done as usize) {
+        let mut loader = pipeline.epoch(epoch, done as usize);
+        loop {
+            let asked = Instant::now();
+            let Some(host) = loader.next() else { break };
+            let waited = asked.elapsed().as_secs_f64();
             let batch = Batch::upload(&host?, shape, kind, self.place.device);
             let noise = Noise::new(&draws, &batch.samples, self.place.device);
             let fraction = self.header.progress.step as f64 / all_steps as f64;
             let rate = self.config.optimizer.lr * self.config.optimizer.lr_policy.factor(epoch, fraction);
-            let observed = self.step.run(&batch, &noise, &terms, trust.as_ref(), rate)?;
+            let observed = self.step.run(&batch, &noise, &terms, rate)?;
+            let Step { parameters, networks, .. } = &self.step;
+            self.averages.after_step(epoch, self.header.progress.batch, parameters, &networks.student);
             self.settle(pending.replace((observed, rate)))?;
             self.header.progress.batch += 1;
             self.header.progress.step += 1;
-            let requests = self.requests()?;
+            let requests = self.requests(waited)?;
+            self.clock.waited(requests.waited);
             if requests.stop {
                 self.settle(pending)?;
                 return Ok(Ending::Stopped);
@@ -195,13 +214,20 @@ impl Run<'_> {
 
     /// What any rank was asked for since the last step: to stop (or the step to stop after is done), or by its clock to save a
     /// checkpoint.
-    fn requests(&self) -> Result<Requests> {
+    /// `waited` are the seconds that this rank waited for the step's images.
+    fn requests(&self, waited: f64) -> Result<Requests> {
         let minutes = self.config.checkpoint.minutes;
         let due = minutes > 0.0 && self.saved.elapsed().as_secs_f64() >= 60.0 * minutes;
-        let mut requests = [self.stop.requested.load(Ordering::Relaxed), due].map(|asked| f64::from(u8::from(asked)));
+        let mut requests =
+            [self.stop.requested.load(Ordering::Relaxed), due].map(|asked| f64::from(u8::from(asked))).to_vec();
+        // A place for each rank: the longest wait is the one that all waited for.
+        requests.resize(2 + self.place.ranks.world_size(), 0.0);
+        requests[2 + self.place.ranks.rank()] = waited;
         self.place.ranks.sum(&mut requests)?;
+        let waited = requests[2..].iter().copied().fold(0.0, f64::max);
         let reached = self.stop.after_steps.is_some_and(|steps| self.header.progress.step >= steps);
-        Ok(Requests { stop: requests[0] > 0.0 || reached, checkpoint: requests[1] > 0.0 })
+        let stop_asked = requests[0] > 0.0;
+        Ok(Requests { stop: stop_asked || reached, stop_asked, checkpoint: requests[1] > 0.0, waited })
     }
 
     /// Reads the numbers of a step that was started earlier, adds them up, and records them now and then.
@@ -241,16 +267,18 @@ impl Run<'_> {
         let Progress { epoch, step, .. } = self.header.progress;
         let seconds = self.clock.seconds() - self.header.epoch_began;
         let rate = self.totals["samples"] / seconds.max(1e-9);
-        let timing = Timing { seconds, images_per_second: Some(rate) };
+        let waited = self.clock.end_of_epoch();
+        let timing = Timing { seconds, images_per_second: Some(rate), waited_for_data: Some(waited) };
         let evaluated = match self.measure(epoch)? {
             Measured::Stopped => return Ok(Ending::Stopped),
             Measured::Nothing => None,
             Measured::Accuracies(attacks, seconds) => Some((attacks, seconds)),
         };
         let (loss, terms) = losses(&self.totals);
-        let (counts, trust) = counts(&self.totals);
+        let (counts, trust, probability) = (counts(&self.totals), trust(&self.totals), probability(&self.totals));
         let learning_rate = self.totals["rate"];
-        self.record(&Event::Epoch { epoch, step, learning_rate, loss, terms, counts, trust, timing })?;
+        self.record(&Event::Epoch { epoch, step, learning_rate, loss, terms, counts, trust, probability, timing })?;
+        self.averages.after_epoch(epoch, &self.step.parameters, &self.step.networks.student);
 
         self.totals.clear();
         self.header.progress = Progress { epoch: epoch + 1, batch: 0, step };
@@ -260,10 +288,10 @@ impl Run<'_> {
             let best = self.header.best.is_none_or(|best| correct > best);
             if best {
                 self.header.best = Some(correct);
-                self.save_weights("best")?;
+                self.save_weights("best", &self.step.networks.student)?;
             }
             let split = self.prepared.selection.as_ref().map_or("", |(_, split)| split).to_string();
-            let timing = Timing { seconds, images_per_second: None };
+            let timing = Timing { seconds, ..Timing::default() };
             self.record(&Event::Evaluated { epoch, step, split, best, attacks, timing })?;
         }
         self.header.epoch_began = self.clock.seconds();
@@ -282,65 +310,39 @@ impl Run<'_> {
         };
         let suite: &[&str] =
             if self.config.attack.kind == AttackKind::None { &["natural"] } else { &["natural", "pgd10"] };
-        let attacks: Vec<EvaluationAttack> = suite.iter().filter_map(|name| EvaluationAttack::named(name)).collect();
+        let suite = Suite::named(suite.iter().copied()).map_err(|name| anyhow::anyhow!("no attack {name}"))?;
         let (began, console) = (Instant::now(), &mut *self.console);
         let student = &self.step.networks.student;
         let (ranks, requested) = (self.place.ranks.as_ref(), self.stop.requested);
-        let progress = &mut |share| console.progress("measuring", share);
+        let progress = &mut |standing: &_| console.evaluating("measuring", standing);
         let accuracies =
-            evaluate(student, source.as_ref(), &attacks, &Protocol::of(self.config), ranks, requested, progress)?;
+            evaluate(student, source.as_ref(), &suite, &Protocol::of(self.config), ranks, requested, progress)?;
         self.clock.since = Instant::now();
         Ok(accuracies.map_or(Measured::Stopped, |found| Measured::Accuracies(found, began.elapsed().as_secs_f64())))
-    }
-
-    /// Keeps the final weights and evaluates the best ones on the test set.
-    fn finish(&mut self) -> Result<Ending> {
-        self.save_weights("final")?;
-        self.place.ranks.barrier()?;
-        let seconds = self.clock.timing();
-        let suite = self.config.evaluation.suite.iter();
-        let attacks: Vec<EvaluationAttack> = suite.filter_map(|name| EvaluationAttack::named(name)).collect();
-        if !attacks.is_empty() {
-            let weights = if self.header.best.is_some() { "best" } else { "final" };
-            let path = self.folder.weights(weights);
-            let (config, place, test) = (self.config, self.place, self.prepared.test.as_ref());
-            let evaluated =
-                evaluate_weights(config, test, (weights, &path), &attacks, place, self.stop.requested, self.console)?;
-            let Some(evaluation) = evaluated else { return Ok(Ending::Stopped) };
-            if place.ranks.is_leader() {
-                evaluation.write(&self.folder.file("evaluation.json"))?;
-            }
-        }
-        self.record(&Event::Finished { step: self.header.progress.step, timing: seconds })?;
-        if let Some(journal) = &mut self.journal {
-            journal.sync()?;
-        }
-        self.place.ranks.barrier()?;
-        Ok(Ending::Finished)
     }
 
     /// Writes the whole state, after making sure that all ranks agree on it.
     fn save_checkpoint(&mut self) -> Result<()> {
         let ranks = self.place.ranks.as_ref();
-        state::ensure_equal_on_all_ranks(&self.step, ranks)?;
+        state::ensure_equal_on_all_ranks(&self.step, &self.averages, ranks)?;
         if let Some(journal) = &mut self.journal {
             self.header.metrics_bytes = journal.sync()?;
         }
         self.header.totals = state::bits_of_sums(&self.totals);
         if ranks.is_leader() {
             let header = Header { seconds: self.clock.seconds(), ..self.header.clone() };
-            state::save(self.folder, &header, &self.step, self.config.checkpoint.keep_last)?;
+            state::save(self.folder, &header, &self.step, &self.averages, self.config.checkpoint.keep_last)?;
         }
         self.saved = Instant::now();
         // No rank runs ahead of a checkpoint that is not on the disk yet.
         ranks.barrier()
     }
 
-    fn save_weights(&self, name: &str) -> Result<()> {
+    fn save_weights(&self, name: &str, model: &Model) -> Result<()> {
         if !self.place.ranks.is_leader() {
             return Ok(());
         }
-        state::save_weights(self.folder, name, &self.header, &self.step.networks.student)
+        state::save_weights(self.folder, name, &self.header, model)
     }
 
     fn record(&mut self, event: &Event) -> Result<()> {

@@ -7,10 +7,11 @@ use sha2::{Digest, Sha256};
 use tch::{Tensor, no_grad};
 
 use crate::agreement::{Agreed, agree};
+use crate::averages::Averages;
 use crate::checkpoint::{self, Header, Tensors};
 use crate::config::hexadecimal;
 use crate::folder::RunFolder;
-use crate::model::{Model, Named};
+use crate::model::{Model, Named, cut};
 use crate::observe::Sums;
 use crate::step::Step;
 
@@ -51,9 +52,11 @@ pub fn save_weights(folder: &RunFolder, name: &str, header: &Header, student: &M
 ///
 /// # Errors
 /// Anything the file system says; older checkpoints are then still there.
-pub fn save(folder: &RunFolder, header: &Header, step: &Step, keep: usize) -> Result<()> {
-    let mut tensors = student_tensors(&step.networks.student);
-    for Named { name, tensor } in step.parameters.cut(&step.optimizer.velocity, &step.networks.student) {
+pub fn save(folder: &RunFolder, header: &Header, step: &Step, averages: &Averages, keep: usize) -> Result<()> {
+    let student = &step.networks.student;
+    let mut tensors = student_tensors(student);
+    tensors.extend(averages.tensors(student));
+    for Named { name, tensor } in cut(&step.optimizer.velocity, &student.parameters) {
         tensors.insert(format!("momentum/{name}"), tensor);
     }
     checkpoint::write(&folder.checkpoint(header.progress.step), header.clone(), &tensors)?;
@@ -70,6 +73,7 @@ pub fn restore(
     folder: &RunFolder,
     fresh: Header,
     step: &mut Step,
+    averages: &Averages,
     ranks: &dyn Communicator,
 ) -> Result<(Header, Vec<String>)> {
     let (found, problems) = if ranks.is_leader() { folder.newest_valid() } else { (None, vec![]) };
@@ -89,11 +93,12 @@ pub fn restore(
         }
         let student = &step.networks.student;
         load_student(student, &tensors).context("the newest checkpoint")?;
-        for Named { name, tensor } in step.parameters.cut(&step.optimizer.velocity, student) {
+        for Named { name, tensor } in cut(&step.optimizer.velocity, &student.parameters) {
             let momentum = tensors.get(&format!("momentum/{name}"));
             let momentum = momentum.with_context(|| format!("the newest checkpoint has no momentum of {name}"))?;
             no_grad(|| tensor.shallow_clone().copy_(momentum));
         }
+        averages.load(student, &tensors)?;
         Ok(header)
     });
     let header = agree(ranks, loaded.transpose())?;
@@ -109,6 +114,7 @@ pub fn restore(
     {
         ranks.broadcast(tensor)?;
     }
+    averages.broadcast(ranks)?;
     Ok((serde_json::from_str(&text)?, problems))
 }
 
@@ -129,21 +135,21 @@ pub fn add(totals: &mut Sums, sums: &Sums) {
     }
 }
 
-/// Whether all ranks hold the same parameters, momentum and statistics, to the bit.
+/// Whether all ranks hold the same parameters, momentum, statistics and averages, to the bit.
 ///
 /// # Errors
 /// The ranks that differ from the leader, or a failure of the transport.
-pub fn ensure_equal_on_all_ranks(step: &Step, ranks: &dyn Communicator) -> Result<()> {
+pub fn ensure_equal_on_all_ranks(step: &Step, averages: &Averages, ranks: &dyn Communicator) -> Result<()> {
     let state = [&step.parameters.values, &step.optimizer.velocity, &step.networks.student.flat_statistics];
-    let digest = |tensor: &&Tensor| hexadecimal(&Sha256::digest(checkpoint::bytes_of(tensor)));
-    let all = ranks.gather(&state.iter().map(digest).collect::<String>())?;
+    let digest = |tensor: &Tensor| hexadecimal(&Sha256::digest(checkpoint::bytes_of(tensor)));
+    let all = ranks.gather(&state.into_iter().chain(averages.buffers()).map(digest).collect::<String>())?;
     let different: Vec<String> =
         (1..all.len()).filter(|&rank| all[rank] != all[0]).map(|rank| rank.to_string()).collect();
     if different.is_empty() {
         return Ok(());
     }
     let message = format!(
-        "the parameters, momentum or statistics of rank {} differ from those of rank 0 at the same step",
+        "the parameters, momentum, statistics or averages of rank {} differ from those of rank 0 at the same step",
         different.join(", ")
     );
     // Every rank has compared the same list.

@@ -10,10 +10,11 @@ use crate::attack::{Attack, Noise};
 use crate::batch::Batch;
 use crate::config::{AttackKind, RunConfig};
 use crate::gradients::Gradients;
-use crate::loss::{Term, Trust};
+use crate::loss::Term;
 use crate::model::Mode;
-use crate::observe::{Observed, observe};
+use crate::observe::{Observed, Observer};
 use crate::optimizer::Sgd;
+use crate::statistics::average_over_ranks;
 use crate::views::{Images, Networks, Views};
 
 /// A student, its optimizer, and how they move.
@@ -27,6 +28,7 @@ pub struct Step {
     attack: Option<Box<dyn Attack>>,
     attack_mode: Mode,
     objective: Term,
+    observer: Observer,
     ranks: Arc<dyn Communicator>,
 }
 
@@ -44,33 +46,33 @@ impl Step {
         };
         let objective = Term::plain("attack", Images::Adversarial, config.attack.towards.clone());
         let attack_mode = config.attack.batch_norm.mode();
-        Ok(Self { networks, parameters, optimizer, attack, attack_mode, objective, ranks })
+        let observer = Observer::new(config);
+        Ok(Self { networks, parameters, optimizer, attack, attack_mode, objective, observer, ranks })
     }
 
     /// Attacks the student on `batch`, and moves it by `rate` against the gradient of `terms` over the global batch.
     ///
     /// # Errors
     /// A failure of the transport.
-    pub fn run(
-        &mut self,
-        batch: &Batch,
-        noise: &Noise,
-        terms: &[Term],
-        trust: Option<&Trust>,
-        rate: f64,
-    ) -> Result<Observed> {
+    pub fn run(&mut self, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
         let statistics = self.networks.student.flat_statistics.copy();
         let adversarial = self.adversarial(batch, noise);
 
         let views = Views::new(&self.networks, Mode::Train, &batch.images, &adversarial);
         let global_count = batch.global_count as f64;
-        let values: Vec<Tensor> = terms.iter().map(|term| term.evaluate(&views, &batch.labels, global_count)).collect();
-        let total: Tensor = values.iter().sum();
+        let mut summands = vec![];
+        for term in terms {
+            match term.weight {
+                0.0 => views.pass(term.of),
+                _ => summands.push((term, term.evaluate(&views, &batch.labels, global_count))),
+            }
+        }
+        let total: Tensor = summands.iter().map(|(_, value)| value).sum();
 
         self.parameters.zero();
         total.backward();
         self.parameters.finish()?;
-        self.average_statistics(batch)?;
+        average_over_ranks(&self.networks.student, batch, self.ranks.as_ref())?;
 
         // Everything below is masked by this flag on the device; the host reads it one step late.
         let finite = self.parameters.gradients.isfinite();
@@ -79,7 +81,7 @@ impl Step {
         self.optimizer.step(&mut self.parameters, rate, &finite);
         self.keep_statistics(&statistics, &finite);
 
-        let (names, values) = observe(&views, &batch.labels, terms, &values, trust);
+        let (names, values) = self.observer.observe(&views, &batch.labels, &summands);
         self.ranks.start_sum(&values)?;
         self.ranks.finish_sums()?;
         Ok(Observed { names, values, finite, place })
@@ -92,19 +94,6 @@ impl Step {
         attack.perturb(&batch.images, noise, &|candidate| {
             self.objective.evaluate(&fixed.with_candidate(candidate), &batch.labels, 1.0)
         })
-    }
-
-    /// Makes the running statistics the mean over the ranks, weighted by their samples. With batch norm across ranks they are
-    /// equal already.
-    fn average_statistics(&self, batch: &Batch) -> Result<()> {
-        let student = &self.networks.student;
-        if self.ranks.world_size() == 1 || student.statistics.is_empty() || student.across_ranks {
-            return Ok(());
-        }
-        let share = batch.labels.numel() as f64 / batch.global_count as f64;
-        let _ = no_grad(|| student.flat_statistics.shallow_clone().g_mul_scalar_(share));
-        self.ranks.start_sum(&student.flat_statistics)?;
-        self.ranks.finish_sums()
     }
 
     /// Takes the running statistics back to `before` where the gradient was not finite.

@@ -46,10 +46,7 @@ impl Networks {
     /// A teacher's file that cannot be read or does not fit its network.
     pub fn build(config: &RunConfig, prepared: &Prepared, place: &Place) -> Result<Self> {
         let kind = config.precision.dtype.kind();
-        // With one rank the batch of all ranks is the batch.
-        let across_ranks = config.batch_norm.across_ranks == AcrossRanks::Sync && place.ranks.world_size() > 1;
-        let sum = across_ranks.then(|| sum_over(Arc::clone(&place.ranks)));
-        let student = Model::build(prepared.form, config.seed, kind, place.device, sum);
+        let student = student(config, prepared, place);
         let load = |(name, weights): (&String, &std::path::PathBuf)| {
             let (header, tensors) = checkpoint::read(weights)?;
             let teacher = Model::build(header.form, 0, kind, place.device, None);
@@ -59,6 +56,14 @@ impl Networks {
         };
         Ok(Self { student, teachers: prepared.teachers.iter().map(load).collect::<Result<_>>()? })
     }
+}
+
+/// A network of the student's form with its first values, whose batch norm spans the ranks as the configuration says.
+pub fn student(config: &RunConfig, prepared: &Prepared, place: &Place) -> Model {
+    // With one rank the batch of all ranks is the batch.
+    let across_ranks = config.batch_norm.across_ranks == AcrossRanks::Sync && place.ranks.world_size() > 1;
+    let sum = across_ranks.then(|| sum_over(Arc::clone(&place.ranks)));
+    Model::build(prepared.form, config.seed, config.precision.dtype.kind(), place.device, sum)
 }
 
 /// The sum over the ranks as batch norm needs it, inside forward and backward passes, where errors cannot be returned.
@@ -76,6 +81,8 @@ pub struct Views<'a> {
     natural: &'a Tensor,
     adversarial: &'a Tensor,
     logits: RefCell<HashMap<(String, Images), Tensor>>,
+    /// The student's logits of passes without gradient, which no loss uses.
+    seen: RefCell<HashMap<(String, Images), Tensor>>,
     /// Views whose natural predictions these take over, held fixed.
     fixed: Option<&'a Views<'a>>,
 }
@@ -83,7 +90,7 @@ pub struct Views<'a> {
 impl<'a> Views<'a> {
     /// Views of a batch `[N, C, H, W]` and its adversarial images, with the student in `mode`.
     pub fn new(networks: &'a Networks, mode: Mode, natural: &'a Tensor, adversarial: &'a Tensor) -> Self {
-        Self { networks, mode, natural, adversarial, logits: RefCell::default(), fixed: None }
+        Self { networks, mode, natural, adversarial, logits: RefCell::default(), seen: RefCell::default(), fixed: None }
     }
 
     /// Views of another candidate for the adversarial images: all candidates of an attack share the predictions on the
@@ -103,17 +110,44 @@ impl<'a> Views<'a> {
         if let Some(fixed) = self.fixed.filter(|_| images == Images::Natural) {
             return no_grad(|| fixed.logits(network, images));
         }
-        let pixels = match images {
-            Images::Natural => self.natural,
-            Images::Adversarial => self.adversarial,
-        };
-        let logits = if network == STUDENT {
-            self.networks.student.logits(pixels, self.mode)
-        } else {
-            no_grad(|| self.networks.teachers[network].logits(pixels, Mode::Eval))
+        let pixels = self.pixels(images);
+        let teacher = || self.networks.teachers[network].logits(pixels, Mode::Eval);
+        let logits = match self.fixed {
+            _ if network == STUDENT => self.networks.student.logits(pixels, self.mode),
+            // Where an attack speaks of a teacher's prediction on the candidate, its gradient counts too (AdaAD).
+            Some(_) => teacher(),
+            None => no_grad(teacher),
         };
         self.logits.borrow_mut().insert((network.to_string(), images), logits.shallow_clone());
         logits
+    }
+
+    /// A pass of the student that nothing asks for, for its running statistics.
+    pub fn pass(&self, images: Images) {
+        let logits = no_grad(|| self.networks.student.logits(self.pixels(images), self.mode));
+        self.seen.borrow_mut().insert((STUDENT.to_string(), images), logits);
+    }
+
+    /// Logits for looking at, without gradient: known ones, or the student's by the batch's statistics, which stay.
+    pub fn look(&self, network: &str, images: Images) -> Tensor {
+        let key = (network.to_string(), images);
+        let seen = || self.seen.borrow().get(&key).map(Tensor::shallow_clone);
+        if let Some(logits) = self.known(network, images).or_else(seen) {
+            return logits.detach();
+        }
+        if network != STUDENT {
+            return self.logits(network, images);
+        }
+        let logits = no_grad(|| self.networks.student.logits(self.pixels(images), Mode::TrainFrozen));
+        self.seen.borrow_mut().insert(key, logits.shallow_clone());
+        logits
+    }
+
+    fn pixels(&self, images: Images) -> &Tensor {
+        match images {
+            Images::Natural => self.natural,
+            Images::Adversarial => self.adversarial,
+        }
     }
 
     /// The logits, if something asked for them before.

@@ -91,7 +91,7 @@ fn every_layout_gives_the_same_contents() -> Result<()> {
     for (images, mapped) in [(contiguous as _, true), (chunked, false), (deflated, false), (compact, false)] {
         for user_block in [0, 512] {
             let (_folder, path) = make(&Recipe { images, ..GOOD }, user_block)?;
-            let (_, pixels, labels) = read(&path, Split::Train)?;
+            let (_, pixels, labels) = read(&path, Split::Train, Access::MapOrLoad)?;
             assert_eq!(matches!(pixels, Pixels::Mapped(_)), mapped);
             assert!(labels.into_iter().eq(0..10));
             Container::open(&path, Split::Train)?.verify()?;
@@ -177,7 +177,7 @@ fn named<T: H5Type>(value: &T) -> Result<(TempDir, std::path::PathBuf)> {
 fn fixed_strings_of_any_writer_are_read() -> Result<()> {
     fn check<T: H5Type>(value: &T, expected: &str) -> Result<()> {
         let (_folder, path) = named(value)?;
-        assert_eq!(read(&path, Split::Train)?.0.name, expected);
+        assert_eq!(read(&path, Split::Train, Access::MapOrLoad)?.0.name, expected);
         Ok(())
     }
     check(&FixedAscii::<3>::from_ascii("ten")?, "ten")?;
@@ -187,7 +187,7 @@ fn fixed_strings_of_any_writer_are_read() -> Result<()> {
     check(&FixedUnicode::<1>::new(), "")?;
     // More names than fit into an ordinary attribute.
     let (_folder, path) = make(&Recipe { class_names: 3000, ..GOOD }, 0)?;
-    assert_eq!(read(&path, Split::Train)?.0.class_names, vec!["class"; 3000]);
+    assert_eq!(read(&path, Split::Train, Access::MapOrLoad)?.0.class_names, vec!["class"; 3000]);
     Ok(())
 }
 

@@ -2,26 +2,23 @@
 
 use std::path::Path;
 
+use ::hdf5::filters::deflate_available;
 use ::hdf5::types::FixedUnicode;
-use ::hdf5::{File, Location};
-use anyhow::Result;
+use ::hdf5::{Dataset, File, Group, Location};
+use anyhow::{Context, Result, ensure};
+use ndarray::ArrayView4;
 
-use super::{SCHEMA, VERSION};
-use crate::container::{Split, labels_sha256, sha256};
-use crate::{Memory, Source, UserError};
+use super::{LONGEST, SCHEMA, VERSION};
+use crate::blocks::in_order;
+use crate::container::{Digest, Split, labels_sha256};
+use crate::{About, Layout, Source, UserError};
 
 /// The bytes of free text, and of names and checksums.
 const TEXT: usize = 256;
 pub(super) const NAME: usize = 64;
 
 /// Writes `splits` to the file at `path`, replacing what is there.
-pub(crate) fn fill(
-    path: &Path,
-    name: &str,
-    source: &str,
-    class_names: &[String],
-    splits: &[(Split, &Memory)],
-) -> Result<()> {
+pub(crate) fn fill(path: &Path, about: &About, splits: &[(Split, &dyn Source)], layout: &Layout) -> Result<()> {
     // Since HDF5 1.10 metadata carry checksums, and without times equal contents give equal files.
     let file = File::with_options()
         .with_fapl(|access| access.file_locking(false).libver_v110())
@@ -29,34 +26,77 @@ pub(crate) fn fill(
         .create(path)?;
     write_string::<NAME>(&file, "schema", SCHEMA)?;
     file.new_attr::<i64>().create("version")?.write_scalar(&VERSION)?;
-    write_string::<TEXT>(&file, "name", name)?;
-    write_string::<TEXT>(&file, "source", source)?;
-    let names =
-        class_names.iter().enumerate().map(|(class, name)| fixed::<NAME>(&format!("class_names[{class}]"), name));
-    let names = names.collect::<Result<Vec<_>, _>>()?;
-    file.new_attr::<FixedUnicode<NAME>>().shape(names.len()).create("class_names")?.write_raw(&names)?;
+    write_string::<TEXT>(&file, "name", &about.name)?;
+    write_string::<TEXT>(&file, "source", &about.source)?;
+    if !about.url.is_empty() {
+        write_string::<TEXT>(&file, "url", &about.url)?;
+    }
+    write_strings(&file, "class_names", &about.class_names)?;
+    if let Some(coarse) = &about.coarse {
+        write_strings(&file, "coarse_class_names", &coarse.names)?;
+        file.new_attr::<i64>().shape(coarse.of_class.len()).create("coarse_classes")?.write_raw(&coarse.of_class)?;
+    }
     for (split, part) in splits {
-        let group = file.create_group_builder().obj_track_times(false).create(split.name())?;
-        write_string::<NAME>(&group, "split", split.name())?;
-        write_string::<NAME>(&group, "images_sha256", &sha256(part.images()))?;
-        write_string::<NAME>(&group, "labels_sha256", &labels_sha256(part.labels()))?;
-        let [channels, height, width] = part.shape();
-        let images = group.new_dataset::<u8>().obj_track_times(false).shape((part.len(), channels, height, width));
-        images.create("images")?.write_raw(part.images())?;
-        let labels = group.new_dataset::<i64>().obj_track_times(false).shape(part.len());
-        labels.create("labels")?.write_raw(part.labels())?;
+        write_split(&file, *split, *part, layout).with_context(|| format!("the split {}", split.name()))?;
     }
     // Closing in silence would hide a full disk.
     file.flush()?;
     Ok(file.close()?)
 }
 
+fn write_split(file: &File, split: Split, part: &dyn Source, layout: &Layout) -> Result<()> {
+    let group = file.create_group_builder().obj_track_times(false).create(split.name())?;
+    write_string::<NAME>(&group, "split", split.name())?;
+    let labels: Vec<i64> = (0..part.len()).map(|sample| part.label(sample)).collect();
+    let images = create_images(&group, part, layout)?;
+    let [channels, height, width] = part.shape();
+    let mut digest = Digest::new(part.shape());
+    in_order(part, layout.threads(), |first, bytes| {
+        digest.update(bytes);
+        let count = bytes.len() / (channels * height * width);
+        let block = ArrayView4::from_shape((count, channels, height, width), bytes)?;
+        Ok(images.write_slice(block, (first..first + count, .., .., ..))?)
+    })?;
+    let digest = digest.finish();
+    write_string::<NAME>(&group, "images_sha256", &digest.sha256)?;
+    write_string::<NAME>(&group, "labels_sha256", &labels_sha256(&labels))?;
+    for (name, values) in [("mean", &digest.mean), ("std", &digest.std)] {
+        group.new_attr::<f64>().shape(channels).create(name)?.write_raw(values)?;
+    }
+    let dataset = group.new_dataset::<i64>().obj_track_times(false).shape(part.len());
+    Ok(dataset.create("labels")?.write_raw(&labels)?)
+}
+
+fn create_images(group: &Group, part: &dyn Source, layout: &Layout) -> Result<Dataset> {
+    let [channels, height, width] = part.shape();
+    let images = group.new_dataset::<u8>().obj_track_times(false).shape((part.len(), channels, height, width));
+    let Some(chunk) = layout.chunk_of(part.shape()) else { return Ok(images.create("images")?) };
+    let images = images.chunk((chunk.min(part.len()), channels, height, width));
+    let Some(level) = layout.compress else { return Ok(images.fletcher32().create("images")?) };
+    ensure!(deflate_available(), "this build of HDF5 cannot compress");
+    Ok(images.deflate(level).fletcher32().create("images")?)
+}
+
 pub(super) fn write_string<const N: usize>(place: &Location, key: &str, text: &str) -> Result<()> {
     Ok(place.new_attr::<FixedUnicode<N>>().create(key)?.write_scalar(&fixed::<N>(key, text)?)?)
 }
 
+/// Writes names as strings of one length: the usual one, or where a name needs it the longest that is read.
+fn write_strings(place: &Location, key: &str, texts: &[String]) -> Result<()> {
+    fn write<const N: usize>(place: &Location, key: &str, texts: &[String]) -> Result<()> {
+        let texts = texts.iter().enumerate().map(|(number, text)| fixed::<N>(&format!("{key}[{number}]"), text));
+        let texts = texts.collect::<Result<Vec<_>, _>>()?;
+        Ok(place.new_attr::<FixedUnicode<N>>().shape(texts.len()).create(key)?.write_raw(&texts)?)
+    }
+    match texts.iter().map(String::len).max() {
+        Some(..=NAME) => write::<NAME>(place, key, texts),
+        Some(..=TEXT) => write::<TEXT>(place, key, texts),
+        _ => write::<LONGEST>(place, key, texts),
+    }
+}
+
 /// `text` as it is stored, filled up with zeros to `N` bytes.
-fn fixed<const N: usize>(key: &str, text: &str) -> Result<FixedUnicode<N>, UserError> {
+pub(super) fn fixed<const N: usize>(key: &str, text: &str) -> Result<FixedUnicode<N>, UserError> {
     let proper = Some(text).filter(|text| !text.contains('\0')).and_then(|text| text.parse().ok());
     proper.ok_or_else(|| {
         UserError::expected(format!("at most {N} bytes, none of them 0")).key(key).value(format!("{text:?}"))

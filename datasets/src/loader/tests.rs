@@ -11,7 +11,7 @@ const AUGMENT: Augment = Augment { crop: 1, flip: true };
 
 fn pipeline(count: usize, global_batch: usize, shard: Shard) -> Pipeline {
     let source = Arc::new(numbered(count, [1, 2, 3]));
-    Pipeline { source, augment: Some(AUGMENT), shard, global_batch, seed: 11, ahead: 2 }
+    Pipeline { source, augment: Some(AUGMENT), shard, global_batch, seed: 11, ahead: 2, threads: 1, window: 0 }
 }
 
 fn batches(pipeline: &Pipeline, epoch: u64, from_batch: usize) -> Vec<HostBatch> {
@@ -56,6 +56,70 @@ proptest! {
         let order = Draws::new(11, Purpose::Shuffle, epoch).permutation(count);
         let expected = order.iter().skip(from_batch * global_batch).map(|&sample| sample as u64);
         prop_assert!(samples.into_iter().eq(expected));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn threads_and_windows_change_nothing(
+        count in 0usize..200, global_batch in 1usize..20, rank in 0usize..3, from_batch in 0usize..8,
+        ahead in 0usize..6, threads in 1usize..5, window in 0usize..2000,
+    ) {
+        let plain = pipeline(count, global_batch, Shard { rank, world_size: 3 });
+        let other = Pipeline { ahead, threads, window, ..plain.clone() };
+        prop_assert_eq!(batches(&other, 1, from_batch), batches(&plain, 1, from_batch));
+    }
+
+    #[test]
+    fn a_stop_on_some_ranks_goes_on_with_others(
+        count in 1usize..150, global_batch in 1usize..30, before in 1usize..7, after in 1usize..7, at in 0usize..20,
+    ) {
+        let whole = merged(count, global_batch, 1, 2, 0);
+        let at = at.min(whole.len());
+        let mut broken = merged(count, global_batch, before, 2, 0);
+        broken.truncate(at);
+        broken.extend(merged(count, global_batch, after, 2, at));
+        prop_assert_eq!(broken, whole);
+    }
+}
+
+#[test]
+fn what_is_read_ahead_stays_within_the_window() {
+    /// Counts the images that were read.
+    struct Counting(AtomicUsize);
+    impl Source for Counting {
+        fn len(&self) -> usize {
+            10_000
+        }
+        fn shape(&self) -> [usize; 3] {
+            [1, 10, 10]
+        }
+        fn class_names(&self) -> &[String] {
+            &[]
+        }
+        fn label(&self, _: usize) -> i64 {
+            0
+        }
+        fn read(&self, _: usize, _: &mut [u8]) -> Result<()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+    for (threads, ahead, window) in [(1, 2, 40_000), (3, 2, 60_000), (2, 8, 1)] {
+        let source = Arc::new(Counting(AtomicUsize::new(0)));
+        let shard = Shard { rank: 0, world_size: 2 };
+        let counting: Arc<dyn Source> = source.clone();
+        let pipeline =
+            Pipeline { source: counting, augment: None, shard, global_batch: 20, seed: 0, ahead, threads, window };
+        let mut loader = pipeline.epoch(0, 0);
+        for taken in 1..=500 {
+            assert!(loader.next().is_some_and(|batch| batch.is_ok()));
+            let held = source.0.load(Ordering::SeqCst) - taken * 10;
+            // Without room in the window every thread still makes a batch, and as many wait as were asked for.
+            let most = (window / 100).max(10 * (threads + ahead.next_multiple_of(threads)));
+            assert!(held <= most, "{held} images held after {taken} batches, of {most}");
+        }
     }
 }
 
@@ -124,10 +188,11 @@ impl Source for Faulty {
 
 #[test]
 fn failures_and_panics_arrive_as_errors() {
-    for (panics, message) in [(true, "the loader thread panicked: the disk is on fire"), (false, "the disk is full")] {
+    for (panics, message) in [(true, "a loader thread panicked: the disk is on fire"), (false, "the disk is full")] {
         let source = Arc::new(Faulty { panics, reads: AtomicUsize::new(0) });
         let shard = Shard { rank: 0, world_size: 1 };
-        let pipeline = Pipeline { source, augment: None, shard, global_batch: 1, seed: 0, ahead: 1 };
+        let pipeline =
+            Pipeline { source, augment: None, shard, global_batch: 1, seed: 0, ahead: 1, threads: 1, window: 0 };
         let mut items: Vec<_> = pipeline.epoch(0, 0).collect();
         let error = items.pop().expect("four items").expect_err("the last is the failure");
         assert!(format!("{error:#}").contains(message), "{error:#}");
@@ -141,7 +206,16 @@ fn dropping_a_loader_ends_its_thread() {
     let source = Arc::new(numbered(100, [1, 1, 1]));
     let shard = Shard { rank: 0, world_size: 1 };
     for ahead in [0, 1, 5] {
-        let pipeline = Pipeline { source: source.clone(), augment: None, shard, global_batch: 1, seed: 0, ahead };
+        let pipeline = Pipeline {
+            source: source.clone(),
+            augment: None,
+            shard,
+            global_batch: 1,
+            seed: 0,
+            ahead,
+            threads: 2,
+            window: 9,
+        };
         let mut loader = pipeline.epoch(0, 0);
         assert!(loader.next().is_some());
         drop((loader, pipeline));

@@ -5,13 +5,14 @@ use super::{
     data::{Epoch, Run},
     named::collect,
     summary::percentage,
+    teaching,
 };
 
-const EPOCHS: &str = "epochs finished";
+pub const EPOCHS: &str = "epochs finished";
 const STEPS: &str = "steps finished";
 
 /// A quantity with its points for each run, in the order of the runs.
-struct Curve {
+pub struct Curve {
     label: String,
     runs: Vec<Vec<Point>>,
 }
@@ -21,7 +22,7 @@ pub fn all(runs: &[Run]) -> Vec<Chart> {
     let mut charts = losses(runs);
     charts.extend(accuracies(runs));
     charts.extend(evaluations(runs));
-    charts.push(trust(runs));
+    charts.extend(teaching::all(runs));
     let rate = per_step(runs, "learning rate", |step| step.learning_rate);
     charts.push(Chart { from_zero: true, ..chart(runs, "Learning rate", STEPS, "learning rate", &[rate]) });
     let speed = per_epoch(runs, "images/s", |epoch| Some((epoch.timing.images_per_second?, 0.0)));
@@ -36,7 +37,7 @@ pub fn main(runs: &[Run]) -> Vec<Chart> {
     let mut charts = if runs.len() == 1 { losses(runs) } else { Vec::new() };
     charts.extend(accuracies(runs));
     charts.extend(evaluations(runs));
-    charts.push(trust(runs));
+    charts.push(teaching::trust(runs));
     charts.retain(Chart::has_data);
     charts
 }
@@ -64,13 +65,7 @@ fn losses(runs: &[Run]) -> Vec<Chart> {
 }
 
 fn accuracies(runs: &[Run]) -> Vec<Chart> {
-    let curves = |names: &[(&str, &str)]| -> Vec<_> {
-        let counted = |epoch: &Epoch, name| {
-            let count = epoch.counts.get(name)?;
-            Some((percentage(count.count, count.of)?.0, 0.0))
-        };
-        names.iter().map(|(name, label)| per_epoch(runs, label, |epoch| counted(epoch, name))).collect()
-    };
+    let curves = |names: &[(&str, &str)]| teaching::counted(runs, names);
     let chart = |title, curves: &[Curve]| Chart {
         bounds: Some((0.0, 100.0)),
         ..chart(runs, title, EPOCHS, "correct in %", curves)
@@ -113,17 +108,13 @@ fn evaluations(runs: &[Run]) -> Vec<Chart> {
     splits.iter().map(of_split).collect()
 }
 
-fn trust(runs: &[Run]) -> Chart {
-    let curve = per_epoch(runs, "mean alpha", |epoch| Some((epoch.trust?.mean?, 0.0)));
-    Chart { bounds: Some((0.0, 1.0)), ..chart(runs, "Mean trust in the teacher", EPOCHS, "mean alpha", &[curve]) }
-}
-
 fn per_step(runs: &[Run], label: &str, value: impl Fn(&super::data::Step) -> Option<f64>) -> Curve {
     let points = |run: &Run| run.steps.iter().map(|step| point(step.step, value(step).map(|y| (y, 0.0)))).collect();
     Curve { label: label.to_owned(), runs: runs.iter().map(points).collect() }
 }
 
-fn per_epoch(runs: &[Run], label: &str, value: impl Fn(&Epoch) -> Option<(f64, f64)>) -> Curve {
+/// A quantity of each epoch, with its error.
+pub fn per_epoch(runs: &[Run], label: &str, value: impl Fn(&Epoch) -> Option<(f64, f64)>) -> Curve {
     let points = |run: &Run| run.epochs.iter().map(|epoch| point(epoch.epoch + 1, value(epoch))).collect();
     Curve { label: label.to_owned(), runs: runs.iter().map(points).collect() }
 }
@@ -133,7 +124,7 @@ fn point(x: u64, value: Option<(f64, f64)>) -> Point {
 }
 
 /// One run: a colour per curve. Several: a colour per run, the same in all charts, and a dash pattern per curve.
-fn chart(runs: &[Run], title: &str, across: &str, up: &str, curves: &[Curve]) -> Chart {
+pub fn chart(runs: &[Run], title: &str, across: &str, up: &str, curves: &[Curve]) -> Chart {
     let mut made = Chart { title: title.into(), across: across.into(), up: up.into(), ..Chart::default() };
     let drawn = |points: &[Point]| points.iter().any(|point| point.y.is_some());
     let curves: Vec<_> = curves.iter().filter(|curve| curve.runs.iter().any(|points| drawn(points))).collect();

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, de::DeserializeOwned};
+use trainer::folder::RunFolder;
 
 use super::named::Named;
 
@@ -23,6 +24,8 @@ pub struct Run {
     pub warnings: Vec<(String, usize)>,
     pub finished: Option<Finished>,
     pub evaluation: Option<Evaluation>,
+    /// Evaluations of other weights: the last epoch's and averages.
+    pub others: Vec<Evaluation>,
     /// `run.toml`, word for word.
     pub config: Option<String>,
     /// `environment.toml`, word for word.
@@ -82,6 +85,9 @@ pub struct Epoch {
     pub counts: Named<Count>,
     #[serde(default)]
     pub trust: Option<Trust>,
+    /// Counts of training images by the teacher's probability of the label, in equal bins, for each case.
+    #[serde(default)]
+    pub probability: Named<Vec<u64>>,
     #[serde(default)]
     pub timing: Timing,
 }
@@ -94,12 +100,14 @@ pub struct Count {
     pub of: u64,
 }
 
-/// The mean trust in the teacher (alpha) over `of` images.
-#[derive(Debug, Clone, Copy, Deserialize)]
+/// The mean trust in the teacher (alpha) over `of` images, and its quantiles over all and over each case.
+#[derive(Debug, Clone, Deserialize)]
 pub struct Trust {
     #[serde(default)]
     pub mean: Option<f64>,
     pub of: u64,
+    #[serde(default)]
+    pub quantiles: Named<Vec<f64>>,
 }
 
 /// Wall-clock figures, which differ from machine to machine.
@@ -134,7 +142,7 @@ pub struct Finished {
 }
 
 /// The final evaluation of one set of weights.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Evaluation {
     #[serde(default)]
     pub weights: Option<String>,
@@ -165,7 +173,11 @@ pub fn read(folders: &[PathBuf]) -> Result<Vec<Run>> {
 }
 
 impl Run {
-    fn read(folder: &Path) -> Result<Self> {
+    /// Reads the folder of one run.
+    ///
+    /// # Errors
+    /// There is no readable `metrics.jsonl`, or a file is damaged.
+    pub fn read(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             bail!("{} is not a folder: name the folder of a run", folder.display());
         }
@@ -179,6 +191,10 @@ impl Run {
         run.name = run.started.as_ref().and_then(|started| started.run.clone()).unwrap_or_else(folder_name);
         run.evaluation =
             optional(&folder.join("evaluation.json"))?.map(|(text, path)| json(&text, &path)).transpose()?;
+        for weights in ["final", "ema", "swa"] {
+            let found = optional(&RunFolder::at(folder).evaluation(Some(weights)))?;
+            run.others.extend(found.map(|(text, path)| json::<Evaluation>(&text, &path)).transpose()?);
+        }
         run.config = optional(&folder.join("run.toml"))?.map(|(text, _)| text);
         run.environment = optional(&folder.join("environment.toml"))?.map(|(text, _)| text);
         Ok(run)
@@ -248,49 +264,4 @@ fn json<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn replay(text: &str) -> Result<Run> {
-        let mut run = Run::default();
-        run.replay(text.as_bytes(), Path::new("r/metrics.jsonl")).map(|()| run)
-    }
-
-    #[test]
-    fn partial_last_line_is_ignored() {
-        let run = replay("{\"event\":\"step\",\"epoch\":0,\"step\":1,\"loss\":2.5}\n{\"event\":\"st").unwrap();
-        assert_eq!((run.steps.len(), run.steps[0].loss), (1, Some(2.5)));
-    }
-
-    #[test]
-    fn bad_line_is_named() {
-        for bad in ["{\"event\":\"st\n{\"event\":\"warned\",\"message\":\"m\"}\n", "[1]\n", "{\"loss\":1}\n"] {
-            let message = replay(&format!("\n{bad}")).unwrap_err().to_string();
-            assert!(message.contains("r/metrics.jsonl line 2"), "{message}");
-        }
-    }
-
-    #[test]
-    fn null_numbers_absent_fields_and_unknown_events_are_read() {
-        let run = replay(concat!(
-            "{\"event\":\"invented\",\"x\":[1]}\n",
-            "{\"event\":\"step\",\"step\":1,\"loss\":null,\"terms\":{\"teach\":null},\"new\":{}}\n",
-            "{\"event\":\"epoch\",\"epoch\":0,\"counts\":{\"a\":{\"correct\":1,\"of\":2},\"b\":{\"count\":2,\"of\":2}}}\n",
-            "{\"event\":\"started\",\"timing\":{}}",
-        ))
-        .unwrap();
-        assert_eq!(run.steps[0].loss, None);
-        assert!(matches!(run.steps[0].terms.get("teach"), Some(None)));
-        assert_eq!(run.epochs[0].counts.get("a").unwrap().count, 1);
-        assert!(run.epochs[0].trust.is_none() && run.epochs[0].timing.seconds.is_none());
-        assert!(run.started.unwrap().epochs.is_none());
-    }
-
-    #[test]
-    fn a_resumed_run_replaces_what_it_repeats() {
-        let step = |step, loss| format!("{{\"event\":\"step\",\"step\":{step},\"loss\":{loss}}}\n");
-        let text = [step(10, 1), step(20, 2), step(30, 3), step(20, 4), step(30, 5)].concat();
-        let losses: Vec<_> = replay(&text).unwrap().steps.iter().map(|step| step.loss.unwrap()).collect();
-        assert_eq!(losses, [1.0, 4.0, 5.0]);
-    }
-}
+mod tests;

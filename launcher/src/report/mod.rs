@@ -3,12 +3,13 @@
 mod axis;
 mod chart;
 mod curves;
-mod data;
+pub mod data;
 mod markup;
 mod named;
 mod page;
-mod summary;
-mod table;
+pub mod summary;
+pub mod table;
+mod teaching;
 mod thin;
 
 use std::fs;
@@ -20,6 +21,7 @@ use trainer::evaluate::Accuracy;
 use trainer::evaluation::Evaluation;
 use trainer::folder::RunFolder;
 
+use crate::console::duration;
 use chart::{Chart, document};
 
 const FIGURE_WIDTH: f64 = 900.0;
@@ -118,9 +120,21 @@ pub fn print_evaluation(evaluation: &Evaluation, file: &Path) -> Result<()> {
     let mut out = std::io::stdout();
     let Evaluation { run, weights, step, images, ranks, .. } = evaluation;
     writeln!(out, "{run}, {weights} weights after {step} steps, {images} test images, on {ranks} rank(s)")?;
-    for Accuracy { name, correct, of } in &evaluation.attacks {
+    let mut line = |indent: &str, Accuracy { name, correct, of }: &Accuracy, seconds: Option<&f64>| {
         let (percent, error) = summary::percentage(*correct, *of).unwrap_or((f64::NAN, f64::NAN));
-        writeln!(out, "  {name:<10} {percent:6.2} ± {error:.2} %   ({correct} of {of})")?;
+        let width = 12 - indent.len();
+        let seconds = seconds.map(|seconds| format!("  {}", duration(*seconds))).unwrap_or_default();
+        writeln!(out, "  {indent}{name:<width$} {percent:6.2} ± {error:.2} %   ({correct} of {of}){seconds}")
+    };
+    for attack in &evaluation.attacks {
+        for component in evaluation.components.get(&attack.name).into_iter().flatten() {
+            line("> ", component, None)?;
+        }
+        line("", attack, evaluation.seconds.get(&attack.name))?;
+    }
+    line("", &evaluation.worst_case, None)?;
+    if evaluation.autoattack_standard == Some(false) {
+        writeln!(out, "  AutoAttack is not the standard version here: fewer classes, or evaluation.autoattack is set")?;
     }
     writeln!(out, "written to {}", file.display())?;
     Ok(())

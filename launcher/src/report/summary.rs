@@ -30,23 +30,17 @@ pub fn percentage(count: u64, of: u64) -> Option<(f64, f64)> {
     })
 }
 
-/// The final evaluations: one row per run, one column per attack of any of them.
+/// The final evaluations: one row for each weights of a run, one column for each attack of any of them.
 pub fn results(runs: &[Run]) -> Grid {
     let mut attacks = Vec::new();
-    for evaluation in runs.iter().filter_map(|run| run.evaluation.as_ref()) {
+    for evaluation in runs.iter().flat_map(|run| run.evaluation.iter().chain(&run.others)) {
         collect(&mut attacks, evaluation.attacks.iter().map(|attack| attack.name.as_str()));
     }
     let name_splits = leaves_test_images(runs);
     let mut columns: Vec<String> = ["run", "weights", "images"].map(str::to_owned).into();
     columns.extend(attacks.iter().cloned());
-    let row = |run: &Run| {
-        let mut cells = vec![run.name.clone()];
-        let Some(evaluation) = &run.evaluation else {
-            cells.push("not evaluated".to_owned());
-            cells.resize(columns.len(), NOTHING.to_owned());
-            return cells;
-        };
-        cells.push(evaluation.weights.clone().unwrap_or(NOTHING.to_owned()));
+    let row = |run: &Run, evaluation: &Evaluation| {
+        let mut cells = vec![run.name.clone(), evaluation.weights.clone().unwrap_or(NOTHING.to_owned())];
         let images = evaluation.images.or(evaluation.attacks.first().map(|attack| attack.of));
         let number = images.map_or(NOTHING.to_owned(), |images| images.to_string());
         match &evaluation.split {
@@ -59,7 +53,18 @@ pub fn results(runs: &[Run]) -> Grid {
         }
         cells
     };
-    Grid { rows: runs.iter().map(row).collect(), columns: columns.clone() }
+    let mut rows = Vec::new();
+    for run in runs {
+        match &run.evaluation {
+            Some(evaluation) => rows.extend([evaluation].into_iter().chain(&run.others).map(|found| row(run, found))),
+            None => {
+                let mut cells = vec![run.name.clone(), "not evaluated".to_owned()];
+                cells.resize(columns.len(), NOTHING.to_owned());
+                rows.push(cells);
+            }
+        }
+    }
+    Grid { rows, columns }
 }
 
 /// What makes evaluations of these runs hard to compare, one sentence each.
@@ -168,7 +173,8 @@ fn windows(epochs: &[Epoch]) -> Vec<Window<'_>> {
 }
 
 fn mean_trust(epochs: &[Epoch]) -> Option<f64> {
-    let known = epochs.iter().filter_map(|epoch| epoch.trust).filter_map(|trust| Some((trust.mean?, trust.of as f64)));
+    let known =
+        epochs.iter().filter_map(|epoch| epoch.trust.as_ref()).filter_map(|trust| Some((trust.mean?, trust.of as f64)));
     let (sum, of) = known.fold((0.0, 0.0), |(sum, all), (mean, of)| (sum + mean * of, all + of));
     (of > 0.0).then(|| sum / of)
 }

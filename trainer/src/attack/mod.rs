@@ -1,12 +1,25 @@
-//! Attacks: images near the given ones that a network finds hard. Knows nothing of losses: the objective is a function.
+//! Attacks: images near the given ones that a network finds hard. Knows nothing of the losses of training: there the
+//! objective is a function.
 
+mod apgd;
+mod cw;
+mod fab;
 mod noise;
+mod objective;
 mod pgd;
+mod search;
+mod square;
 
 use tch::Tensor;
 
+pub use self::apgd::{ApgdCe, ApgdT};
+pub use self::cw::CwInf;
+pub use self::fab::FabT;
 pub use self::noise::Noise;
+pub use self::objective::predictions;
 pub use self::pgd::{Pgd, Start};
+pub use self::search::{Ball, Norm, Search, Slope, Subject, targets};
+pub use self::square::Square;
 
 /// Searches adversarial images.
 pub trait Attack: Send {
@@ -14,3 +27,6 @@ pub trait Attack: Send {
     /// sum over the samples). Random numbers come from `noise` alone.
     fn perturb(&self, images: &Tensor, noise: &Noise, objective: &dyn Fn(&Tensor) -> Tensor) -> Tensor;
 }
+
+#[cfg(test)]
+mod tests;

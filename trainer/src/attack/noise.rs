@@ -35,12 +35,16 @@ impl Noise {
     pub fn uniform(&self, like: &Tensor) -> Tensor {
         let samples = like.size()[0];
         let elements = if samples == 0 { 0 } else { like.numel() as i64 / samples };
+        self.uniform_from(0, elements, like.kind()).view_as(like)
+    }
+
+    /// The numbers `first..first + count` of each sample, uniform in [0, 1): `[N, count]` of type `kind`.
+    pub fn uniform_from(&self, first: i64, count: i64, kind: Kind) -> Tensor {
         no_grad(|| {
-            let element = Tensor::arange(elements, (Kind::Int64, like.device())).view([1, elements]);
+            let element = Tensor::arange_start(first, first + count, (Kind::Int64, self.low.device())).unsqueeze(0);
             let bits = mix32(element.bitwise_xor_tensor(&self.low));
             let bits = mix32((bits + &self.high).bitwise_and_(0xffff_ffff));
-            let unit = bits.bitwise_right_shift_tensor_scalar(8).to_kind(like.kind()) / f64::from(1u32 << 24);
-            unit.view_as(like)
+            bits.bitwise_right_shift_tensor_scalar(8).to_kind(kind) / f64::from(1u32 << 24)
         })
     }
 }
@@ -89,6 +93,13 @@ mod tests {
                 assert_eq!(value, uniform(draws.key(sample), element as u32));
             }
         }
+    }
+
+    #[test]
+    fn numbers_from_the_middle_are_the_same_numbers() {
+        let noise = Noise::new(&Draws::new(3, Purpose::Evaluation(2), 0), &[4, 9], Device::Cpu);
+        let whole = noise.uniform(&Tensor::zeros([2, 40], (Kind::Double, Device::Cpu)));
+        assert!(noise.uniform_from(13, 5, Kind::Double).equal(&whole.narrow(1, 13, 5)));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The values a configuration may hold; what the data decide is checked in `prepare`.
 
-use datasets::UserError;
+use datasets::{Choice, UserError};
 
-use super::{AttackKind, RunConfig, Selection};
-use crate::evaluate::EvaluationAttack;
+use super::{AttackKind, AutoAttack, Compat, RunConfig, Selection};
+use crate::evaluate::Suite;
 use crate::loss::{Target, Term};
 use crate::schedule::Policy;
 use crate::views::{Images, STUDENT};
@@ -19,6 +19,10 @@ impl RunConfig {
         must((1..=1_000_000).contains(&self.epochs), "epochs", self.epochs, "1 to 1,000,000")?;
         must((1..=1 << 20).contains(&self.batch.size), "batch.size", self.batch.size, "1 to 1,048,576")?;
         must((1..=1024).contains(&self.data.prefetch), "data.prefetch", self.data.prefetch, "1 to 1,024 batches")?;
+        must((1..=256).contains(&self.data.threads), "data.threads", self.data.threads, "1 to 256 threads")?;
+        let window = self.data.window_mib;
+        must((1..=1 << 20).contains(&window), "data.window_mib", window, "1 to 1,048,576 MiB")?;
+        self.data.subset.as_ref().map_or(Ok(()), Choice::check)?;
         must(self.checkpoint.every >= 1, "checkpoint.every", self.checkpoint.every, "at least 1 epoch")?;
         let minutes = self.checkpoint.minutes;
         must(minutes.is_finite() && minutes >= 0.0, "checkpoint.minutes", minutes, "0 (never) or more minutes")?;
@@ -28,6 +32,7 @@ impl RunConfig {
             must(augment.crop <= 64, "data.augment.crop", augment.crop, "a padding of 0 to 64 pixels")?;
         }
         self.check_optimizer()?;
+        self.check_averages()?;
         self.check_attack()?;
         self.check_evaluation()?;
         self.check_loss()
@@ -57,6 +62,18 @@ impl RunConfig {
         }
     }
 
+    fn check_averages(&self) -> Result<(), UserError> {
+        let begins = |name: &str, epoch: u64| {
+            let expected = format!("an epoch of the run, 0 to {}", self.epochs - 1);
+            must(epoch < self.epochs, format!("averages.{name}.from_epoch"), epoch, &expected)
+        };
+        if let Some(ema) = &self.averages.ema {
+            must((0.0..1.0).contains(&ema.decay), "averages.ema.decay", ema.decay, "0 or more, below 1")?;
+            begins("ema", ema.from_epoch)?;
+        }
+        self.averages.swa.as_ref().map_or(Ok(()), |swa| begins("swa", swa.from_epoch))
+    }
+
     fn check_attack(&self) -> Result<(), UserError> {
         let attack = &self.attack;
         let length = |value: f64| value > 0.0 && value <= 1.0;
@@ -79,8 +96,14 @@ impl RunConfig {
         let evaluation = &self.evaluation;
         for (index, name) in evaluation.suite.iter().enumerate() {
             let key = format!("evaluation.suite[{index}]");
-            must(EvaluationAttack::named(name).is_some(), &key, format!("{name:?}"), EvaluationAttack::NAMES)?;
+            must(Suite::named([name.as_str()]).is_ok(), &key, format!("{name:?}"), Suite::NAMES)?;
             must(!evaluation.suite[..index].contains(name), &key, format!("{name:?}"), "each attack once")?;
+        }
+        let AutoAttack { iterations, queries, targets } = evaluation.autoattack;
+        let lengths = [("iterations", iterations, 10_000), ("queries", queries, 1_000_000), ("targets", targets, 9)];
+        for (name, value, most) in lengths {
+            let key = format!("evaluation.autoattack.{name}");
+            must((1..=most).contains(&value), &key, value, &format!("1 to {most}"))?;
         }
         let length = |value: f64| value > 0.0 && value <= 1.0;
         must(
@@ -154,7 +177,7 @@ impl RunConfig {
                 "natural images, or an attack: attack.kind is \"none\"",
             )?;
         }
-        let first = self.active_terms(0).next().is_some();
+        let first = self.active_terms(0).any(|term| term.weight > 0.0);
         must(first, "loss.terms", "no term in epoch 0", "a term with weight and from_epoch = 0 to begin with")
     }
 
@@ -169,10 +192,13 @@ impl RunConfig {
         .map_err(|error| error.hint(format!("add [teachers.{network}] with its checkpoint")))
     }
 
-    /// The terms that count in `epoch`: those begun, of some weight. Where a teacher is trusted fully (an exponent of 0, or an
-    /// epoch before the trust begins), alpha is 1: that removes the trust factor, or the whole term where it is inverted.
+    /// The terms that count in `epoch`: those begun, of some weight; or of none, where their passes count for batch norm. Where
+    /// a teacher is trusted fully (an exponent of 0, or an epoch before the trust begins), alpha is 1: that removes the trust
+    /// factor, or the whole term where it is inverted.
     pub fn active_terms(&self, epoch: u64) -> impl Iterator<Item = Term> {
-        let begun = self.loss.terms.iter().filter(move |term| term.from_epoch <= epoch && term.weight > 0.0);
+        let lightest = if self.batch_norm.compat == Compat::Reference { 0.0 } else { f64::MIN_POSITIVE };
+        let counts = move |term: &&Term| term.from_epoch <= epoch && term.weight >= lightest;
+        let begun = self.loss.terms.iter().filter(counts);
         begun.filter_map(move |term| match &term.trust {
             Some(trust) if trust.exponent == 0.0 || trust.from_epoch > epoch => {
                 (!trust.inverted).then(|| Term { trust: None, ..term.clone() })

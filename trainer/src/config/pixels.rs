@@ -20,6 +20,20 @@ impl fmt::Display for Pixels {
     }
 }
 
+impl std::str::FromStr for Pixels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|value| value.is_finite());
+        let value = match text.split_once('/') {
+            Some((above, below)) => number(above).zip(number(below)).map(|(above, below)| above / below),
+            None => number(text),
+        };
+        let expected = || format!("expected a number (0.03) or a fraction (8/255); found {text:?}");
+        value.filter(|value| value.is_finite()).map(Pixels).ok_or_else(expected)
+    }
+}
+
 impl Serialize for Pixels {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = self.to_string();

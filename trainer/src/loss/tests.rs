@@ -9,6 +9,8 @@ use super::*;
 use crate::model::{Form, Mode, Model};
 use crate::views::Networks;
 
+mod presets;
+
 fn golden() -> Value {
     serde_json::from_str(include_str!("../../../tests/fixtures/golden_losses.json")).unwrap()
 }

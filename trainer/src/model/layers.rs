@@ -1,11 +1,15 @@
 //! The layers of all networks, with PyTorch's initialisation stated, and the list of their tensors.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use datasets::Draws;
 use datasets::random::{Purpose, uniform};
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor};
 use torch_ext::Sum;
 
 use super::Mode;
+use super::batch_norm::BatchNorm;
 
 /// A tensor and its name in PyTorch's state_dict.
 pub struct Named {
@@ -17,24 +21,49 @@ pub struct Named {
 
 /// Makes layers and keeps the list of their tensors, in PyTorch's order of registration.
 pub struct Builder {
-    draws: Draws,
+    /// Where first values come from; without it tensors are placeholders that have a shape and no memory.
+    draws: Option<Draws>,
     kind: Kind,
     device: Device,
     across_ranks: Option<Sum>,
+    /// Raised once batch norms are part of the convolutions before them.
+    pub folds: Arc<AtomicBool>,
     /// Trainable tensors.
     pub parameters: Vec<Named>,
     /// Running means and variances of batch norm.
     pub statistics: Vec<Named>,
     /// Tensors that never change, such as the normalisation of the input.
     pub constants: Vec<Named>,
+    /// The counters of the convolutions and linear layers, in the order in which they were made.
+    pub counters: Vec<Counter>,
 }
+
+/// The multiply-adds of a layer's forward passes so far.
+pub type Counter = Arc<AtomicU64>;
 
 impl Builder {
     /// Layers of type `kind` on `device`. The first values depend on `seed` and each parameter's name alone. With
     /// `across_ranks`, batch norm in training uses the statistics of the batch over all ranks.
     pub fn new(seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
-        let draws = Draws::new(seed, Purpose::Initialise, 0);
-        Self { draws, kind, device, across_ranks, parameters: vec![], statistics: vec![], constants: vec![] }
+        let draws = Some(Draws::new(seed, Purpose::Initialise, 0));
+        let (parameters, statistics, constants, counters) = (vec![], vec![], vec![], vec![]);
+        let folds = Arc::default();
+        Self { draws, kind, device, across_ranks, folds, parameters, statistics, constants, counters }
+    }
+
+    /// Layers whose tensors have shapes only: all their values share one place.
+    pub fn outline() -> Self {
+        Self { draws: None, ..Self::new(0, Kind::Float, Device::Cpu, None) }
+    }
+
+    /// A trainable tensor with the first values that `law` makes of uniform numbers in [0, 1), float64, the same for a name
+    /// whatever else the network holds.
+    fn drawn(&mut self, name: String, shape: &[i64], law: impl Fn(Tensor) -> Tensor) -> Tensor {
+        let values = match &self.draws {
+            Some(draws) => law(uniforms(draws, &name, shape)),
+            None => Tensor::zeros([1], (self.kind, self.device)).expand(shape, false),
+        };
+        self.parameter(name, &values)
     }
 
     fn parameter(&mut self, name: String, values: &Tensor) -> Tensor {
@@ -43,12 +72,10 @@ impl Builder {
         tensor
     }
 
-    /// Uniform numbers in [0, 1), float64, the same for a name whatever else the network holds.
-    fn uniforms(&self, name: &str, shape: &[i64]) -> Tensor {
-        let key = self.draws.key(name_number(name));
-        let count: i64 = shape.iter().product();
-        let values: Vec<f64> = (0..count as u32).map(|element| uniform(key, element)).collect();
-        Tensor::from_slice(&values).view(shape)
+    fn counter(&mut self) -> Counter {
+        let counter = Counter::default();
+        self.counters.push(Arc::clone(&counter));
+        counter
     }
 
     /// A convolution without bias. Weights start uniform in ±1/sqrt(fan_in): PyTorch's default (`kaiming_uniform_` with
@@ -57,8 +84,8 @@ impl Builder {
         let name = format!("{name}.weight");
         let shape = [outputs, inputs, kernel, kernel];
         let bound = 1.0 / ((inputs * kernel * kernel) as f64).sqrt();
-        let values = (self.uniforms(&name, &shape) * 2.0 - 1.0) * bound;
-        Convolution { weight: self.parameter(name, &values), stride, padding: kernel / 2, groups: 1 }
+        let weight = self.drawn(name, &shape, |uniforms| (uniforms * 2.0 - 1.0) * bound);
+        Convolution { weight, stride, padding: kernel / 2, groups: 1, counter: self.counter() }
     }
 
     /// A convolution without bias that filters each channel by itself; weights start by PyTorch's default.
@@ -80,10 +107,12 @@ impl Builder {
         let name = format!("{name}.weight");
         let shape = [outputs, inputs, kernel, kernel];
         let deviation = (2.0 / (kernel * kernel * outputs) as f64).sqrt();
-        // The quantile function of the normal distribution at the middle of each of the 2^24 steps.
-        let middles = self.uniforms(&name, &shape) + 0.5 / f64::from(1u32 << 24);
-        let values = (middles * 2.0 - 1.0).erfinv() * (2f64.sqrt() * deviation);
-        Convolution { weight: self.parameter(name, &values), stride, padding: kernel / 2, groups: 1 }
+        let weight = self.drawn(name, &shape, |uniforms| {
+            // The quantile function of the normal distribution at the middle of each of the 2^24 steps.
+            let middles = uniforms + 0.5 / f64::from(1u32 << 24);
+            (middles * 2.0 - 1.0).erfinv() * (2f64.sqrt() * deviation)
+        });
+        Convolution { weight, stride, padding: kernel / 2, groups: 1, counter: self.counter() }
     }
 
     /// Batch norm over `channels`: weight 1, bias 0, running mean 0 and variance 1, as in PyTorch.
@@ -97,7 +126,8 @@ impl Builder {
         };
         let running_mean = statistic(format!("{name}.running_mean"), Tensor::zeros([channels], options));
         let running_variance = statistic(format!("{name}.running_var"), Tensor::ones([channels], options));
-        BatchNorm { weight, bias, running_mean, running_variance, across_ranks: self.across_ranks.clone() }
+        let (across_ranks, folds) = (self.across_ranks.clone(), Arc::clone(&self.folds));
+        BatchNorm { weight, bias, running_mean, running_variance, across_ranks, folds, folded: Default::default() }
     }
 
     /// Values per channel that training leaves alone, stored with the network.
@@ -119,11 +149,19 @@ impl Builder {
 
     fn linear_with_bias(&mut self, name: &str, inputs: i64, outputs: i64, zero_bias: bool) -> Linear {
         let bound = 1.0 / (inputs as f64).sqrt();
-        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        let weights = (self.uniforms(&weight, &[outputs, inputs]) * 2.0 - 1.0) * bound;
-        let biases = (self.uniforms(&bias, &[outputs]) * 2.0 - 1.0) * if zero_bias { 0.0 } else { bound };
-        Linear { weight: self.parameter(weight, &weights), bias: self.parameter(bias, &biases) }
+        let bias_bound = if zero_bias { 0.0 } else { bound };
+        let weight =
+            self.drawn(format!("{name}.weight"), &[outputs, inputs], |uniforms| (uniforms * 2.0 - 1.0) * bound);
+        let bias = self.drawn(format!("{name}.bias"), &[outputs], |uniforms| (uniforms * 2.0 - 1.0) * bias_bound);
+        Linear { weight, bias, counter: self.counter() }
     }
+}
+
+fn uniforms(draws: &Draws, name: &str, shape: &[i64]) -> Tensor {
+    let key = draws.key(name_number(name));
+    let count: i64 = shape.iter().product();
+    let values: Vec<f64> = (0..count as u32).map(|element| uniform(key, element)).collect();
+    Tensor::from_slice(&values).view(shape)
 }
 
 /// A number for a name (FNV-1a, 64 bits).
@@ -131,19 +169,32 @@ fn name_number(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Each value of `output` is a sum of as many products as an output of `weight` has inputs.
+fn count(counter: &Counter, weight: &Tensor, output: &Tensor) {
+    let products = weight.numel() as u64 / weight.size()[0] as u64;
+    counter.fetch_add(products * output.numel() as u64, Ordering::Relaxed);
+}
+
 /// A square convolution without bias, padded to keep the size at stride 1.
 pub struct Convolution {
-    weight: Tensor,
+    pub(super) weight: Tensor,
     stride: i64,
     padding: i64,
     groups: i64,
+    counter: Counter,
 }
 
 impl Convolution {
     /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
     pub fn forward(&self, images: &Tensor) -> Tensor {
-        let none = None::<Tensor>;
-        images.conv2d(&self.weight, none, [self.stride; 2], [self.padding; 2], [1, 1], self.groups)
+        self.with(images, &self.weight, None)
+    }
+
+    /// The same with another weight, and with a bias.
+    pub(super) fn with(&self, images: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let output = images.conv2d(weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], self.groups);
+        count(&self.counter, weight, &output);
+        output
     }
 }
 
@@ -165,7 +216,7 @@ impl PreActivationBlock {
     /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
         let activated = self.bn1.forward(images, mode).relu();
-        let inner = self.bn2.forward(&self.conv1.forward(&activated), mode).relu();
+        let inner = self.bn2.after(&self.conv1, &activated, mode).relu();
         let inner = self.conv2.forward(&inner);
         match &self.shortcut {
             // Where the shape changes, the activated images feed the shortcut too; else the raw ones are added.
@@ -179,56 +230,14 @@ impl PreActivationBlock {
 pub struct Linear {
     weight: Tensor,
     bias: Tensor,
+    counter: Counter,
 }
 
 impl Linear {
     /// `[N, inputs]` to `[N, outputs]`.
     pub fn forward(&self, features: &Tensor) -> Tensor {
-        features.linear(&self.weight, Some(&self.bias))
-    }
-}
-
-/// Batch normalisation with PyTorch's constants: epsilon 1e-5, momentum 0.1.
-pub struct BatchNorm {
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_variance: Tensor,
-    across_ranks: Option<Sum>,
-}
-
-impl BatchNorm {
-    const EPSILON: f64 = 1e-5;
-    const MOMENTUM: f64 = 0.1;
-
-    /// Normalises `[N, C, H, W]` by the batch's statistics (training) or the running ones (evaluation).
-    pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
-        match (&self.across_ranks, mode) {
-            (_, Mode::Eval) => self.normalise(images, true, false),
-            (Some(sum), _) => self.across_ranks(images, mode, sum),
-            // Without samples there is nothing to measure: the running statistics stay as they are.
-            (None, _) if images.size()[0] == 0 => self.normalise(images, true, false),
-            (None, _) => self.normalise(images, mode == Mode::Train, true),
-        }
-    }
-
-    fn normalise(&self, images: &Tensor, with_running: bool, training: bool) -> Tensor {
-        let (mean, variance) = (&self.running_mean, &self.running_variance);
-        let (mean, variance) = if with_running { (Some(mean), Some(variance)) } else { (None, None) };
-        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
-        images.batch_norm(weight, bias, mean, variance, training, Self::MOMENTUM, Self::EPSILON, false)
-    }
-
-    fn across_ranks(&self, images: &Tensor, mode: Mode, sum: &Sum) -> Tensor {
-        let normalised = torch_ext::batch_norm_across_ranks(images, &self.weight, &self.bias, Self::EPSILON, sum);
-        if mode == Mode::Train {
-            no_grad(|| {
-                let unbiased = &normalised.count / (&normalised.count - 1.0).clamp_min(1.0);
-                let variance = &normalised.variance * unbiased.to_kind(normalised.variance.kind());
-                let _ = self.running_mean.shallow_clone().lerp_(&normalised.mean, Self::MOMENTUM);
-                let _ = self.running_variance.shallow_clone().lerp_(&variance, Self::MOMENTUM);
-            });
-        }
-        normalised.output
+        let output = features.linear(&self.weight, Some(&self.bias));
+        count(&self.counter, &self.weight, &output);
+        output
     }
 }

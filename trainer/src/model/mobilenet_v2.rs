@@ -3,7 +3,8 @@
 
 use tch::Tensor;
 
-use super::layers::{BatchNorm, Builder, Convolution, Linear};
+use super::batch_norm::BatchNorm;
+use super::layers::{Builder, Convolution, Linear};
 use super::{Mode, Network};
 
 /// Stem, seventeen inverted residual blocks, a wide pointwise convolution, average over the map, linear classifier.
@@ -56,9 +57,9 @@ impl MobileNetV2 {
 
 impl Network for MobileNetV2 {
     fn logits(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let stem = self.bn1.forward(&self.conv1.forward(images), mode).relu();
+        let stem = self.bn1.after(&self.conv1, images, mode).relu();
         let map = self.blocks.iter().fold(stem, |map, block| block.forward(&map, mode));
-        let map = self.bn2.forward(&self.conv2.forward(&map), mode).relu();
+        let map = self.bn2.after(&self.conv2, &map, mode).relu();
         self.linear.forward(&map.mean_dim([2i64, 3].as_slice(), false, None))
     }
 }
@@ -84,16 +85,14 @@ impl Block {
 
     fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
         let layer = |(convolution, batch_norm): &(Convolution, BatchNorm), images: &Tensor| {
-            batch_norm.forward(&convolution.forward(images), mode)
+            batch_norm.after(convolution, images, mode)
         };
         let wide = layer(&self.widen, images).relu();
         let inner = layer(&self.narrow, &layer(&self.filter, &wide).relu());
         match &self.shortcut {
             Shortcut::None => inner,
             Shortcut::Identity => inner + images,
-            Shortcut::Convolution(convolution, batch_norm) => {
-                inner + batch_norm.forward(&convolution.forward(images), mode)
-            }
+            Shortcut::Convolution(convolution, batch_norm) => inner + batch_norm.after(convolution, images, mode),
         }
     }
 }

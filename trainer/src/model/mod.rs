@@ -1,6 +1,7 @@
 //! Networks: classifiers of images in [0, 1]. Knows nothing of attacks, losses or ranks.
 
 mod architecture;
+mod batch_norm;
 mod convnet;
 mod layers;
 mod mobilenet_v2;
@@ -9,6 +10,8 @@ mod resnet;
 mod wide_resnet;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -16,8 +19,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 use torch_ext::Sum;
 
 pub use self::architecture::Architecture;
-use self::layers::Builder;
 pub use self::layers::Named;
+use self::layers::{Builder, Counter};
 
 /// What batch norm does in a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub enum Mode {
 }
 
 /// What a network takes and gives; stored with its weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Form {
     /// The kind of network.
     pub architecture: Architecture,
@@ -70,28 +73,21 @@ pub struct Model {
     pub batches_tracked: Tensor,
     /// Whether batch norm measures the batch over all ranks.
     pub across_ranks: bool,
+    folds: Arc<AtomicBool>,
     network: Box<dyn Network>,
+    counters: Vec<Counter>,
 }
 
 impl Model {
+    /// What a training pass takes of the batch's statistics into the running ones.
+    pub const STATISTICS_MOMENTUM: f64 = batch_norm::BatchNorm::MOMENTUM;
+
     /// A network with its first values, a function of `seed` and the parameters' names.
     pub fn build(form: Form, seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
         let sums_ranks = across_ranks.is_some();
         let mut layers = Builder::new(seed, kind, device, across_ranks);
-        let (channels, classes) = (form.image[0] as i64, form.classes as i64);
-        let network: Box<dyn Network> = match form.architecture {
-            Architecture::ResNet18 => Box::new(resnet::ResNet::eighteen(&mut layers, channels, classes)),
-            Architecture::PreActResNet18 => {
-                Box::new(preact_resnet::PreActResNet::eighteen(&mut layers, channels, classes))
-            }
-            Architecture::MobileNetV2 => Box::new(mobilenet_v2::MobileNetV2::new(&mut layers, channels, classes)),
-            Architecture::ResNet8 => Box::new(resnet::ResNet::eight(&mut layers, channels, classes)),
-            Architecture::ConvNet => Box::new(convnet::ConvNet::new(&mut layers, channels, classes)),
-            Architecture::WideResNet { depth, width } => {
-                Box::new(wide_resnet::WideResNet::new(&mut layers, channels, classes, depth.into(), width.into()))
-            }
-        };
-        let Builder { parameters, mut statistics, constants, .. } = layers;
+        let network = lay(&mut layers, form);
+        let Builder { parameters, mut statistics, constants, counters, folds, .. } = layers;
         let flat_statistics = flatten(&mut statistics, kind, device);
         let batches_tracked = Tensor::zeros([], (Kind::Int64, device));
         Self {
@@ -102,7 +98,9 @@ impl Model {
             flat_statistics,
             batches_tracked,
             across_ranks: sums_ranks,
+            folds,
             network,
+            counters,
         }
     }
 
@@ -129,6 +127,22 @@ impl Model {
         for parameter in &self.parameters {
             let _ = parameter.tensor.set_requires_grad(false);
         }
+    }
+
+    /// Makes each batch norm part of the convolution right before it, in evaluation mode from now on. Logits stay equal to
+    /// about 1e-6; the tensors may not change any more.
+    pub fn fold_batch_norm(&self) {
+        self.folds.store(true, Ordering::Relaxed);
+    }
+
+    /// The multiply-adds of convolutions and linear layers in all forward passes so far, of all images.
+    pub fn multiply_adds(&self) -> u64 {
+        self.counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Those of the first layer, which takes the images.
+    pub fn stem_multiply_adds(&self) -> u64 {
+        self.counters.first().map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
     /// The number of trainable values.
@@ -160,6 +174,40 @@ impl Model {
     }
 }
 
+/// Makes the layers of a network.
+fn lay(layers: &mut Builder, form: Form) -> Box<dyn Network> {
+    let (channels, classes) = (form.image[0] as i64, form.classes as i64);
+    match form.architecture {
+        Architecture::ResNet18 => Box::new(resnet::ResNet::eighteen(layers, channels, classes)),
+        Architecture::PreActResNet18 => Box::new(preact_resnet::PreActResNet::eighteen(layers, channels, classes)),
+        Architecture::MobileNetV2 => Box::new(mobilenet_v2::MobileNetV2::new(layers, channels, classes)),
+        Architecture::ResNet8 => Box::new(resnet::ResNet::eight(layers, channels, classes)),
+        Architecture::ConvNet => Box::new(convnet::ConvNet::new(layers, channels, classes)),
+        Architecture::WideResNet { depth, width } => {
+            Box::new(wide_resnet::WideResNet::new(layers, channels, classes, depth.into(), width.into()))
+        }
+    }
+}
+
+/// The names and shapes of a network's tensors in the order of PyTorch's state_dict, without the pass counters. Makes none
+/// of them.
+pub fn outline(form: Form) -> Vec<(String, Vec<i64>)> {
+    let mut layers = Builder::outline();
+    lay(&mut layers, form);
+    let named = |named: Named| (named.name, named.tensor.size());
+    let mut outline: Vec<_> = layers.constants.into_iter().map(named).collect();
+    let mut statistics = layers.statistics.into_iter().map(named).peekable();
+    for (name, shape) in layers.parameters.into_iter().map(named) {
+        // A batch norm's running statistics follow its bias.
+        let layer = name.strip_suffix("bias").unwrap_or(&name).to_string();
+        outline.push((name, shape));
+        while let Some(statistic) = statistics.next_if(|(name, _)| name.starts_with(&layer)) {
+            outline.push(statistic);
+        }
+    }
+    outline
+}
+
 /// Moves tensors into one new flat buffer, of which they become views, and returns the buffer.
 pub fn flatten(tensors: &mut [Named], kind: Kind, device: Device) -> Tensor {
     let count: i64 = tensors.iter().map(|named| named.tensor.numel() as i64).sum();
@@ -175,6 +223,17 @@ pub fn flatten(tensors: &mut [Named], kind: Kind, device: Device) -> Tensor {
         }
     });
     flat
+}
+
+/// Cuts a flat buffer into tensors named and shaped as those of `like`, whose values it holds in their order.
+pub fn cut(flat: &Tensor, like: &[Named]) -> Vec<Named> {
+    let mut offset = 0;
+    let piece = |Named { name, tensor }: &Named| {
+        let count = tensor.numel() as i64;
+        offset += count;
+        Named { name: name.clone(), tensor: flat.narrow(0, offset - count, count).view_as(tensor) }
+    };
+    like.iter().map(piece).collect()
 }
 
 #[cfg(test)]

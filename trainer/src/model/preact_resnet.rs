@@ -3,7 +3,8 @@
 
 use tch::Tensor;
 
-use super::layers::{BatchNorm, Builder, Convolution, Linear, PreActivationBlock};
+use super::batch_norm::BatchNorm;
+use super::layers::{Builder, Convolution, Linear, PreActivationBlock};
 use super::{Mode, Network};
 
 /// Normalisation, stem, groups of pre-activation blocks, batch norm, average over the map, linear classifier.

@@ -2,7 +2,8 @@
 
 use tch::Tensor;
 
-use super::layers::{BatchNorm, Builder, Convolution, Linear};
+use super::batch_norm::BatchNorm;
+use super::layers::{Builder, Convolution, Linear};
 use super::{Mode, Network};
 
 /// Stem, groups of basic blocks, average over the map, linear classifier.
@@ -58,7 +59,7 @@ impl ResNet {
 
 impl Network for ResNet {
     fn logits(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let stem = self.bn1.forward(&self.conv1.forward(images), mode).relu();
+        let stem = self.bn1.after(&self.conv1, images, mode).relu();
         let map = self.blocks.iter().fold(stem, |map, block| block.forward(&map, mode));
         // The reference pools 4x4, which is the whole map at 32x32; the mean of the map serves other sizes too.
         self.linear.forward(&map.mean_dim([2i64, 3].as_slice(), false, None))
@@ -79,10 +80,10 @@ impl Block {
     }
 
     fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let inner = self.bn1.forward(&self.conv1.forward(images), mode).relu();
-        let inner = self.bn2.forward(&self.conv2.forward(&inner), mode);
+        let inner = self.bn1.after(&self.conv1, images, mode).relu();
+        let inner = self.bn2.after(&self.conv2, &inner, mode);
         match &self.shortcut {
-            Some((convolution, batch_norm)) => inner + batch_norm.forward(&convolution.forward(images), mode),
+            Some((convolution, batch_norm)) => inner + batch_norm.after(convolution, images, mode),
             None => inner + images,
         }
         .relu()

@@ -56,6 +56,33 @@ fn state_dict_names_are_those_of_the_reference() {
 }
 
 #[test]
+fn an_outline_is_the_network_without_its_values() {
+    for architecture in ["resnet18", "preact-resnet18", "mobilenet-v2", "resnet8", "convnet", "wrn-10-1", "wrn-16-2"] {
+        let model = build(architecture, [3, 32, 32], 7);
+        let mut expected: Vec<_> = model.tensors().map(|named| (named.name.clone(), named.tensor.size())).collect();
+        let mut found = outline(model.form);
+        let parameters = found.iter().filter(|(name, _)| model.parameters.iter().any(|named| named.name == *name));
+        assert!(
+            parameters.map(|(name, _)| name).eq(model.parameters.iter().map(|named| &named.name)),
+            "{architecture}"
+        );
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected, "{architecture}");
+    }
+    let form = Form { architecture: "preact-resnet18".parse().unwrap(), image: [3, 64, 64], classes: 200 };
+    let names: Vec<String> = outline(form).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names[..3], ["normalize.mean", "normalize.std", "conv1.weight"]);
+    assert_eq!(
+        names[4..8],
+        ["layer1.0.bn1.bias", "layer1.0.bn1.running_mean", "layer1.0.bn1.running_var", "layer1.0.conv1.weight"]
+    );
+    // A network that no machine could hold.
+    let form = Form { architecture: "wrn-1000-64".parse().unwrap(), image: [3, 32, 32], classes: 1 << 40 };
+    assert_eq!(outline(form).len(), 1 + 498 * 10 + 3 + 4 + 2);
+}
+
+#[test]
 fn every_network_gives_finite_logits_for_every_batch_size() {
     for architecture in ["resnet18", "preact-resnet18", "mobilenet-v2", "resnet8", "convnet", "wrn-10-1"] {
         let model = build(architecture, [3, 32, 32], 7);
@@ -101,5 +128,40 @@ fn first_values_depend_on_the_seed_and_follow_the_stated_laws() {
 fn unknown_networks_are_refused_by_name() {
     for name in ["resnet19", "wrn-34", "wrn-33-10", "wrn-34-0", ""] {
         assert!(name.parse::<Architecture>().unwrap_err().contains(name));
+    }
+}
+
+#[test]
+fn batch_norm_in_the_convolutions_gives_the_same_logits() {
+    for architecture in ["resnet18", "preact-resnet18", "mobilenet-v2", "resnet8", "wrn-10-1", "convnet"] {
+        let model = build(architecture, [3, 32, 32], 10);
+        let images = crate::fixtures::pattern(8 * 3 * 32 * 32, 5).to_kind(Kind::Float).view([8, 3, 32, 32]);
+        // Statistics and parameters of a network that has seen something.
+        no_grad(|| {
+            for (key, named) in model.parameters.iter().enumerate().filter(|(_, named)| named.name.contains("bn")) {
+                let values = crate::fixtures::pattern(named.tensor.numel(), key as u64).view_as(&named.tensor);
+                named.tensor.shallow_clone().copy_(&(values + 0.5));
+            }
+            (0..20).for_each(|_| drop(model.logits(&images, Mode::Train)));
+        });
+        model.freeze();
+        let slope = || {
+            let variable = images.copy().set_requires_grad(true);
+            let logits = model.logits(&variable, Mode::Eval);
+            let loss = logits.logsumexp([1i64].as_slice(), false).sum(Kind::Float);
+            (logits.detach(), Tensor::run_backward(&[loss], &[&variable], false, false).remove(0))
+        };
+        let (logits, gradient) = slope();
+        model.fold_batch_norm();
+        let (folded, folded_gradient) = slope();
+        let distance = |one: &Tensor, other: &Tensor| {
+            f64::try_from((one - other).abs().max()).unwrap() / f64::try_from(one.abs().max()).unwrap()
+        };
+        assert!(distance(&logits, &folded) < 1e-5, "{architecture}: {}", distance(&logits, &folded));
+        // A value that rounding moves across the corner of a ReLU moves its part of the gradient.
+        let apart = f64::try_from((&gradient - &folded_gradient).norm() / gradient.norm()).unwrap();
+        assert!(apart < 1e-2, "{architecture}: gradients {apart} apart");
+        assert!(logits.argmax(1, false).equal(&folded.argmax(1, false)), "{architecture}");
+        assert_eq!(logits.equal(&folded), architecture == "convnet", "{architecture}: is anything folded?");
     }
 }

@@ -3,7 +3,8 @@
 
 use tch::Tensor;
 
-use super::layers::{BatchNorm, Builder, Convolution, Linear, PreActivationBlock};
+use super::batch_norm::BatchNorm;
+use super::layers::{Builder, Convolution, Linear, PreActivationBlock};
 use super::{Mode, Network};
 
 /// Stem, three groups of pre-activation blocks at 16, 32 and 64 times the width, batch norm, average, linear classifier.

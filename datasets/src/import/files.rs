@@ -1,0 +1,95 @@
+//! Few large files by name: in a folder, or in a tar archive that is read once and never unpacked to the disk.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use flate2::read::GzDecoder;
+
+use super::tar;
+use crate::UserError;
+
+/// Where the files of a data set are.
+#[derive(Debug)]
+pub(super) enum Files {
+    /// In a folder.
+    Folder(PathBuf),
+    /// In memory, from an archive.
+    Archive(PathBuf, BTreeMap<String, Vec<u8>>),
+}
+
+/// The files that a data set may have: the folder in which they are published, and the names with their largest sizes.
+pub(super) type Known<'a> = (&'a str, &'a [(&'a str, usize)]);
+
+impl Files {
+    /// Finds the files of `known` in `from`: a folder that holds them, one above their folder, or a `.tar.gz`. The first
+    /// of `known` of which any is there is chosen, and its number returned. `hint` says how to get them.
+    pub(super) fn find(from: &Path, known: &[Known], hint: &str) -> Result<(usize, Files), UserError> {
+        let nothing = || {
+            let folders: Vec<_> = known.iter().map(|(folder, files)| format!("{folder}/{}", files[0].0)).collect();
+            let expected = format!("a folder or .tar.gz archive with {}", folders.join(" or "));
+            UserError::expected(expected).file(from).hint(hint)
+        };
+        if from.is_file() {
+            let members = read_archive(from, known)
+                .map_err(|error| super::wrong_file(from, &error, "a whole .tar.gz archive of this data set", hint))?;
+            let inside = |folder: &str| members.keys().any(|name| name.starts_with(&format!("{folder}/")));
+            let number = known.iter().position(|(folder, _)| inside(folder)).ok_or_else(nothing)?;
+            let own = members.into_iter().filter_map(|(name, bytes)| {
+                let name = name.strip_prefix(known[number].0)?.strip_prefix('/')?;
+                Some((name.to_owned(), bytes))
+            });
+            return Ok((number, Files::Archive(from.to_owned(), own.collect())));
+        }
+        for (number, (folder, files)) in known.iter().enumerate() {
+            for place in [from.to_owned(), from.join(folder)] {
+                if files.iter().any(|(name, _)| place.join(name).is_file()) {
+                    return Ok((number, Files::Folder(place)));
+                }
+            }
+        }
+        Err(nothing())
+    }
+
+    /// What a message calls the file `name`.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        match self {
+            Files::Folder(folder) => folder.join(name),
+            Files::Archive(archive, _) => archive.join(name),
+        }
+    }
+
+    /// The contents of a file that has to be there, at most `most` bytes.
+    pub(super) fn read(&mut self, name: &str, most: usize, hint: &str) -> Result<Vec<u8>, UserError> {
+        let path = self.path(name);
+        match self {
+            Files::Folder(_) => read_file(&path, most, hint),
+            Files::Archive(_, members) => members
+                .remove(name)
+                .ok_or_else(|| super::wrong_file(&path, &"missing in the archive", "a whole archive", hint)),
+        }
+    }
+}
+
+/// All bytes of a file that has to be there and has at most `most`.
+pub(super) fn read_file(path: &Path, most: usize, hint: &str) -> Result<Vec<u8>, UserError> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(|error| super::wrong_file(path, &error, "a readable file", hint))?;
+    if bytes.len() > most {
+        return Err(super::wrong_file(path, &format!("more than {most} bytes"), "a file of this data set", hint));
+    }
+    Ok(bytes)
+}
+
+fn read_archive(path: &Path, known: &[Known]) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut unpacked = GzDecoder::new(BufReader::with_capacity(1 << 20, File::open(path)?));
+    tar::members(&mut unpacked, &|name| {
+        known.iter().find_map(|(folder, files)| {
+            let name = name.strip_prefix(folder)?.strip_prefix('/')?;
+            files.iter().find(|(known, _)| *known == name).map(|&(_, most)| most)
+        })
+    })
+}

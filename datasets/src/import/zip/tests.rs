@@ -1,0 +1,132 @@
+//! Archives made here, plain, packed and with 64-bit records, whole and damaged.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+
+use super::*;
+
+impl At for Vec<u8> {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn fill(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let from = usize::try_from(offset).ok().and_then(|offset| self.get(offset..)?.get(..bytes.len()));
+        bytes.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+/// An archive of `members`, deflated or not; `wide` with the records for more than 65,535 members.
+pub(crate) fn archive(members: &[(&str, &[u8])], deflate: bool, wide: bool) -> Vec<u8> {
+    let (mut bytes, mut directory) = (Vec::new(), Vec::new());
+    for (name, contents) in members {
+        let mut crc = Crc::new();
+        crc.update(contents);
+        let packed = if deflate {
+            let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(contents).and_then(|()| encoder.finish()).expect("compressing into memory")
+        } else {
+            contents.to_vec()
+        };
+        let header = bytes.len() as u32;
+        let common = |out: &mut Vec<u8>| {
+            out.extend([20, 0, 0, 0, if deflate { 8 } else { 0 }, 0, 0, 0, 0, 0]);
+            [crc.sum(), packed.len() as u32, contents.len() as u32].map(|number| out.extend(number.to_le_bytes()));
+            out.extend((name.len() as u16).to_le_bytes());
+            out.extend([0, 0]);
+        };
+        bytes.extend(b"PK\x03\x04");
+        common(&mut bytes);
+        bytes.extend(name.as_bytes());
+        bytes.extend(packed.clone());
+        directory.extend(b"PK\x01\x02\x14\x00");
+        common(&mut directory);
+        directory.extend([0; 10]);
+        directory.extend(header.to_le_bytes());
+        directory.extend(name.as_bytes());
+    }
+    let (start, count) = (bytes.len() as u64, members.len() as u64);
+    bytes.extend(&directory);
+    let record = bytes.len() as u64;
+    if wide {
+        bytes.extend(b"PK\x06\x06");
+        bytes.extend([44, 0, 0, 0, 0, 0, 0, 0, 45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        [count, count, directory.len() as u64, start].map(|number| bytes.extend(number.to_le_bytes()));
+        bytes.extend(b"PK\x06\x07\x00\x00\x00\x00");
+        bytes.extend(record.to_le_bytes());
+        bytes.extend(1u32.to_le_bytes());
+    }
+    let limited = |number: u64| if wide { u64::MAX } else { number };
+    bytes.extend(b"PK\x05\x06\x00\x00\x00\x00");
+    [count; 2].map(|number| bytes.extend((limited(number) as u16).to_le_bytes()));
+    [directory.len() as u64, start].map(|number| bytes.extend((limited(number) as u32).to_le_bytes()));
+    bytes.extend([0, 0]);
+    bytes
+}
+
+const MEMBERS: [(&str, &[u8]); 3] = [("set/a", &[7; 3000]), ("set/", b""), ("b", b"short")];
+
+#[test]
+fn members_are_read_in_every_form() -> Result<()> {
+    for (deflate, wide) in [(false, false), (true, false), (true, true)] {
+        let zip = Zip::open(archive(&MEMBERS, deflate, wide))?;
+        assert_eq!(zip.members.iter().map(|member| &member.name[..]).collect::<Vec<_>>(), ["set/a", "b"]);
+        assert_eq!(zip.read(&zip.members[0], 3000)?, [7; 3000]);
+        assert_eq!(zip.read(&zip.members[1], 5)?, b"short");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let read = |bytes: Vec<u8>| -> Result<()> {
+        let zip = Zip::open(bytes)?;
+        zip.members.iter().try_for_each(|member| zip.read(member, 3000).map(drop))
+    };
+    let whole = archive(&MEMBERS, true, false);
+    let end = whole.len() - 22;
+    let directory = usize::try_from(long(&whole, end + 16)).expect("small");
+    let check = |at: usize, value: &[u8], message: &str| {
+        let mut bytes = whole.clone();
+        bytes[at..at + value.len()].copy_from_slice(value);
+        let error = format!("{:#}", read(bytes).expect_err(message));
+        assert!(error.contains(message), "{error} instead of {message}");
+    };
+    check(end, b"X", "no zip archive, or not all of it");
+    check(end + 15, &[0x7f], "a directory of 2130706");
+    check(end + 10, &[0xff, 0xff], "a directory of 65535 members in");
+    check(directory, b"X", "member 0 of 3: its entry is damaged");
+    check(directory + 28, &[0xff, 0xff], "member 0 of 3: its entry ends too early");
+    check(directory + 8, &[1], "it is encrypted");
+    check(directory + 10, &[12], "compression of kind 12");
+    check(directory + 24, &[0xff; 4], "its 64-bit sizes are missing");
+    check(directory + 24, &[0xff; 3], "16777215 bytes, more than 3000");
+    check(directory + 42, &[0xff, 0xff, 0xff], "its header lies outside the archive");
+    check(0, b"X", "its header is damaged");
+    check(27, &[0xff], "it lies outside the archive");
+    check(directory + 20, &[1, 0], "1 bytes cannot unpack to 3000");
+    check(directory + 24, &[10, 0], "does not unpack to the 10 bytes stated");
+    check(directory + 16, &[0], "its checksum is wrong");
+    check(35, &[0xff, 0xff], "its compression is damaged");
+    let mut wide = archive(&MEMBERS, true, true);
+    let at = wide.len() - 22 - 20 - 56;
+    wide[at] = 0;
+    assert!(format!("{:#}", read(wide).expect_err("damaged")).contains("its 64-bit end record is damaged"));
+    let mut wide = archive(&MEMBERS, true, true);
+    let at = wide.len() - 22 - 20 + 15;
+    wide[at] = 1;
+    assert!(format!("{:#}", read(wide).expect_err("damaged")).contains("its 64-bit end record: "));
+    // An extra field that claims to be longer than all of them.
+    let mut bytes = whole.clone();
+    bytes[directory + 28..directory + 32].copy_from_slice(&[1, 0, 4, 0]);
+    assert!(format!("{:#}", read(bytes).expect_err("damaged")).contains("its extra fields are damaged"));
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let whole = archive(&MEMBERS, true, true);
+    assert!((0..whole.len()).all(|length| Zip::open(whole[..length].to_vec()).is_err()));
+}

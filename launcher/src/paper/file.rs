@@ -1,0 +1,181 @@
+//! A table of the paper as its file states it: rows of a base run and overrides, in blocks of one data set and network.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use datasets::UserError;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use trainer::config::Override;
+
+/// Where tables are looked for by name.
+const TABLES: &str = "configs/paper";
+
+/// A table file. Its paths are relative to the folder it stands in.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TableFile {
+    /// What it shows.
+    pub(super) title: String,
+    /// The number of the table in the file of published numbers.
+    #[serde(default)]
+    pub(super) table: Option<u32>,
+    /// The published numbers; without them, nothing is compared.
+    #[serde(default)]
+    pub(super) published: Option<PathBuf>,
+    /// Sizes of the data sets, for estimates of cost.
+    #[serde(default)]
+    pub(super) datasets: Option<PathBuf>,
+    /// The seeds that every row is run with.
+    #[serde(default = "one_seed")]
+    pub(super) seeds: Vec<u64>,
+    /// Overrides of every row, as for `--set`.
+    #[serde(default)]
+    pub(super) set: Vec<String>,
+    /// What a reader of the comparison has to know.
+    #[serde(default)]
+    pub(super) notes: Vec<String>,
+    /// The rows.
+    pub(super) blocks: Vec<Block>,
+}
+
+fn one_seed() -> Vec<u64> {
+    vec![1]
+}
+
+/// Rows of one data set and network.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Block {
+    /// The data set, by its name in the file of sizes.
+    pub(super) dataset: String,
+    /// The network.
+    pub(super) model: String,
+    /// The data set of the published numbers, where it is another one.
+    #[serde(default)]
+    pub(super) published_dataset: Option<String>,
+    /// The network of the published numbers, where it is another one.
+    #[serde(default)]
+    pub(super) published_model: Option<String>,
+    /// What the names of its rows begin with.
+    #[serde(default)]
+    pub(super) prefix: String,
+    /// Overrides of its rows, after those of the table.
+    #[serde(default)]
+    pub(super) set: Vec<String>,
+    /// The rows.
+    pub(super) rows: Vec<RowEntry>,
+}
+
+/// A row.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RowEntry {
+    /// Its name, after the block's prefix; also that of its run folder.
+    pub(super) name: String,
+    /// The run file it begins with.
+    pub(super) base: PathBuf,
+    /// The rows that teach it, by the names its loss gives them.
+    #[serde(default)]
+    pub(super) teachers: BTreeMap<String, String>,
+    /// Overrides, after those of the block.
+    #[serde(default)]
+    pub(super) set: Vec<String>,
+    /// The paper's name of the method.
+    pub(super) method: String,
+    /// The paper's name of the robust teacher.
+    #[serde(default = "no_teacher")]
+    pub(super) teacher: String,
+    /// What distinguishes it from rows of the same method and teacher.
+    #[serde(default = "main_variant")]
+    pub(super) variant: String,
+    /// Whether it is a row of the paper's table, or only a teacher of others.
+    #[serde(default = "yes")]
+    pub(super) shown: bool,
+}
+
+fn no_teacher() -> String {
+    "none".into()
+}
+
+fn main_variant() -> String {
+    "main".into()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a data set holds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DatasetSize {
+    /// Channels, height and width of an image.
+    pub(super) image: [usize; 3],
+    /// The number of classes.
+    pub(super) classes: usize,
+    /// The number of training images.
+    pub(super) train: usize,
+    /// The number of test images.
+    pub(super) test: usize,
+}
+
+/// The file of a table: a name in configs/paper, or a path.
+///
+/// # Errors
+/// A [`UserError`] with the names there are.
+pub(super) fn find(table: &Path) -> Result<PathBuf> {
+    if table.extension().is_some_and(|extension| extension == "toml") || table.is_file() {
+        return Ok(table.to_path_buf());
+    }
+    let named = Path::new(TABLES).join(table).with_extension("toml");
+    if named.is_file() {
+        return Ok(named);
+    }
+    let entries = fs::read_dir(TABLES).into_iter().flatten().flatten().map(|entry| entry.path());
+    let tables = entries.filter(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("[[blocks]]")));
+    let mut names: Vec<String> =
+        tables.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
+    // table2 before table10.
+    names.sort_by_key(|name| (name.len(), name.clone()));
+    let expected = match names.as_slice() {
+        [] => "the path of a table file".to_string(),
+        names => format!("one of {}, or the path of a table file", names.join(", ")),
+    };
+    let hint = format!("tables are looked up in {TABLES}/ of the current directory: start where that is");
+    Err(UserError::expected(expected).key("the table").value(table.display()).hint(hint).into())
+}
+
+/// Reads a TOML file of that form.
+///
+/// # Errors
+/// A [`UserError`] that names the file, the key and what was expected.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| UserError::expected("a readable file").file(path).key("the file").value(error))?;
+    toml::from_str(&text).map_err(|error| {
+        let before = error.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(before).filter(|byte| *byte == b'\n').count() + 1;
+        let expected = error.message().trim_end().replace('\n', "; ");
+        UserError::expected(format!("a valid file ({expected})"))
+            .file(path)
+            .key(format!("line {line}"))
+            .hint("docs/paper.md explains the keys of a table")
+            .into()
+    })
+}
+
+/// The overrides that these texts write.
+///
+/// # Errors
+/// A [`UserError`] that names the text.
+pub(super) fn overrides(texts: &[String], place: &Path, key: &str) -> Result<Vec<Override>, UserError> {
+    let parsed = |text: &String| {
+        text.parse().map_err(|_| {
+            UserError::expected("KEY=VALUE, as in optimizer.lr=0.05").file(place).key(key).value(format!("{text:?}"))
+        })
+    };
+    texts.iter().map(parsed).collect()
+}

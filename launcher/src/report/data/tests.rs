@@ -1,0 +1,46 @@
+//! Lines that are whole, damaged, repeated or from other versions.
+
+use super::*;
+
+fn replay(text: &str) -> Result<Run> {
+    let mut run = Run::default();
+    run.replay(text.as_bytes(), Path::new("r/metrics.jsonl")).map(|()| run)
+}
+
+#[test]
+fn partial_last_line_is_ignored() {
+    let run = replay("{\"event\":\"step\",\"epoch\":0,\"step\":1,\"loss\":2.5}\n{\"event\":\"st").unwrap();
+    assert_eq!((run.steps.len(), run.steps[0].loss), (1, Some(2.5)));
+}
+
+#[test]
+fn bad_line_is_named() {
+    for bad in ["{\"event\":\"st\n{\"event\":\"warned\",\"message\":\"m\"}\n", "[1]\n", "{\"loss\":1}\n"] {
+        let message = replay(&format!("\n{bad}")).unwrap_err().to_string();
+        assert!(message.contains("r/metrics.jsonl line 2"), "{message}");
+    }
+}
+
+#[test]
+fn null_numbers_absent_fields_and_unknown_events_are_read() {
+    let run = replay(concat!(
+        "{\"event\":\"invented\",\"x\":[1]}\n",
+        "{\"event\":\"step\",\"step\":1,\"loss\":null,\"terms\":{\"teach\":null},\"new\":{}}\n",
+        "{\"event\":\"epoch\",\"epoch\":0,\"counts\":{\"a\":{\"correct\":1,\"of\":2},\"b\":{\"count\":2,\"of\":2}}}\n",
+        "{\"event\":\"started\",\"timing\":{}}",
+    ))
+    .unwrap();
+    assert_eq!(run.steps[0].loss, None);
+    assert!(matches!(run.steps[0].terms.get("teach"), Some(None)));
+    assert_eq!(run.epochs[0].counts.get("a").unwrap().count, 1);
+    assert!(run.epochs[0].trust.is_none() && run.epochs[0].timing.seconds.is_none());
+    assert!(run.started.unwrap().epochs.is_none());
+}
+
+#[test]
+fn a_resumed_run_replaces_what_it_repeats() {
+    let step = |step, loss| format!("{{\"event\":\"step\",\"step\":{step},\"loss\":{loss}}}\n");
+    let text = [step(10, 1), step(20, 2), step(30, 3), step(20, 4), step(30, 5)].concat();
+    let losses: Vec<_> = replay(&text).unwrap().steps.iter().map(|step| step.loss.unwrap()).collect();
+    assert_eq!(losses, [1.0, 4.0, 5.0]);
+}

@@ -1,0 +1,90 @@
+//! Changes of a configuration from the command line.
+
+use datasets::UserError;
+use toml::{Table, Value};
+
+/// One `--set key=value` of the command line.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// The path of the key, with dots; a list's element by its number or its `name`.
+    pub key: String,
+    /// The value in TOML; text that is not TOML counts as a string, and no text removes the key.
+    pub value: String,
+}
+
+impl std::str::FromStr for Override {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => {
+                Ok(Self { key: key.trim().to_string(), value: value.trim().to_string() })
+            }
+            _ => Err(format!("expected key=value, as in optimizer.lr=0.05; found {text:?}")),
+        }
+    }
+}
+
+impl Override {
+    fn parsed(&self) -> Value {
+        let line = format!("value = {}", self.value);
+        let parsed = line.parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+        parsed.unwrap_or_else(|| Value::String(self.value.clone()))
+    }
+
+    pub(super) fn apply(&self, table: &mut Table) -> Result<(), UserError> {
+        let parts: Vec<&str> = self.key.split('.').collect();
+        let (last, path) = parts.split_last().unwrap_or((&"", &[]));
+        let mut place = table;
+        for part in path {
+            // Missing tables are made: whether their keys exist is decided when the whole is read.
+            let value = place.entry(*part).or_insert_with(|| Value::Table(Table::new()));
+            place = match value {
+                Value::Table(table) => table,
+                Value::Array(_) => return self.apply_to_list(table_path(&parts, part), value),
+                _ => return Err(self.error(format!("a table at {part}, which holds {value}"))),
+            };
+        }
+        if !self.value.is_empty() {
+            place.insert((*last).to_string(), self.parsed());
+        } else if place.remove(*last).is_none() {
+            return Err(self.error("a key that is set, to be removed, or a value for it"));
+        }
+        Ok(())
+    }
+
+    /// The rest of the path goes through a list of tables, whose elements have numbers and names.
+    fn apply_to_list(&self, rest: Vec<&str>, list: &mut Value) -> Result<(), UserError> {
+        let Value::Array(elements) = list else { return Ok(()) };
+        let removes = self.value.is_empty();
+        let Some((element, inner)) = rest.split_first().filter(|(_, inner)| removes || !inner.is_empty()) else {
+            return Err(self.error("the number or name of an element and a key of it, as in loss.terms.teach.weight"));
+        };
+        let names: Vec<String> = elements.iter().map(|value| element_name(value).to_string()).collect();
+        let index = element.parse().ok().or_else(|| names.iter().position(|name| name == element));
+        match index.filter(|index: &usize| *index < elements.len()) {
+            Some(index) if inner.is_empty() => {
+                elements.remove(index);
+                Ok(())
+            }
+            Some(index) => match &mut elements[index] {
+                Value::Table(table) => Override { key: inner.join("."), value: self.value.clone() }.apply(table),
+                other => Err(self.error(format!("a table at {element}, which holds {other}"))),
+            },
+            None => Err(self.error(format!("one of the elements {}", names.join(", ")))),
+        }
+    }
+
+    fn error(&self, expected: impl Into<String>) -> UserError {
+        UserError::expected(expected).key(format!("--set {}", self.key)).value(&self.value)
+    }
+}
+
+/// The parts of a path after `part`.
+fn table_path<'a>(parts: &[&'a str], part: &str) -> Vec<&'a str> {
+    parts.iter().skip_while(|other| **other != part).skip(1).copied().collect()
+}
+
+fn element_name(value: &Value) -> &str {
+    value.get("name").and_then(Value::as_str).unwrap_or("?")
+}

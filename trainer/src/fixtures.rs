@@ -1,0 +1,41 @@
+//! What the tests share with tests/fixtures/make.py.
+
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::model::{Form, Model};
+
+/// `count` numbers in [0, 1), exact multiples of 2^-32, as in make.py.
+pub(crate) fn pattern(count: usize, key: u64) -> Tensor {
+    let number =
+        |index: u64| ((index * 2_654_435_761 + key * 40_503 + 12_345) % (1 << 32)) as f64 / (1u64 << 32) as f64;
+    Tensor::from_slice(&(0..count as u64).map(number).collect::<Vec<f64>>())
+}
+
+/// A weighted sum of the values and their norm: together they notice any difference that matters.
+pub(crate) fn digest(tensor: &Tensor) -> [f64; 2] {
+    let tensor = tensor.to_kind(Kind::Double);
+    let weights = pattern(tensor.numel(), 99) + 1.0;
+    [(tensor.flatten(0, -1) * weights).sum(Kind::Double), tensor.norm()].map(|value| f64::try_from(value).unwrap())
+}
+
+/// make.py's ResNet8 for 3x16x16 images: each tensor a pattern whose key is its place in the sorted list of names.
+pub(crate) fn network(seed: u64, classes: usize, kind: Kind) -> Model {
+    let form = Form { architecture: "resnet8".parse().unwrap(), image: [3, 16, 16], classes };
+    let model = Model::build(form, 1, kind, Device::Cpu, None);
+    let mut named: Vec<_> = model.tensors().collect();
+    named.sort_by(|one, other| one.name.cmp(&other.name));
+    for (place, named) in named.into_iter().enumerate() {
+        let tensor = &named.tensor;
+        let values = pattern(tensor.numel(), seed * 1000 + place as u64).view_as(tensor);
+        let values = if named.name.ends_with("running_var") {
+            values + 0.5
+        } else if tensor.dim() == 1 && named.name.ends_with("weight") {
+            values / 2.0 + 0.75
+        } else {
+            let fan_in = (tensor.numel() / tensor.size()[0] as usize).max(16) as f64;
+            (values - 0.5) * (2.0 / fan_in.sqrt())
+        };
+        no_grad(|| tensor.shallow_clone().copy_(&values));
+    }
+    model
+}

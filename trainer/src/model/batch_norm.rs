@@ -1,0 +1,79 @@
+//! Batch normalisation: by the batch, over the ranks, by the running statistics, or as part of the convolution before it.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tch::{Kind, Tensor, no_grad};
+use torch_ext::Sum;
+
+use super::Mode;
+use super::layers::Convolution;
+
+/// Batch normalisation with PyTorch's constants: epsilon 1e-5, momentum 0.1.
+pub struct BatchNorm {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) running_mean: Tensor,
+    pub(super) running_variance: Tensor,
+    pub(super) across_ranks: Option<Sum>,
+    pub(super) folds: Arc<AtomicBool>,
+    /// Weight and bias of the convolution before, with this batch norm in them.
+    pub(super) folded: OnceCell<(Tensor, Tensor)>,
+}
+
+impl BatchNorm {
+    const EPSILON: f64 = 1e-5;
+    pub(super) const MOMENTUM: f64 = 0.1;
+
+    /// Normalises `[N, C, H, W]` by the batch's statistics (training) or the running ones (evaluation).
+    pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
+        match (&self.across_ranks, mode) {
+            (_, Mode::Eval) => self.normalise(images, true, false),
+            (Some(sum), _) => self.across_ranks(images, mode, sum),
+            // Without samples there is nothing to measure: the running statistics stay as they are.
+            (None, _) if images.size()[0] == 0 => self.normalise(images, true, false),
+            (None, _) => self.normalise(images, mode == Mode::Train, true),
+        }
+    }
+
+    /// A convolution and then this batch norm, which must follow it wherever it is used. With frozen weights one convolution
+    /// does for both: w' = w g / sqrt(v + epsilon) and b' = b - m g / sqrt(v + epsilon).
+    pub fn after(&self, convolution: &Convolution, images: &Tensor, mode: Mode) -> Tensor {
+        if mode != Mode::Eval || !self.folds.load(Ordering::Relaxed) {
+            return self.forward(&convolution.forward(images), mode);
+        }
+        let (weight, bias) = self.folded.get_or_init(|| {
+            no_grad(|| {
+                // In double precision, so that the factor itself adds no error.
+                let double = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+                let factor = double(&self.weight) / (double(&self.running_variance) + Self::EPSILON).sqrt();
+                let weight = double(&convolution.weight) * factor.view([-1, 1, 1, 1]);
+                let bias = double(&self.bias) - double(&self.running_mean) * factor;
+                let kind = self.weight.kind();
+                (weight.to_kind(kind), bias.to_kind(kind))
+            })
+        });
+        convolution.with(images, weight, Some(bias))
+    }
+
+    fn normalise(&self, images: &Tensor, with_running: bool, training: bool) -> Tensor {
+        let (mean, variance) = (&self.running_mean, &self.running_variance);
+        let (mean, variance) = if with_running { (Some(mean), Some(variance)) } else { (None, None) };
+        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
+        images.batch_norm(weight, bias, mean, variance, training, Self::MOMENTUM, Self::EPSILON, false)
+    }
+
+    fn across_ranks(&self, images: &Tensor, mode: Mode, sum: &Sum) -> Tensor {
+        let normalised = torch_ext::batch_norm_across_ranks(images, &self.weight, &self.bias, Self::EPSILON, sum);
+        if mode == Mode::Train {
+            no_grad(|| {
+                let unbiased = &normalised.count / (&normalised.count - 1.0).clamp_min(1.0);
+                let variance = &normalised.variance * unbiased.to_kind(normalised.variance.kind());
+                let _ = self.running_mean.shallow_clone().lerp_(&normalised.mean, Self::MOMENTUM);
+                let _ = self.running_variance.shallow_clone().lerp_(&variance, Self::MOMENTUM);
+            });
+        }
+        normalised.output
+    }
+}
