@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo autoattack test clean distclean
+.PHONY: help setup build demo autoattack test fuzz clean distclean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -29,6 +29,11 @@ autoattack: ## AutoAttack on the demo's student and 256 images, some minutes on 
 
 test: ## Everything that CI runs
 	@scripts/check
+
+fuzz: setup ## Give every importer two million damaged files, new ones each time; some minutes
+	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \
+	echo "fuzz: to repeat these inputs: make fuzz IAD_FUZZ_SEED=$$IAD_FUZZ_SEED IAD_FUZZ_INPUTS=$$IAD_FUZZ_INPUTS"; \
+	cargo test --release --locked -p datasets every_reader_survives
 
 clean: ## Remove what was built
 	rm -rf target

@@ -26,7 +26,9 @@ def processor_seconds(command, core):
     before = usage()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = ["taskset", "-c", str(core), *map(str, command)]
-    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{command} failed:\n{done.stderr}")
     return usage() - before, done.stdout
 
 
@@ -51,7 +53,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=pathlib.Path)
     parser.add_argument("--program", type=pathlib.Path, default=here.parent.parent / "target/release/iad-launch")
-    parser.add_argument("--attacks", default="pgd20=1000,cw_inf=1000,apgd_ce=1000,apgd_t=144,fab_t=144,square=144")
+    parser.add_argument("--attacks", default="pgd20=1024,cw_inf=1024,apgd_ce=572,apgd_t=143,fab_t=143,square=143")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--core", type=int, default=0)

@@ -7,6 +7,7 @@ Needs torch, numpy and h5py, and nothing of the program but its files.
 
 import argparse
 import csv
+import fractions
 import functools
 import json
 import pathlib
@@ -67,40 +68,40 @@ def draws_of(name, rank, seed, samples):
     return plain.Keyed(seed, (1 << 32) + number, rank, samples)
 
 
-def searches(name, classes):
+def searches(name, classes, eps):
     """What an attack does, one search after the other: the target's rank (else 0), and (forward, x, y, draws) to candidates."""
     ranks = range(2, min(classes, 10) + 1)
     match name:
         case "natural":
             return [(0, lambda f, x, y, draws: x)]
         case "fgsm":
-            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, EPS, None, steps=1, step=EPS))]
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, None, steps=1, step=eps))]
         case "fgsm_rs":
-            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, EPS, draws, steps=1, step=EPS))]
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws, steps=1, step=eps))]
         case "pgd20":
-            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, EPS, draws))]
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws))]
         case "cw_inf":
-            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, EPS, draws, plain.cw, steps=30))]
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws, plain.cw, steps=30))]
         case "apgd_ce":
-            return [(0, lambda f, x, y, draws: plain.apgd(f, x, y, EPS, draws))]
+            return [(0, lambda f, x, y, draws: plain.apgd(f, x, y, eps, draws))]
         case "apgd_t":
             dlr = lambda f, x, rank: plain.targeted_dlr(plain.targets(f, x, rank))
-            return [(r, lambda f, x, y, draws, r=r: plain.apgd(f, x, y, EPS, draws, dlr(f, x, r))) for r in ranks]
+            return [(r, lambda f, x, y, draws, r=r: plain.apgd(f, x, y, eps, draws, dlr(f, x, r))) for r in ranks]
         case "fab_t":
-            return [(r, lambda f, x, y, draws, r=r: plain.fab(f, x, y, EPS, plain.targets(f, x, r))) for r in ranks]
+            return [(r, lambda f, x, y, draws, r=r: plain.fab(f, x, y, eps, plain.targets(f, x, r))) for r in ranks]
         case "square":
-            return [(0, lambda f, x, y, draws: plain.square(f, x, y, EPS, draws))]
+            return [(0, lambda f, x, y, draws: plain.square(f, x, y, eps, draws))]
     raise SystemExit(f"unknown attack {name}")
 
 
-def attack(model, name, x, y, alive, draws, batch):
+def attack(model, name, x, y, alive, draws, batch, eps):
     """What became of the images `alive`: `stands` or `fell`, where there are targets with the rank; and smallest margins."""
     outcomes, margins = dict.fromkeys(alive.tolist(), "stands"), torch.full(y.shape, torch.inf)
-    for rank, search in searches(name, model.linear.out_features):
+    for rank, search in searches(name, model.linear.out_features, eps):
         wrong = torch.zeros_like(y, dtype=torch.bool)
         for samples in alive.split(batch):
             candidates = search(model, x[samples], y[samples], draws(name, rank, samples.tolist()))
-            assert (candidates - x[samples]).abs().max() <= EPS + 1e-6, "a candidate outside the ball"
+            assert (candidates - x[samples]).abs().max() <= eps + 1e-6, "a candidate outside the ball"
             with torch.no_grad():
                 logits = model(candidates)
             margins[samples] = margins[samples].minimum(plain.margin(logits, y[samples]))
@@ -118,6 +119,7 @@ def main():
     parser.add_argument("--suite", default="autoattack", help="attacks, by commas; autoattack is its four, one after another")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--eps", type=lambda text: float(fractions.Fraction(text)), default=EPS, help="as in 4/255")
     parser.add_argument("--seed", type=int, help="default: the run's")
     parser.add_argument("--draws", choices=("program", "torch", "shared"), default="program")
     parser.add_argument("--csv", type=pathlib.Path, help="a table of what became of each image")
@@ -132,7 +134,7 @@ def main():
     draws = keyed if options.draws == "program" else lambda *_: generated
 
     # Attacks of AutoAttack see the images that are right without them; after one another, those that are left.
-    natural, _, _ = attack(model, "natural", x, y, torch.arange(len(x)), draws, options.batch)
+    natural, _, _ = attack(model, "natural", x, y, torch.arange(len(x)), draws, options.batch, options.eps)
     table = {"index": range(len(x)), "label": y.tolist(), "prediction": model(x).argmax(1).tolist()}
     results, smallest = {}, torch.full(y.shape, torch.inf)
     for entry in options.suite.split(","):
@@ -141,7 +143,7 @@ def main():
             label = f"{entry}/{name}" if len(names) > 1 else name
             before = alive if name in AUTOATTACK else torch.arange(len(x))
             began, cpu_began = time.perf_counter(), time.process_time()
-            alive, outcomes, margins = attack(model, name, x, y, before, draws, options.batch)
+            alive, outcomes, margins = attack(model, name, x, y, before, draws, options.batch, options.eps)
             seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
             smallest = smallest.minimum(margins)
             table[label] = [outcomes.get(i, "-") for i in range(len(x))]

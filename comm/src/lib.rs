@@ -109,6 +109,7 @@ impl Session {
         let device = together(ranks.as_ref(), choose_device(compute, local_rank, local_size))?;
         let threads = choose_threads(ranks.as_ref())?;
         tch::set_num_threads(threads as i32);
+        torch_ext::keep_memory();
         torch_ext::exact_arithmetic().map_err(anyhow::Error::msg)?;
         Ok(Self { ranks, device, local_rank, threads, backend, universe })
     }

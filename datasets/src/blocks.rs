@@ -7,12 +7,10 @@ use crossbeam::channel::bounded;
 
 use crate::Source;
 
-/// About the bytes of one block: enough to keep a thread busy, little enough for many of them.
-const BLOCK: usize = 1 << 20;
 /// Blocks that a thread may have finished before they are taken.
 const AHEAD: usize = 2;
 
-/// Gives all samples of `source` to `take`, block by block and in order, each with the number of its first sample.
+/// Gives all samples of `source` to `take`, in order and in blocks of `samples`, each with the number of its first one.
 ///
 /// `threads` threads read; no more than three blocks of each are in memory. What `take` sees does not depend on their
 /// number.
@@ -21,11 +19,11 @@ const AHEAD: usize = 2;
 /// That of the first sample that cannot be read, or of `take`.
 pub(crate) fn in_order(
     source: &dyn Source,
+    samples: usize,
     threads: usize,
     mut take: impl FnMut(usize, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let size: usize = source.shape().iter().product();
-    let samples = (BLOCK / size.max(1)).max(1);
     let blocks = source.len().div_ceil(samples);
     let threads = threads.clamp(1, blocks.max(1));
     let read = |block: usize| -> Result<Vec<u8>> {
@@ -77,7 +75,7 @@ mod tests {
         let memory = Memory::new(shape, vec!["one".into()], images, vec![0; 300])?;
         for threads in [1, 2, 3, 8] {
             let mut seen = Vec::new();
-            in_order(&memory, threads, |first, bytes| {
+            in_order(&memory, 85, threads, |first, bytes| {
                 assert_eq!(first * 3 * 64 * 64, seen.len());
                 seen.extend_from_slice(bytes);
                 Ok(())
@@ -113,7 +111,7 @@ mod tests {
     fn the_first_bad_sample_is_the_one_reported() {
         let memory = crate::memory::numbered(100, [1, 512, 512]);
         for threads in [1, 2, 5] {
-            let error = in_order(&Bad(memory.clone(), 33), threads, |_, _| Ok(())).expect_err("a bad sample");
+            let error = in_order(&Bad(memory.clone(), 33), 4, threads, |_, _| Ok(())).expect_err("a bad sample");
             assert_eq!(error.to_string(), "sample 33 is bad");
         }
     }

@@ -116,7 +116,7 @@ pub fn verify(path: &Path) -> Result<Summary> {
             }
         }
         for (key, stored, found) in [("mean", &part.mean, found.mean), ("std", &part.std, found.std)] {
-            let differs = stored.iter().zip(&found).any(|(stored, found)| !((stored - found).abs() < 1e-6));
+            let differs = stored.iter().zip(&found).any(|(one, other)| !one.is_finite() || (one - other).abs() > 1e-6);
             if differs {
                 return Err(damaged(key, format!("{stored:?}"), format!("{found:?}, as the images have")).into());
             }
@@ -137,7 +137,7 @@ impl Container {
     /// Opens `split` of the file at `path` and checks everything but the checksums; see [`Container::verify`].
     ///
     /// Contiguous images stay in the file and are mapped: all processes of a machine share one copy. Others are read into
-    /// memory. A missing, damaged or foreign file is a [`UserError`]. The HDF5 file is closed again on return and never
+    /// memory. A missing, damaged or foreign file is a [`UserError`](crate::UserError). The HDF5 file is closed again on return and never
     /// locked.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
         Self::from_file(path, split, Access::MapOrLoad)
@@ -157,7 +157,8 @@ impl Container {
         hdf5::read(path, split, access).map(|(summary, images, labels)| Self { summary, images, labels })
     }
 
-    /// Computes the checksums of images and labels anew; a difference from those in the file is a [`UserError`].
+    /// Computes the checksums of images and labels anew; a difference from those in the file is a
+    /// [`UserError`](crate::UserError).
     pub fn verify(&self) -> Result<()> {
         let part = self.part();
         for (name, stored, found) in [

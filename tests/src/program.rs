@@ -109,6 +109,12 @@ impl Program {
         self
     }
 
+    /// Without a variable that the tests were started with.
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// The folder to start in.
     pub fn within(mut self, folder: &Path) -> Self {
         self.command.current_dir(folder);

@@ -145,12 +145,12 @@ fn a_missing_configuration_is_named() -> Result<()> {
 #[test]
 fn a_missing_data_set_is_answered_with_the_command_that_makes_it() -> Result<()> {
     let right = Right::new()?;
-    for (name, from) in
-        [("cifar10", "FOLDER_OF_THE_UNPACKED_ARCHIVE"), ("fashion-mnist", "/usr/share/datasets/fashion-mnist")]
+    for (name, command) in
+        [("cifar10", "fetch cifar10"), ("fashion_mnist", "fetch fashion-mnist"), ("mnist", "import mnist --from PATH")]
     {
         let missing = right.world.path(&format!("{name}.h5"));
         let config = right.world.config("missing-data", &missing, &[])?;
-        let command = format!("`iad-launch data import {name} --from {from} --to {}`", missing.display());
+        let command = format!("`iad-launch data {command} --to {}`", missing.display());
         let parts = ["data.train", &text(&missing), &command];
         right.refuses(&config, &[], &parts)?;
         right.refuses_under_mpirun(&config, &[], &parts)?;

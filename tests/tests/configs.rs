@@ -27,7 +27,7 @@ fn every_configuration_is_accepted_up_to_its_data() -> Result<()> {
         // Started elsewhere, the data it names are not there, and nothing comes before them.
         let run = world.run("none");
         let ended = Program::alone().within(&world.path("")).train(&path, &run).run()?.expect(2);
-        ended.expect_error(&["data.train is missing", "iad-launch data import"]);
+        ended.expect_error(&["data.train is missing", "iad-launch data fetch"]);
         assert!(!run.exists());
     }
     Ok(())

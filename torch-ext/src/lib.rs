@@ -3,6 +3,7 @@
 //! | function | libtorch |
 //! |---|---|
 //! | [`load_cuda`] | `dlopen` of libtorch_cuda |
+//! | [`keep_memory`] | glibc's `mallopt` |
 //! | [`exact_arithmetic`] | cuDNN determinism, TF32 off |
 //! | [`set_gradient`] | `Tensor::mutable_grad` |
 //! | [`batch_norm_across_ranks`] | an autograd function with its own backward |
@@ -22,6 +23,7 @@ unsafe extern "C" {
     fn iad_free(message: *mut c_char);
     fn iad_version() -> *const c_char;
     fn iad_load_cuda() -> *mut c_char;
+    fn iad_keep_memory();
     fn iad_exact_arithmetic() -> *mut c_char;
     fn iad_set_gradient(parameter: RawTensor, gradient: RawTensor) -> *mut c_char;
     fn iad_batch_norm_across_ranks(
@@ -55,6 +57,13 @@ fn check(message: *mut c_char) -> Result<(), String> {
 pub fn load_cuda() -> Result<(), String> {
     // SAFETY: takes nothing; runs the library's initialisers, which libtorch means to be loaded this way.
     check(unsafe { iad_load_cuda() })
+}
+
+/// Keeps the memory of freed CPU tensors for the next ones instead of giving it back to the kernel. Best called before the
+/// first tensor.
+pub fn keep_memory() {
+    // SAFETY: sets parameters of the allocator, which may be done at any time.
+    unsafe { iad_keep_memory() }
 }
 
 /// Repeatable cuDNN algorithms and full float32 products on GPUs.

@@ -4,6 +4,7 @@
 #include <ATen/Context.h>
 #include <ATen/core/ivalue.h>
 #include <dlfcn.h>
+#include <malloc.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/version.h>
 
@@ -117,6 +118,15 @@ char *iad_load_cuda() {
     if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr) return nullptr;
     const char *reason = dlerror();
     return strdup(reason ? reason : "libtorch_cuda.so could not be loaded");
+}
+
+// glibc gives every large block back to the kernel when it is freed, and takes it again zeroed, page by page: for tensors of
+// the same sizes pass after pass that is a good part of a pass. Kept blocks are used again.
+void iad_keep_memory() {
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
 }
 
 // Full single precision and repeatable algorithms on GPUs.

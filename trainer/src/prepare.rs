@@ -66,7 +66,7 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
 /// Opens the test images of a run: those of the classes of `data.subset`, where it chooses some.
 ///
 /// # Errors
-/// A [`UserError`], as [`open_data`].
+/// A [`UserError`] that names the file and the command that makes it.
 pub fn open_test(path: &Path, subset: Option<&Choice>, reading: Reading, verify: bool) -> Result<Arc<dyn Source>> {
     let test = open_data("data.test", path, Split::Test, reading, verify)?;
     let Some(names) = subset.and_then(|choice| choice.classes.as_ref()) else { return Ok(test) };

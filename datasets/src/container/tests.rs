@@ -1,7 +1,10 @@
 //! Whole files: written and read back, cut short, changed, and in each other's way.
 
+use std::fs;
+
 use super::*;
 use crate::memory::numbered;
+use crate::{Memory, UserError};
 
 fn written(folder: &Path) -> PathBuf {
     let (train, test) = (numbered(40, [3, 8, 8]), numbered(12, [3, 8, 8]));
@@ -154,7 +157,7 @@ fn files_are_never_overwritten_and_never_left_half_done() -> Result<()> {
         assert_eq!(format!("{:#}", error.root_cause()), expected.to_string());
         assert!(error.is::<UserError>() && format!("{error:#}").contains("bad.h5"), "{error:#}");
     }
-    let classes = ["an ordinary name".to_owned(), "long ".repeat(13)];
+    let classes = ["an ordinary name".to_owned(), "long ".repeat(206)];
     let long = Memory::new([1, 1, 1], classes.to_vec(), vec![0], vec![1])?;
     let error = write(&folder.path().join("long.h5"), "", "", &classes, &[(Split::Train, &long)]).expect_err("a name");
     assert!(error.is::<UserError>() && format!("{error:#}").contains("class_names[1] is \"long long"), "{error:#}");

@@ -1,6 +1,7 @@
 //! Writing a data set file: complete and verified under its name, or not at all.
 
 use std::fs;
+use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -48,13 +49,22 @@ pub struct Layout {
 impl Layout {
     /// Images in a chunk, or none: about 1 MiB of them where the number was left open.
     pub(crate) fn chunk_of(&self, shape: [usize; 3]) -> Option<usize> {
-        let usual = ((1 << 20) / shape.iter().product::<usize>().max(1)).max(1);
-        self.chunk.or(self.compress.map(|_| usual))
+        self.chunk.or(self.compress.map(|_| a_megabyte_of(shape)))
+    }
+
+    /// Images to write at once: whole chunks, so that none is compressed twice.
+    pub(crate) fn block_of(&self, shape: [usize; 3]) -> usize {
+        let chunk = self.chunk_of(shape).unwrap_or(1);
+        chunk * (a_megabyte_of(shape) / chunk).max(1)
     }
 
     pub(crate) fn threads(&self) -> usize {
         self.threads.unwrap_or_else(cores)
     }
+}
+
+fn a_megabyte_of(shape: [usize; 3]) -> usize {
+    ((1 << 20) / shape.iter().product::<usize>().max(1)).max(1)
 }
 
 /// Writes a data set file of images in memory, in one piece; see [`write_from`].
@@ -107,8 +117,15 @@ struct Unfinished(PathBuf);
 
 impl Unfinished {
     fn claim(path: PathBuf) -> Result<Self> {
-        fs::File::create_new(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self(path))
+        match fs::File::create_new(&path) {
+            Ok(_) => Ok(Self(path)),
+            Err(error) if [PermissionDenied, ReadOnlyFilesystem].contains(&error.kind()) => {
+                let folder = path.parent().unwrap_or(&path).to_owned();
+                let hint = "choose a folder of your own, or change its permissions";
+                Err(UserError::expected("a folder that can be written to").file(folder).value(error).hint(hint).into())
+            }
+            Err(error) => Err(anyhow!(error).context(format!("creating {}", path.display()))),
+        }
     }
 }
 

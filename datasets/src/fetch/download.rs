@@ -116,8 +116,13 @@ impl<'a> Download<'a> {
             return Err(error.file(&part).value("one under way").hint(hint).into());
         }
         let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+        // Proxies are for other machines.
+        let loopback =
+            ["http://127.0.0.1", "http://localhost", "http://[::1]"].iter().any(|own| address.starts_with(own));
+        let proxy = ureq::Proxy::try_from_env().filter(|_| !loopback);
         let agent = Agent::config_builder()
             .tls_config(tls)
+            .proxy(proxy)
             .http_status_as_error(false)
             .timeout_resolve(Some(how.patience))
             .timeout_connect(Some(how.patience))

@@ -21,7 +21,8 @@ pub(super) const NAME: usize = 64;
 pub(crate) fn fill(path: &Path, about: &About, splits: &[(Split, &dyn Source)], layout: &Layout) -> Result<()> {
     // Since HDF5 1.10 metadata carry checksums, and without times equal contents give equal files.
     let file = File::with_options()
-        .with_fapl(|access| access.file_locking(false).libver_v110())
+        // Chunks go to the disk at once: the library crashes when it closes a dataset whose cached chunks find it full.
+        .with_fapl(|access| access.file_locking(false).libver_v110().chunk_cache(1, 0, 0.0))
         .with_fcpl(|create| create.obj_track_times(false))
         .create(path)?;
     write_string::<NAME>(&file, "schema", SCHEMA)?;
@@ -51,7 +52,9 @@ fn write_split(file: &File, split: Split, part: &dyn Source, layout: &Layout) ->
     let images = create_images(&group, part, layout)?;
     let [channels, height, width] = part.shape();
     let mut digest = Digest::new(part.shape());
-    in_order(part, layout.threads(), |first, bytes| {
+    // A chunk never holds more images than there are.
+    let block = layout.block_of(part.shape()).min(part.len());
+    in_order(part, block, layout.threads(), |first, bytes| {
         digest.update(bytes);
         let count = bytes.len() / (channels * height * width);
         let block = ArrayView4::from_shape((count, channels, height, width), bytes)?;

@@ -36,29 +36,10 @@ fn is_byte(pickle: &Pickle, dtype: Value) -> bool {
     arguments.and_then(|arguments| arguments.first()).and_then(|code| code.text()) == Some("u1")
 }
 
-/// The pickle of a batch of CIFAR-10, opcode by opcode as the published files have it.
 #[cfg(test)]
-pub(super) fn batch(labels: &[u8], pixels: &[u8]) -> Vec<u8> {
-    let mut pickle =
-        b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05".to_vec();
-    for part in labels.chunks(1000) {
-        pickle.push(b'(');
-        part.iter().for_each(|&label| pickle.extend([b'K', label]));
-        pickle.push(b'e');
-    }
-    pickle.extend(
-        b"U\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85U\x01b\x87Rq\x09",
-    );
-    pickle.extend(b"(K\x01M");
-    pickle.extend((labels.len() as u16).to_le_bytes());
-    pickle.extend(b"M\x00\x0c\x86cnumpy\ndtype\nq\x0aU\x02u1K\x00K\x01\x87Rq\x0b");
-    pickle.extend(b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T");
-    pickle.extend((pixels.len() as u32).to_le_bytes());
-    pickle.extend(pixels);
-    pickle.extend(b"tbU\x09filenamesq\x0c]q\x0d(U\x05a.pngq\x0ee");
-    pickle.extend(b"u.");
-    pickle
-}
+mod samples;
+#[cfg(test)]
+pub(super) use samples::{batch, batch_of_hundred, meta};
 
 #[cfg(test)]
 mod tests {

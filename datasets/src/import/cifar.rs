@@ -229,5 +229,13 @@ impl Importer<'_> {
     }
 }
 
+/// Reads one binary batch that is in memory.
+#[cfg(test)]
+pub(super) fn read_batch(kind: &Kind, bytes: &[u8]) -> Result<()> {
+    let files = Files::Archive("archive".into(), [("batch".to_owned(), bytes.to_vec())].into());
+    let mut importer = Importer { kind, files, coarse: vec![None; kind.classes] };
+    importer.read_binary("batch", &mut Records::default())
+}
+
 #[cfg(test)]
 mod tests;

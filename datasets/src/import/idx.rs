@@ -124,4 +124,4 @@ pub(super) fn parse(bytes: &mut dyn Read, dimensions: &[usize], most: usize) -> 
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

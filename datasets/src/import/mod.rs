@@ -11,6 +11,8 @@ use crate::{Source, UserError};
 mod array;
 mod cifar;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod idx;
 mod npz;
 mod picture;
@@ -19,6 +21,8 @@ mod tar;
 mod tree;
 mod zip;
 
+#[cfg(test)]
+pub(crate) use idx::tests::files as idx_files;
 #[cfg(test)]
 pub(crate) use picture::decode as decode_picture;
 
@@ -91,6 +95,6 @@ mod tests {
         fs::write(&to, "precious").expect("writing");
         let error = import("cifar10", folder.path(), &to, &Layout::default()).expect_err("target exists").to_string();
         assert!(error.contains("out.h5") && error.contains("does not exist yet") && error.contains("rm "), "{error}");
-        assert_eq!(fs::read(&to, &Layout::default()).expect("reading"), b"precious");
+        assert_eq!(fs::read(&to).expect("reading"), b"precious");
     }
 }

@@ -142,5 +142,12 @@ fn to_labels(array: &Array) -> Result<Vec<i64>> {
     labels.collect()
 }
 
+/// Reads an array in memory as images and as labels.
+#[cfg(test)]
+pub(super) fn read_array(bytes: &[u8]) -> Result<()> {
+    let array = parse(bytes)?;
+    if array.shape.len() > 2 { to_planes(&array).map(drop) } else { to_labels(&array).map(drop) }
+}
+
 #[cfg(test)]
 pub(super) mod tests;

@@ -62,7 +62,7 @@ fn checked(grey: bool, height: usize, width: usize) -> Result<Size> {
 }
 
 fn jpeg_size(decoder: &Decoder<&[u8]>) -> Result<Size> {
-    let info = decoder.info().context("a JPEG without a header")?;
+    let info = decoder.info().context("a damaged JPEG")?;
     let grey = match info.pixel_format {
         PixelFormat::L8 => true,
         PixelFormat::RGB24 => false,
@@ -96,7 +96,7 @@ fn png_size(reader: &png::Reader<std::io::Cursor<&[u8]>>) -> Result<Size> {
 fn decode_png(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut reader = png_reader(bytes)?;
     let (color, _) = reader.output_color_type();
-    let size = reader.output_buffer_size().context("a PNG of no size")?;
+    let size = reader.output_buffer_size().context("a damaged PNG")?;
     let mut pixels = vec![0; size];
     reader.next_frame(&mut pixels).context("a damaged PNG")?;
     reader.finish().context("a damaged PNG")?;

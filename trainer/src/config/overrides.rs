@@ -88,3 +88,40 @@ fn table_path<'a>(parts: &[&'a str], part: &str) -> Vec<&'a str> {
 fn element_name(value: &Value) -> &str {
     value.get("name").and_then(Value::as_str).unwrap_or("?")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(text: &str, change: &str) -> Result<Table, UserError> {
+        let mut table: Table = text.parse().unwrap();
+        change.parse::<Override>().unwrap().apply(&mut table)?;
+        Ok(table)
+    }
+
+    #[test]
+    fn no_value_removes_a_key_or_an_element() {
+        let text = "a = 1\nb = { c = 2, d = 3 }\nlist = [{ name = \"x\", v = 1 }, { name = \"y\", v = { w = 2 } }]";
+        for (change, left) in [
+            ("a=", text.replace("a = 1\n", "")),
+            ("b.c=", text.replace("c = 2, ", "")),
+            ("b=", text.replace("b = { c = 2, d = 3 }\n", "")),
+            ("list.x=", text.replace("{ name = \"x\", v = 1 }, ", "")),
+            ("list.0=", text.replace("{ name = \"x\", v = 1 }, ", "")),
+            ("list.y.v=", text.replace(", v = { w = 2 }", "")),
+            ("list.y.v.w=", text.replace("{ w = 2 }", "{}")),
+        ] {
+            assert_eq!(changed(text, change).unwrap(), left.parse().unwrap(), "{change}");
+        }
+        for (change, expected) in [
+            ("z=", "a key that is set"),
+            ("b.z=", "a key that is set"),
+            ("list.z=", "one of the elements x, y"),
+            ("list.7=", "one of the elements x, y"),
+            ("list.x=1", "the number or name of an element and a key of it"),
+        ] {
+            let message = changed(text, change).unwrap_err().to_string();
+            assert!(message.contains(expected), "{change}: {message}");
+        }
+    }
+}

@@ -54,3 +54,80 @@ pub(super) fn insert(table: &mut Table, path: &Path, from_command: bool) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AttackBatchNorm, AttackConfig, AttackKind, Compat, RunConfig};
+    use super::*;
+    use crate::attack::Start;
+    use crate::loss::Target;
+
+    fn read(preset: &str, keys: &str, overrides: &[&str]) -> RunConfig {
+        let text = format!(
+            r#"
+epochs = 2
+batch = {{ size = 8 }}
+data = {{ train = "a.h5", test = "a.h5" }}
+student = {{ architecture = "resnet8" }}
+loss = {{ preset = {preset:?} }}
+optimizer = {{ lr = 0.1, lr_policy = "constant" }}
+teachers = {{ robust.checkpoint = "a", standard.checkpoint = "b" }}
+{keys}
+"#
+        );
+        let overrides: Vec<_> = overrides.iter().map(|text| text.parse().unwrap()).collect();
+        RunConfig::parse(&text, Path::new("test.toml"), &overrides).unwrap()
+    }
+
+    #[test]
+    fn every_preset_brings_the_attack_and_batch_norm_of_its_method() {
+        use AttackBatchNorm::{Eval, TrainUpdate};
+        use Compat::{Lean, Reference};
+        for (presets, start, clamp_start, batch_norm, compat) in [
+            (&["at"][..], Start::Uniform, true, Eval, Lean),
+            (&["trades", "adaad"], Start::Gaussian, false, Eval, Reference),
+            (&["rslad"], Start::Gaussian, false, Eval, Lean),
+            (&["ard", "ard-orig", "akd2", "akd2-partial"], Start::Uniform, false, TrainUpdate, Reference),
+            (&["iad-1", "iad-1-down", "iad-2"], Start::Uniform, false, TrainUpdate, Reference),
+            (&["akd2-orig"], Start::Uniform, true, TrainUpdate, Reference),
+        ] {
+            for preset in presets {
+                let config = read(preset, "", &[]);
+                let AttackConfig { start: found, clamp_start: clamped, batch_norm: mode, kind, .. } = config.attack;
+                assert_eq!((found, clamped, mode), (start, clamp_start, batch_norm), "{preset}");
+                assert_eq!((kind, config.batch_norm.compat), (AttackKind::Pgd, compat), "{preset}");
+                let on_divergence = ["trades", "rslad", "adaad"].contains(preset);
+                assert_eq!(config.attack.towards != Target::Label, on_divergence, "{preset}");
+            }
+        }
+        assert_eq!(read("st", "", &[]).attack.kind, AttackKind::None);
+    }
+
+    #[test]
+    fn the_file_wins_over_the_preset_key_by_key_and_overrides_over_both() {
+        let keys = "attack = { start = \"natural\", steps = 3 }\nbatch_norm = { across_ranks = \"local\" }";
+        let config = read("trades", keys, &[]);
+        assert_eq!((config.attack.start, config.attack.steps), (Start::Natural, 3));
+        assert_eq!((config.attack.batch_norm, config.batch_norm.compat), (AttackBatchNorm::Eval, Compat::Reference));
+        assert!(matches!(config.attack.towards, Target::Prediction(_)));
+
+        let overrides = ["attack.start=uniform", "attack.towards=label", "batch_norm.compat=lean"];
+        let config = read("trades", keys, &overrides);
+        assert_eq!((config.attack.start, config.attack.towards), (Start::Uniform, Target::Label));
+        assert_eq!(config.batch_norm.compat, Compat::Lean);
+
+        // A preset of the command line takes the place of the file's, and the file's keys win over it too.
+        let config = read("trades", keys, &["loss.preset=at"]);
+        assert_eq!((config.attack.start, config.attack.clamp_start), (Start::Natural, true));
+        assert_eq!((config.attack.towards, config.batch_norm.compat), (Target::Label, Compat::Lean));
+        assert_eq!(config.loss.terms.len(), 1);
+    }
+
+    #[test]
+    fn what_is_resolved_states_what_the_preset_brought() {
+        let config = read("trades", "", &[]);
+        let again = RunConfig::parse(&config.resolved(), Path::new("run.toml"), &[]).unwrap();
+        assert_eq!(again, config);
+        assert!(!config.resolved().contains("preset"));
+    }
+}

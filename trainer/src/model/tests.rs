@@ -110,18 +110,52 @@ fn only_train_mode_moves_the_running_statistics() {
 }
 
 #[test]
-fn first_values_depend_on_the_seed_and_follow_the_stated_laws() {
-    let model = build("wrn-10-1", [3, 32, 32], 10);
-    let weight = &model.parameters.iter().find(|named| named.name == "block3.layer.0.conv2.weight").unwrap().tensor;
-    let deviation = f64::try_from(weight.std(true)).unwrap();
-    assert!((deviation / (2.0f64 / (9.0 * 64.0)).sqrt() - 1.0).abs() < 0.02, "{deviation}");
-    let model = build("resnet18", [3, 32, 32], 10);
-    let weight = &model.parameters[0].tensor;
-    let bound = 1.0 / 27f64.sqrt();
-    let largest = f64::try_from(weight.abs().max()).unwrap();
-    assert!(largest <= bound && largest > 0.99 * bound, "{largest}");
+fn first_values_follow_the_stated_laws_in_every_tensor() {
+    for architecture in ["resnet18", "preact-resnet18", "mobilenet-v2", "resnet8", "convnet", "wrn-10-2"] {
+        let model = build(architecture, [3, 32, 32], 10);
+        let wide = architecture.starts_with("wrn");
+        for Named { name, tensor } in &model.parameters {
+            let (shape, values) = (tensor.size(), tensor.detach().to_kind(Kind::Double));
+            let (mean, largest) = (values.mean(Kind::Double), f64::try_from(values.abs().max()).unwrap());
+            let squares = f64::try_from(values.square().mean(Kind::Double)).unwrap();
+            let count = tensor.numel() as f64;
+            let inputs = tensor.numel() as f64 / shape[0] as f64;
+            let expected = match (shape.len(), name.ends_with("bias")) {
+                (4, _) if wide => 2.0 / (shape[0] * shape[2] * shape[3]) as f64,
+                // Uniform within the bound: a third of its square.
+                (4 | 2, _) => 1.0 / (3.0 * inputs),
+                (_, true) if name == "linear.bias" => continue,
+                (_, true) => 0.0,
+                _ => 1.0,
+            };
+            // The relative standard error of a mean of squares: at most sqrt(2 / count), for normal values.
+            let tolerance = if shape.len() == 1 { 0.0 } else { 5.0 * (2.0 / count).sqrt() };
+            assert!((squares - expected).abs() <= tolerance * expected, "{architecture} {name}: {squares}, {expected}");
+            if shape.len() > 1 {
+                let mean = f64::try_from(mean).unwrap();
+                assert!(mean.abs() <= 5.0 * (expected / count).sqrt(), "{architecture} {name}: mean {mean}");
+            }
+            if shape.len() == 2 || shape.len() == 4 && !wide {
+                assert!(largest <= 1.0 / inputs.sqrt() + 1e-7, "{architecture} {name}: {largest}");
+            }
+        }
+        if let Some(bias) = model.parameters.iter().find(|named| named.name == "linear.bias") {
+            let features = model.parameters[model.parameters.len() - 2].tensor.size()[1] as f64;
+            let largest = f64::try_from(bias.tensor.abs().max()).unwrap();
+            assert!(largest <= 1.0 / features.sqrt() && largest > 0.3 / features.sqrt(), "{architecture}: {largest}");
+        }
+    }
+}
+
+#[test]
+fn first_values_depend_on_seed_and_name() {
+    let model = build("resnet8", [3, 32, 32], 10);
     let other = Model::build(model.form, 2, Kind::Float, Device::Cpu, None);
-    assert!(!other.parameters[0].tensor.equal(weight));
+    assert!(!other.parameters[0].tensor.equal(&model.parameters[0].tensor));
+    let again = build("resnet8", [3, 32, 32], 10);
+    assert!(model.parameters.iter().zip(&again.parameters).all(|(one, other)| one.tensor.equal(&other.tensor)));
+    let value = |name: &str| model.parameters.iter().find(|named| named.name == name).unwrap().tensor.shallow_clone();
+    assert!(!value("layer1.0.conv1.weight").equal(&value("layer1.0.conv2.weight")));
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::fs;
 
 use tempfile::TempDir;
 
+use super::super::idx::tests::gzip;
+use super::super::tar;
 use super::*;
 use crate::{Container, Layout, Source, Split, import};
 
@@ -32,8 +34,12 @@ fn fixture() -> TempDir {
 }
 
 fn refusal(from: &Path) -> String {
+    refusal_of("cifar10", from)
+}
+
+fn refusal_of(dataset: &str, from: &Path) -> String {
     let to = from.join("out.h5");
-    let error = import("cifar10", from, &to, &Layout::default()).expect_err("an incomplete data set");
+    let error = import(dataset, from, &to, &Layout::default()).expect_err("an incomplete data set");
     assert!(error.is::<UserError>(), "{error:#}");
     assert!(fs::read_dir(from).expect("a folder").all(|entry| {
         let name = entry.expect("an entry").file_name();
@@ -94,7 +100,7 @@ fn damage_is_named_with_its_file_and_record() -> Result<()> {
     assert!(refusal(&binary).contains("data_batch_3.bin"));
     fs::write(&batch, whole)?;
     fs::write(binary.join("batches.meta.txt"), "a\nb\n")?;
-    assert!(refusal(&binary).contains("ten classes"));
+    assert!(refusal(&binary).contains("the names of 10 classes"));
     Ok(())
 }
 
@@ -115,5 +121,120 @@ fn damaged_pickles_are_named() -> Result<()> {
     }
     fs::remove_file(python.join("test_batch"))?;
     assert!(refusal(&python).contains("test_batch"));
+    Ok(())
+}
+
+/// The files of the binary version as an archive; `members` are added to it.
+fn archived(folder: &TempDir, members: &[(&str, &[u8])]) -> Vec<u8> {
+    let binary = folder.path().join("cifar-10-batches-bin");
+    let names = BATCHES.iter().map(|name| format!("{name}.bin")).chain(["batches.meta.txt".to_owned()]);
+    let files: Vec<_> = names
+        .map(|name| (format!("cifar-10-batches-bin/{name}"), fs::read(binary.join(&name)).expect("reading")))
+        .collect();
+    let own = files.iter().map(|(name, bytes)| (&name[..], &bytes[..]));
+    let tar = tar::archive(&own.chain(members.iter().copied()).collect::<Vec<_>>());
+    gzip(&tar)
+}
+
+#[test]
+fn an_archive_is_read_without_unpacking() -> Result<()> {
+    let folder = fixture();
+    let (archive, to) = (folder.path().join("cifar-10-binary.tar.gz"), folder.path().join("archive.h5"));
+    let outside = "../outside.bin";
+    fs::write(&archive, archived(&folder, &[(outside, b"climbs"), ("/etc/data_batch_1.bin", b"root")]))?;
+    let found = import("cifar10", &archive, &to, &Layout::default())?;
+    let plain = import("cifar10", folder.path(), &folder.path().join("folder.h5"), &Layout::default())?;
+    assert_eq!(fs::read(&found.file)?, fs::read(&plain.file)?);
+    assert!(!folder.path().join(outside).exists());
+
+    fs::remove_file(&to)?;
+    let whole = archived(&folder, &[]);
+    let short = {
+        let records = [0; 2 * 3073 - 1];
+        gzip(&tar::archive(&[
+            ("cifar-10-batches-bin/batches.meta.txt", b"a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n"),
+            ("cifar-10-batches-bin/data_batch_1.bin", &records),
+        ]))
+    };
+    let mut changed = whole.clone();
+    let at = changed.len() - 6;
+    changed[at] ^= 1;
+    for (bytes, part) in [
+        (&whole[..whole.len() / 2], "the file is "),
+        (&changed, "after the last member"),
+        (b"PK\x03\x04 is no gzip", "invalid gzip header"),
+        (&gzip(&tar::archive(&[("other/file", b"")])), "with cifar-10-batches-bin/data_batch_1.bin or"),
+        (&gzip(&tar::archive(&[("cifar-10-batches-bin/batches.meta.txt", b"a")])), "batches.meta.txt: class names is"),
+        (&short, "data_batch_1.bin: the file is 6145 bytes, 3072 after the last whole record"),
+    ] {
+        fs::write(&archive, bytes)?;
+        let error = import("cifar10", &archive, &to, &Layout::default()).expect_err(part);
+        let message = error.to_string();
+        assert!(error.is::<UserError>() && message.contains("tar.gz") && message.contains(part), "{message}");
+        assert!(!to.exists());
+    }
+    Ok(())
+}
+
+/// CIFAR-100 with `count` records in each batch, in both versions.
+fn hundred(count: usize) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [binary, python] = ["cifar-100-binary", "cifar-100-python"].map(|name| folder.path().join(name));
+    fs::create_dir(&binary).expect("a folder");
+    fs::create_dir(&python).expect("a folder");
+    let fine: Vec<u8> = (0..count).map(|at| (at * 37 % 100) as u8).collect();
+    let coarse: Vec<u8> = fine.iter().map(|&fine| fine / 5).collect();
+    let pixels: Vec<u8> = (0..count * PIXELS).map(|at| (at * 7) as u8).collect();
+    for name in ["train", "test"] {
+        let labels = coarse.iter().zip(&fine);
+        let records =
+            labels.zip(pixels.chunks(PIXELS)).flat_map(|((&coarse, &fine), image)| [&[coarse, fine], image].concat());
+        fs::write(binary.join(format!("{name}.bin")), records.collect::<Vec<_>>()).expect("writing");
+        fs::write(python.join(name), array::batch_of_hundred(&fine, &coarse, &pixels)).expect("writing");
+    }
+    let [fine, coarse] = [("f", 100), ("c", 20)]
+        .map(|(letter, count)| (0..count).map(|number| format!("{letter}{number}")).collect::<Vec<_>>());
+    fs::write(binary.join("fine_label_names.txt"), fine.join("\n")).expect("writing");
+    fs::write(binary.join("coarse_label_names.txt"), coarse.join("\n") + "\n").expect("writing");
+    fs::write(python.join("meta"), array::meta(&[("fine_label_names", &fine), ("coarse_label_names", &coarse)]))
+        .expect("writing");
+    folder
+}
+
+#[test]
+fn cifar100_has_fine_labels_and_coarse_classes() -> Result<()> {
+    let folder = hundred(101);
+    let [binary, python] = ["binary", "python"].map(|version| {
+        let (from, to) =
+            (folder.path().join(format!("cifar-100-{version}")), folder.path().join(format!("{version}.h5")));
+        import("cifar100", &from, &to, &Layout::default()).expect("a whole data set")
+    });
+    assert_eq!((&binary.splits, &binary.coarse), (&python.splits, &python.coarse));
+    let coarse = binary.coarse.expect("coarse classes");
+    assert_eq!((coarse.names.len(), &coarse.names[19][..], binary.class_names.len()), (20, "c19", 100));
+    assert!((0..100).all(|fine| coarse.of_class[fine] == fine as i64 / 5));
+    let train = Container::open(&binary.file, Split::Train)?;
+    assert_eq!([train.label(1), train.label(100)], [37, 0]);
+    Ok(())
+}
+
+#[test]
+fn damage_to_cifar100_is_named() -> Result<()> {
+    let folder = hundred(3);
+    let from = folder.path().join("cifar-100-binary");
+    let batch = from.join("train.bin");
+    let whole = fs::read(&batch)?;
+    let check = |at: usize, value: u8, part: &str| {
+        let mut bytes = whole.clone();
+        bytes[at] = value;
+        fs::write(&batch, bytes).expect("writing");
+        let message = refusal_of("cifar100", &from);
+        assert!(message.contains("train.bin") && message.contains(part), "{message}");
+    };
+    check(1, 100, "the label of record 0 is 100; expected 0..=99");
+    check(3074, 20, "the coarse label of record 1 is 20; expected 0..=19");
+    check(3075, 0, "the coarse label of record 1 is 7; expected 0, as records before had for class 0");
+    fs::write(&batch, &whole[..whole.len() - 1])?;
+    assert!(refusal_of("cifar100", &from).contains("3073 after the last whole record"));
     Ok(())
 }

@@ -22,14 +22,23 @@ pub(in crate::import) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("compressing into memory")
 }
 
+/// Five training and two test images, all compressed.
+pub(crate) fn files() -> [(&'static str, Vec<u8>); 4] {
+    [
+        ("train-images-idx3-ubyte.gz", gzip(&images(5))),
+        ("train-labels-idx1-ubyte.gz", gzip(&idx(5, &[], &[9, 0, 3, 3, 1]))),
+        ("t10k-images-idx3-ubyte.gz", gzip(&images(2))),
+        ("t10k-labels-idx1-ubyte.gz", gzip(&idx(2, &[], &[4, 5]))),
+    ]
+}
+
 /// Five and two images: training files plain, test files compressed.
 fn fixture() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).expect("writing");
     write("train-images-idx3-ubyte", &images(5));
     write("train-labels-idx1-ubyte", &idx(5, &[], &[9, 0, 3, 3, 1]));
-    write("t10k-images-idx3-ubyte.gz", &gzip(&images(2)));
-    write("t10k-labels-idx1-ubyte.gz", &gzip(&idx(2, &[], &[4, 5])));
+    files()[2..].iter().for_each(|(name, bytes)| write(name, bytes));
     folder
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn archive(members: &[(&str, &[u8])], deflate: bool, wide: bool) -> V
         let header = bytes.len() as u32;
         let common = |out: &mut Vec<u8>| {
             out.extend([20, 0, 0, 0, if deflate { 8 } else { 0 }, 0, 0, 0, 0, 0]);
-            [crc.sum(), packed.len() as u32, contents.len() as u32].map(|number| out.extend(number.to_le_bytes()));
+            out.extend([crc.sum(), packed.len() as u32, contents.len() as u32].map(u32::to_le_bytes).concat());
             out.extend((name.len() as u16).to_le_bytes());
             out.extend([0, 0]);
         };
@@ -54,15 +54,15 @@ pub(crate) fn archive(members: &[(&str, &[u8])], deflate: bool, wide: bool) -> V
     if wide {
         bytes.extend(b"PK\x06\x06");
         bytes.extend([44, 0, 0, 0, 0, 0, 0, 0, 45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        [count, count, directory.len() as u64, start].map(|number| bytes.extend(number.to_le_bytes()));
+        bytes.extend([count, count, directory.len() as u64, start].map(u64::to_le_bytes).concat());
         bytes.extend(b"PK\x06\x07\x00\x00\x00\x00");
         bytes.extend(record.to_le_bytes());
         bytes.extend(1u32.to_le_bytes());
     }
     let limited = |number: u64| if wide { u64::MAX } else { number };
     bytes.extend(b"PK\x05\x06\x00\x00\x00\x00");
-    [count; 2].map(|number| bytes.extend((limited(number) as u16).to_le_bytes()));
-    [directory.len() as u64, start].map(|number| bytes.extend((limited(number) as u32).to_le_bytes()));
+    bytes.extend([count; 2].map(|number| (limited(number) as u16).to_le_bytes()).concat());
+    bytes.extend([directory.len() as u64, start].map(|number| (limited(number) as u32).to_le_bytes()).concat());
     bytes.extend([0, 0]);
     bytes
 }
