@@ -213,3 +213,6 @@ pub fn write(records: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     bytes.extend([END, &[0; 4], &count, &count, &size.to_le_bytes(), &start.to_le_bytes(), &[0; 2]].concat());
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,9 @@ fn pytorch_reads_what_is_exported_and_what_it_saves_is_imported() {
         let difference = f64::try_from((theirs - ours).abs().max()).unwrap();
         assert!(difference < 1e-5, "{name}: logits differ by {difference}");
 
-        for (kind, dictionary) in [
+        // The smallest network comes back in all ways, the others in the plain ones.
+        let whole = name == "wrn-10-1";
+        let kinds = [
             ("", ""),
             ("-plain", ""),
             ("-whole", "state_dict"),
@@ -93,7 +95,8 @@ fn pytorch_reads_what_is_exported_and_what_it_saves_is_imported() {
             ("-strided", ""),
             ("-parameters", ""),
             ("-counterless", ""),
-        ] {
+        ];
+        for (kind, dictionary) in kinds.into_iter().take(if whole { kinds.len() } else { 2 }) {
             let file = folder.path().join(format!("{name}{kind}.pth"));
             let (header, found, made) = imported(&file);
             let source = header.source.unwrap();
@@ -117,6 +120,9 @@ fn pytorch_reads_what_is_exported_and_what_it_saves_is_imported() {
         }
         let (_, found, _) = imported(&folder.path().join(format!("{name}-other.safetensors")));
         assert!(same(&found, &tensors), "{name} by safetensors");
+        if !whole {
+            continue;
+        }
         let (_, found, made) = imported(&folder.path().join(format!("{name}-half.pth")));
         assert!(made.notes.iter().any(|note| note.contains("converted Half")), "{:?}", made.notes);
         let halved = tensors.iter().all(|(name, tensor)| {

@@ -192,3 +192,6 @@ fn integers(pickle: &Pickle, value: Value) -> Result<Vec<i64>> {
     // A tensor has few dimensions; a longer tuple would be copied for each that names it.
     elements.iter().take(9).map(integer).collect::<Option<_>>().context("a size that is no integer")
 }
+
+#[cfg(test)]
+mod tests;
