@@ -127,8 +127,8 @@ fn ranks_share_one_copy_of_resident_images() -> Result<()> {
     // The rank that compares checksums has looked at every image.
     assert!(resident.iter().any(|&bytes| bytes > size / 2), "{resident:?} of {size}");
     assert!(resident.iter().all(|&bytes| bytes > 0));
-    // Room for the pages at both ends.
-    assert!(shares.iter().sum::<u64>() <= size + (1 << 16), "{shares:?} of {size}");
+    // Pages that another rank touches between two of these looks count in both; a second copy would count twice over.
+    assert!(shares.iter().sum::<u64>() <= size * 5 / 4, "{shares:?} of {size}");
     assert_eq!(own, [0; 3]);
     Ok(())
 }
