@@ -78,7 +78,16 @@ pub fn restore(
 ) -> Result<(Header, Vec<String>)> {
     let (found, problems) = if ranks.is_leader() { folder.newest_valid() } else { (None, vec![]) };
     let loaded = found.map(|(header, tensors)| -> Result<Header> {
-        anyhow::ensure!(header.config == fresh.config, "the checkpoints belong to another configuration");
+        if header.config != fresh.config {
+            return Err(UserError::expected(
+                "checkpoints of this configuration, as this version of the program states it",
+            )
+            .file(&folder.path)
+            .key("checkpoints")
+            .value("those of another configuration or version")
+            .hint("choose another folder with --run, or go on with the version named in environment.toml")
+            .into());
+        }
         if header.global_batch != fresh.global_batch {
             // batch.per = "rank" on another number of ranks: other steps, in which the old ones cannot be counted.
             return Err(UserError::expected(format!(
