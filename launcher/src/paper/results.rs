@@ -83,7 +83,11 @@ pub(super) struct Measured {
 
 /// The attack of an evaluation that a published metric is compared with: the paper's "FGSM" starts at random.
 fn attack(metric: &str) -> &str {
-    if metric == "fgsm" { "fgsm_rs" } else { metric }
+    match metric {
+        "fgsm" => "fgsm_rs",
+        "aa" => "autoattack",
+        same => same,
+    }
 }
 
 impl Results {
