@@ -26,6 +26,8 @@ use crate::stream::Stream;
 mod adversarial;
 mod opened;
 mod places;
+#[cfg(test)]
+pub(crate) mod samples;
 mod write;
 
 pub use adversarial::AdversarialFile;

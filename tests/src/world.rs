@@ -21,7 +21,7 @@ seed = 1
 epochs = 1
 batch = { size = 16 }
 student = { architecture = "convnet" }
-attack = { eps = "8/255", step = "6/255", steps = 2, start = "uniform" }
+attack = { eps = "8/255", step = "6/255", steps = 2, start = "uniform", clamp_start = false, batch_norm = "train_update" }
 loss = { preset = "at" }
 optimizer = { lr = 0.05, lr_policy = "constant" }
 evaluation = { suite = ["natural", "pgd2"], selection = "none", batch = 16 }

@@ -53,8 +53,7 @@ const ONE_USER_OF_HDF5: Rule = Rule {
     words: &["hdf5::File", "hdf5::Dataset", "hdf5::Group", "hdf5::types", "use ::hdf5", "hdf5_metno", "hdf5_sys"],
     within: SOURCES,
     except: &["datasets/src/hdf5.rs", "datasets/src/hdf5/"],
-    // Tests write files as other programs do.
-    spares_tests: true,
+    spares_tests: false,
 };
 
 const ONE_MANIFEST_WITH_HDF5: Rule = Rule {

@@ -49,9 +49,9 @@ fn distillation(dtype: &str) -> Result<()> {
     three_steps_agree(&world, &config, if dtype == "float64" { 1e-9 } else { SINGLE_PRECISION })
 }
 
-/// Batch norm across ranks adds its sums in another order: 1.2e-6 after three steps, where no sign of a gradient turns. Where
-/// rounding turns the sign of one close to zero, a pixel moves by a whole step of the attack: measured 3.5e-3.
-const SINGLE_PRECISION: f64 = 2e-2;
+/// Batch norm across ranks adds its sums in another order: measured 1.2e-6 after three steps. The room above it is for
+/// processors on which rounding turns the sign of a gradient close to zero, and with it a whole step of the attack.
+const SINGLE_PRECISION: f64 = 1e-3;
 
 #[test]
 fn a_network_without_batch_norm_takes_the_same_steps() -> Result<()> {

@@ -9,6 +9,7 @@ use crate::config::{AttackKind, Diagnostics, RunConfig, Selection};
 use crate::evaluate::{Protocol, Suite};
 use crate::loss::{Prediction, Target, Term};
 use crate::model::{Form, Mode, Model};
+use crate::observe::observed_teacher;
 use crate::views::{Images, STUDENT};
 
 /// Multiply-adds of one forward pass of one image.
@@ -112,17 +113,6 @@ fn attack(config: &RunConfig, all: &mut BTreeMap<String, Passes>) {
         }
         Target::Label => {}
     }
-}
-
-/// The teacher that diagnostics look at: the one that is trusted, else the first that a term is drawn towards.
-fn observed_teacher(config: &RunConfig) -> Option<&str> {
-    let terms = &config.loss.terms;
-    let trusted = terms.iter().find_map(|term| term.trust.as_ref().map(|trust| trust.teacher.as_str()));
-    let mut guides = terms.iter().filter_map(|term| match &term.towards {
-        Target::Prediction(prediction) => Some(prediction.network.as_str()),
-        Target::Label => None,
-    });
-    trusted.or_else(|| guides.find(|network| *network != STUDENT))
 }
 
 /// How many images there are.

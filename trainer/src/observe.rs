@@ -77,6 +77,17 @@ fn bin_name(index: usize) -> String {
     }
 }
 
+/// The teacher that diagnostics look at: the one that a term's trust names, else the first that a term is drawn towards.
+pub fn observed_teacher(config: &RunConfig) -> Option<&str> {
+    let terms = &config.loss.terms;
+    let trusted = terms.iter().find_map(|term| term.trust.as_ref().map(|trust| trust.teacher.as_str()));
+    let mut guides = terms.iter().filter_map(|term| match &term.towards {
+        Target::Prediction(prediction) => Some(prediction.network.as_str()),
+        Target::Label => None,
+    });
+    trusted.or_else(|| guides.find(|network| *network != STUDENT))
+}
+
 /// What a run watches besides its loss.
 pub struct Observer {
     /// The teacher that cases and trust speak of.
@@ -89,15 +100,11 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Watches the teacher that a term's trust names, else the first that a term is drawn towards.
+    /// Watches what `config` asks for.
     pub fn new(config: &RunConfig) -> Self {
         let terms = &config.loss.terms;
         let trust = terms.iter().find_map(|term| term.trust.clone());
-        let target = |term: &Term| match &term.towards {
-            Target::Prediction(prediction) if prediction.network != STUDENT => Some(prediction.network.clone()),
-            _ => None,
-        };
-        let teacher = trust.as_ref().map(|trust| trust.teacher.clone()).or_else(|| terms.iter().find_map(target));
+        let teacher = observed_teacher(config).map(str::to_string);
         let full = config.metrics.diagnostics == Diagnostics::Full;
         Self { teacher, trust, full, adversarial: config.attack.kind != AttackKind::None }
     }

@@ -3,68 +3,11 @@
 use std::fs::{self, OpenOptions};
 use std::sync::Arc;
 
-use ::hdf5::{Group, Location};
 use proptest::prelude::*;
-use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::hdf5::samples::{LAYOUTS, SIZE, file, pixels, put_bits, put_split_chunks};
 use crate::{Container, Source, Split};
-
-/// Ways to store images of [2, 3, 4].
-const LAYOUTS: [&str; 6] = ["contiguous", "chunked", "deflated", "checked", "all filters", "single chunks"];
-const SIZE: usize = 24;
-
-fn pixels(count: usize) -> Vec<u8> {
-    (0..count * SIZE).map(|place| (place * 7 + place / 50) as u8).collect()
-}
-
-/// A data set file of `count` images, as another program would write it.
-fn file(folder: &Path, count: usize, layout: &str, user_block: u64) -> PathBuf {
-    let path = folder.join("set.h5");
-    let write = || -> ::hdf5::Result<()> {
-        let file = ::hdf5::File::with_options().with_fcpl(|create| create.userblock(user_block)).create(&path)?;
-        text(&file, "schema", "iad-images")?;
-        file.new_attr::<i64>().create("version")?.write_scalar(&1i64)?;
-        for key in ["name", "source"] {
-            text(&file, key, "a test")?;
-        }
-        let names = ["one", "two"].map(|name| name.parse::<Text>().expect("short"));
-        file.new_attr::<Text>().shape(2).create("class_names")?.write_raw(&names)?;
-        let group = file.create_group("train")?;
-        text(&group, "split", "train")?;
-        let labels = vec![1i64; count];
-        text(&group, "labels_sha256", &hex(&labels.iter().flat_map(|label| label.to_le_bytes()).collect::<Vec<u8>>()))?;
-        text(&group, "images_sha256", &hex(&pixels(count)))?;
-        group.new_dataset::<i64>().shape(count).create("labels")?.write_raw(&labels)?;
-        images(&group, count, layout)
-    };
-    write().expect("a new file");
-    path
-}
-
-type Text = ::hdf5::types::FixedUnicode<64>;
-
-fn text(place: &Location, key: &str, text: &str) -> ::hdf5::Result<()> {
-    place.new_attr::<Text>().create(key)?.write_scalar(&text.parse::<Text>().expect("short"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn images(group: &Group, count: usize, layout: &str) -> ::hdf5::Result<()> {
-    let new = group.new_dataset::<u8>().shape((count, 2, 3, 4));
-    let chunked = |images: usize| new.clone().chunk((images.min(count), 2, 3, 4));
-    let new = match layout {
-        "contiguous" => new,
-        "chunked" => chunked(5),
-        "deflated" => chunked(7).deflate(4),
-        "checked" => chunked(3).fletcher32(),
-        "all filters" => chunked(4).shuffle().deflate(9).fletcher32(),
-        _ => chunked(1).deflate(1),
-    };
-    new.create("images")?.write_raw(&pixels(count))
-}
 
 /// What many images at once are, read with [`Source::read_all`].
 fn all(source: &dyn Source, samples: &[usize]) -> Result<Vec<u8>> {
@@ -161,25 +104,16 @@ fn changed_chunks_are_found() -> Result<()> {
 fn what_cannot_be_streamed_is_refused() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = file(folder.path(), 8, "contiguous", 0);
-    let replace = |new: fn(&Group) -> ::hdf5::Result<()>| -> Result<String> {
-        let handle = ::hdf5::File::append(&path)?;
-        let group = handle.group("train")?;
-        group.unlink("images")?;
-        new(&group)?;
-        drop((group, handle));
+    let replace = |put: fn(&Path)| -> Result<String> {
+        put(&path);
         Container::open(&path, Split::Train)?.verify()?;
         let message = Container::map(&path, Split::Train).expect_err("not in one piece").to_string();
         assert!(message.contains("stored as Chunked") && message.contains("data.reading = \"streaming\""), "{message}");
         Ok(Container::stream(&path, Split::Train).expect_err("another layout").to_string())
     };
-    let message = replace(|group| {
-        group.new_dataset::<u8>().shape((8, 2, 3, 4)).chunk((8, 1, 3, 4)).create("images")?.write_raw(&pixels(8))
-    })?;
+    let message = replace(put_split_chunks)?;
     assert!(message.contains("chunks of [8, 1, 3, 4]") && message.contains("data.reading = \"resident\""), "{message}");
-    let message = replace(|group| {
-        let scaled = group.new_dataset::<u8>().shape((8, 2, 3, 4)).chunk((8, 2, 3, 4)).nbit();
-        scaled.create("images")?.write_raw(&pixels(8))
-    })?;
+    let message = replace(put_bits)?;
     assert!(message.contains("NBit") && message.contains("deflate, shuffle and fletcher32"), "{message}");
     Ok(())
 }

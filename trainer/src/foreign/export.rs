@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use datasets::UserError;
+use datasets::{UserError, refuse_existing};
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Kind, Tensor};
 
-use super::{archive, read_bytes, refuse_existing, tensors};
+use super::{archive, read_bytes, tensors};
 use crate::checkpoint::{self, Tensors, bytes_of, write_atomically};
 use crate::model::{Architecture, Form, outline};
 
@@ -34,7 +34,7 @@ pub fn export(file: &Path, to: &Path) -> Result<Exported> {
             return Err(error.value("another ending").into());
         }
     };
-    refuse_existing(to)?;
+    refuse_existing(to).map_err(|error| error.key("--to"))?;
     read_bytes(file)?;
     let (header, found) = checkpoint::read(file).map_err(|problem| {
         UserError::expected("weights or a checkpoint of this program")

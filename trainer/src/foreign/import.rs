@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::Result;
-use datasets::UserError;
+use datasets::{UserError, refuse_existing};
 use tch::{Kind, Tensor};
 
 use super::dictionary::choose;
 use super::recognise::{Fitted, fit};
-use super::{Container, Opened, read_bytes, refuse_existing, unreadable};
+use super::{Container, Opened, read_bytes, unreadable};
 use crate::checkpoint::{self, Header, Source, Tensors};
 use crate::model::{Architecture, Form};
 
@@ -59,7 +59,7 @@ pub fn usual_image(channels: usize, classes: usize) -> [usize; 3] {
 /// A [`UserError`] for a file that cannot be read, holds other tensors than those of one of our networks, or does not fit the
 /// images; an existing target. None leaves a file behind.
 pub fn import(request: &Request) -> Result<Imported> {
-    refuse_existing(request.to)?;
+    refuse_existing(request.to).map_err(|error| error.key("--to"))?;
     let bytes = read_bytes(request.file)?;
     let opened = Opened::read(&bytes).map_err(|problem| unreadable(request.file, &problem))?;
     if let Container::Ours(_) = opened.container {

@@ -174,14 +174,5 @@ fn unreadable(file: &Path, problem: &anyhow::Error) -> UserError {
     error.hint("docs/weights.md says which files are read")
 }
 
-/// Refuses to write over anything.
-fn refuse_existing(path: &Path) -> Result<(), UserError> {
-    if path.symlink_metadata().is_err() {
-        return Ok(());
-    }
-    let hint = format!("choose another name, or remove it first: rm '{}'", path.display());
-    Err(UserError::expected("a file that does not exist yet").file(path).key("--to").hint(hint))
-}
-
 #[cfg(test)]
 mod tests;
