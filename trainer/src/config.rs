@@ -3,6 +3,7 @@
 mod attack;
 mod averages;
 mod check;
+mod comm;
 mod data;
 mod evaluation;
 mod overrides;
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::attack::{AttackBatchNorm, AttackConfig, AttackKind};
 pub use self::averages::{Averages, Ema, Swa};
+pub use self::comm::{Backend, Comm, GradientDtype};
 pub use self::data::{Data, Reading};
 pub use self::evaluation::{AutoAttack, Evaluation, Selection};
 pub use self::overrides::Override;
@@ -61,6 +63,9 @@ pub struct RunConfig {
     /// Number formats.
     #[serde(default)]
     pub precision: Precision,
+    /// How gradients travel.
+    #[serde(default)]
+    pub comm: Comm,
     /// What is measured on images that are not trained on.
     #[serde(default)]
     pub evaluation: Evaluation,
@@ -278,9 +283,11 @@ impl RunConfig {
         toml::to_string(self).unwrap_or_else(|error| unreachable!("a configuration is always TOML: {error}"))
     }
 
-    /// SHA-256 of the resolved configuration, in hexadecimal.
+    /// SHA-256 of the resolved configuration, in hexadecimal, but for `[comm]`: a run may go on over another transport, as on
+    /// another number of ranks.
     pub fn hash(&self) -> String {
-        hexadecimal(&Sha256::digest(self.resolved()))
+        let lasting = Self { comm: Comm::default(), ..self.clone() };
+        hexadecimal(&Sha256::digest(lasting.resolved()))
     }
 }
 

@@ -9,7 +9,12 @@ use crate::schedule::Policy;
 use crate::views::{Images, STUDENT};
 
 /// A value outside its range.
-fn must(holds: bool, key: impl Into<String>, value: impl std::fmt::Display, expected: &str) -> Result<(), UserError> {
+pub(super) fn must(
+    holds: bool,
+    key: impl Into<String>,
+    value: impl std::fmt::Display,
+    expected: &str,
+) -> Result<(), UserError> {
     if holds { Ok(()) } else { Err(UserError::expected(expected).key(key).value(value)) }
 }
 
@@ -31,6 +36,7 @@ impl RunConfig {
         if let Some(augment) = &self.data.augment {
             must(augment.crop <= 64, "data.augment.crop", augment.crop, "a padding of 0 to 64 pixels")?;
         }
+        self.comm.check()?;
         self.check_optimizer()?;
         self.check_averages()?;
         self.check_attack()?;

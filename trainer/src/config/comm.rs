@@ -1,0 +1,58 @@
+//! `[comm]`: how gradients travel between ranks. None of it changes what is computed but for rounding.
+
+use datasets::UserError;
+use serde::{Deserialize, Serialize};
+
+use super::check::must;
+
+/// `[comm]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Comm {
+    /// The transport of gradients and of batch norm's sums.
+    pub backend: Backend,
+    /// The size of a bucket of gradients, in MiB. A bucket's sum starts when backward has filled it.
+    pub bucket_mib: f64,
+    /// The type in which gradients travel.
+    pub gradient_dtype: GradientDtype,
+    /// For tests of the program alone: several NCCL ranks may share a GPU, through sockets and slowly.
+    pub share_gpus: bool,
+}
+
+impl Default for Comm {
+    fn default() -> Self {
+        Self { backend: Backend::Auto, bucket_mib: 8.0, gradient_dtype: GradientDtype::Parameters, share_gpus: false }
+    }
+}
+
+/// Transports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// NCCL between GPUs, MPI between CPUs.
+    #[default]
+    Auto,
+    /// NCCL; every rank needs a GPU.
+    Nccl,
+    /// MPI; GPUs' tensors travel through the memory of the host.
+    Mpi,
+}
+
+/// The type of gradients on their way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradientDtype {
+    /// That of the parameters.
+    #[default]
+    Parameters,
+    /// Half the bytes, 8 bits of precision; NCCL only.
+    Bfloat16,
+}
+
+impl Comm {
+    /// Checks the values.
+    pub(super) fn check(&self) -> Result<(), UserError> {
+        let mib = self.bucket_mib;
+        must(mib > 0.0 && mib <= 4096.0, "comm.bucket_mib", mib, "a size above 0 and up to 4,096 MiB")
+    }
+}
