@@ -1,5 +1,6 @@
 //! How the ranks of a run talk. Knows tensors and ranks, nothing of models, losses or configurations.
 
+mod clock;
 mod mpi;
 mod single;
 
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use tch::{Device, Tensor};
 
+pub use crate::clock::Alignment;
 pub use crate::single::Single;
 
 /// What the ranks of one run can do together. Every rank must make the same calls in the same order.
@@ -48,6 +50,12 @@ pub trait Communicator: Send + Sync {
     /// # Errors
     /// A failure of the transport.
     fn gather(&self, text: &str) -> Result<Vec<String>>;
+
+    /// What this rank's `clock` (seconds) is to the leader's.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn align(&self, clock: &dyn Fn() -> f64) -> Result<Alignment>;
 
     /// Returns when every rank has called it.
     ///

@@ -12,7 +12,7 @@ use mpi::topology::{Communicator as _, SimpleCommunicator};
 use mpi::traits::{AsRaw, CommunicatorCollectives as _, Equivalence, Root as _};
 use tch::{Device, Kind, Tensor};
 
-use crate::Communicator;
+use crate::{Alignment, Communicator, clock};
 
 unsafe extern "C" {
     fn iad_mpi_in_place() -> *mut c_void;
@@ -168,6 +168,10 @@ impl Communicator for Mpi {
             String::from_utf8_lossy(&bytes[offset as usize..(offset + length - 1) as usize]).into_owned()
         });
         Ok(texts.collect())
+    }
+
+    fn align(&self, clock: &dyn Fn() -> f64) -> Result<Alignment> {
+        clock::align(&self.world().0, self.is_leader(), clock)
     }
 
     fn barrier(&self) -> Result<()> {

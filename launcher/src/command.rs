@@ -89,6 +89,11 @@ pub(crate) struct Train {
     /// Stop, resumably, once the run has done this many steps.
     #[arg(long, value_name = "STEPS")]
     pub(crate) stop_after_steps: Option<u64>,
+    /// Trace the first steps of this session (20, or as many) on all ranks, into the run folder's trace-STEP.json, for
+    /// chrome://tracing or ui.perfetto.dev.
+    #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, default_missing_value = "20",
+        value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) trace: Option<u64>,
     /// Where to compute.
     #[command(flatten)]
     pub(crate) place: Where,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use trainer::evaluate::{Accuracy, Standing};
 use trainer::folder::RunFolder;
-use trainer::metrics::{Event, Sink};
+use trainer::metrics::{Event, Sink, Timing};
 
 /// The share of an epoch's time that steps may wait for images before the user is told.
 const STARVED: f64 = 0.05;
@@ -156,8 +156,9 @@ impl Sink for Console {
             Event::Step { epoch, step, loss, timing, .. } => {
                 let left = self.time_left(*step);
                 let rate = timing.images_per_second.unwrap_or(0.0);
+                let effort = effort(timing);
                 let text = format!(
-                    "epoch {}/{}, step {step}/{}: loss {loss:.4}, {rate:.0} images/s{left}",
+                    "epoch {}/{}, step {step}/{}: loss {loss:.4}, {rate:.0} images/s{effort}{left}",
                     epoch + 1,
                     self.epochs,
                     self.epochs * self.steps_per_epoch
@@ -195,6 +196,10 @@ impl Sink for Console {
         Ok(())
     }
 
+    fn note(&mut self, text: &str) {
+        self.line(text);
+    }
+
     fn progress(&mut self, work: &str, share: f64) {
         self.transient(&format!("{work}: {:.0} %", share * 100.0));
     }
@@ -205,6 +210,28 @@ impl Sink for Console {
         let left = seconds_left.map(|seconds| format!(", {} left", duration(seconds))).unwrap_or_default();
         self.transient(&format!("{work}, {round}: {:.0} %, at most {bound} robust{left}", share * 100.0));
     }
+}
+
+/// `, 0.31 TFLOP/s (62 % of peak), attack 71 %, backward 14 %`: what the ranks achieve, and where most of the time goes.
+fn effort(timing: &Timing) -> String {
+    let mut text = match (timing.flops, timing.utilisation) {
+        (Some(flops), Some(utilisation)) => {
+            format!(", {} ({:.0} % of peak)", rate_of_operations(flops), 100.0 * utilisation)
+        }
+        _ => String::new(),
+    };
+    let whole: f64 = timing.phases.values().sum();
+    let mut phases: Vec<(&String, f64)> = timing.phases.iter().map(|(name, seconds)| (name, seconds / whole)).collect();
+    phases.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    for (name, share) in phases.iter().take(3).filter(|(_, share)| *share >= 0.01) {
+        text += &format!(", {name} {:.0} %", 100.0 * share);
+    }
+    text
+}
+
+/// `850 GFLOP/s`, `12.3 TFLOP/s`.
+pub(crate) fn rate_of_operations(flops: f64) -> String {
+    if flops < 1e12 { format!("{:.3} GFLOP/s", flops / 1e9) } else { format!("{:.1} TFLOP/s", flops / 1e12) }
 }
 
 /// `natural 88.10 % of 1200, pgd10 ...`

@@ -44,17 +44,20 @@ pub(crate) fn check(jobs: &[Job]) -> Result<()> {
     Ok(())
 }
 
-/// Trains the runs in this order. `stop_after` counts the steps of the last one, which was asked for; its teachers are made
-/// whole.
+/// What is asked of the last of several runs; its teachers are made whole and without a trace.
+#[derive(Default)]
+pub(crate) struct Wishes {
+    /// To stop once it has done this many steps.
+    pub(crate) stop_after_steps: Option<u64>,
+    /// To trace this many steps.
+    pub(crate) trace: Option<u64>,
+}
+
+/// Trains the runs in this order.
 ///
 /// # Errors
 /// A failed run.
-pub(crate) fn train_all(
-    jobs: &[Job],
-    session: &Session,
-    stop_after: Option<u64>,
-    last_words: &LastWords,
-) -> Result<Ending> {
+pub(crate) fn train_all(jobs: &[Job], session: &Session, wishes: &Wishes, last_words: &LastWords) -> Result<Ending> {
     let stop = signals::stop_flag()?;
     let mut said = BTreeMap::from([("the program's SHA-256".to_string(), checkpoint::file_sha256(&current_exe()?)?)]);
     for job in jobs {
@@ -64,8 +67,9 @@ pub(crate) fn train_all(
     }
     ensure_same(session.ranks.as_ref(), &comm::host_name(), &said)?;
     for (index, job) in jobs.iter().enumerate() {
-        let after_steps = stop_after.filter(|_| index + 1 == jobs.len());
-        if train_job(job, session, &stop, after_steps, last_words)? == Ending::Stopped {
+        let none = Wishes::default();
+        let wishes = if index + 1 == jobs.len() { wishes } else { &none };
+        if train_job(job, session, &stop, wishes, last_words)? == Ending::Stopped {
             return Ok(Ending::Stopped);
         }
     }
@@ -76,7 +80,7 @@ fn train_job(
     job: &Job,
     session: &Session,
     stop: &Arc<AtomicBool>,
-    after_steps: Option<u64>,
+    wishes: &Wishes,
     last_words: &LastWords,
 ) -> Result<Ending> {
     let Job { config, folder } = job;
@@ -112,8 +116,8 @@ fn train_job(
         None => &mut silent,
     };
     let place = Place { ranks: Arc::clone(&session.ranks), device: session.device };
-    let stop = Stop { requested: stop, after_steps };
-    let ending = train(config, &prepared, folder, &place, &stop, sink)?;
+    let stop = Stop { requested: stop, after_steps: wishes.stop_after_steps };
+    let ending = train(config, &prepared, folder, &place, &stop, wishes.trace, sink)?;
     drop(claim);
     if let Some(console) = &mut console {
         match ending {

@@ -11,7 +11,7 @@ use trainer::prepare::find_teacher;
 use trainer::run::Ending;
 
 use crate::command::Train;
-use crate::jobs::{Job, check, train_all};
+use crate::jobs::{Job, Wishes, check, train_all};
 use crate::ranks::with_session;
 use crate::{STOPPED, launch};
 
@@ -31,7 +31,8 @@ pub(crate) fn run(command: &Train) -> Result<u8> {
     }
     with_session(&command.place, |session, last_words| {
         let jobs = agree(session.ranks.as_ref(), plan(command).and_then(|jobs| check(&jobs).map(|()| jobs)))?;
-        match train_all(&jobs, session, command.stop_after_steps, last_words)? {
+        let wishes = Wishes { stop_after_steps: command.stop_after_steps, trace: command.trace };
+        match train_all(&jobs, session, &wishes, last_words)? {
             Ending::Finished => Ok(0),
             Ending::Stopped => Ok(STOPPED),
         }

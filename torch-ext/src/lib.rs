@@ -7,7 +7,13 @@
 //! | [`exact_arithmetic`] | cuDNN determinism, TF32 off |
 //! | [`set_gradient`] | `Tensor::mutable_grad` |
 //! | [`batch_norm_across_ranks`] | an autograd function with its own backward |
+//! | [`Moment`] | `c10::Event` with timing |
+//! | [`peak_memory`] | `DeviceAllocator::getDeviceStats` |
 #![allow(unsafe_code)]
+
+mod moment;
+
+pub use crate::moment::{Moment, peak_memory};
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;

@@ -8,26 +8,13 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/version.h>
 
-#include <cstdlib>
-#include <cstring>
+#include "guarded.h"
 
 namespace {
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-template <typename Body>
-char *guarded(Body body) {
-    try {
-        body();
-        return nullptr;
-    } catch (const std::exception &error) {
-        return strdup(error.what());
-    } catch (...) {
-        return strdup("unknown C++ exception");
-    }
-}
 
 // A function of the Rust side that replaces a tensor by its sum over the ranks. Owned by every graph that uses it.
 struct SumAcrossRanks : torch::CustomClassHolder {

@@ -1,27 +1,59 @@
-//! How long a run has taken, over all its sessions, and how fast it is.
+//! How long a run has taken, over all its sessions, where the time went, and how fast it is.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
+use anyhow::Result;
+use comm::Communicator;
+use tch::Device;
+
+use crate::effort::Effort;
 use crate::metrics::Timing;
+use crate::timeline::{Phase, Seconds};
 
 /// Seconds and images of this session.
 pub(crate) struct Clock {
     /// Seconds of earlier sessions.
     before: f64,
     began: Instant,
+    effort: Effort,
+    /// Floating-point operations of a step for one image.
+    pub(crate) per_image: f64,
     /// Images trained on since the clock was last asked for a rate, and since when.
     pub(crate) images: f64,
     pub(crate) since: Instant,
-    /// Seconds waited for images since the last record of a step, and before it in this epoch.
+    /// Since the last record of a step.
+    recent: Passed,
+    /// Before it, in this epoch.
+    earlier: Passed,
+}
+
+/// What passed in some steps.
+#[derive(Clone, Copy, Default)]
+struct Passed {
+    /// Seconds waited for images.
     waited: f64,
-    waited_before: f64,
+    phases: Seconds,
+}
+
+impl Passed {
+    fn add(&mut self, other: Self) {
+        self.waited += other.waited;
+        self.phases.iter_mut().zip(other.phases).for_each(|(sum, seconds)| *sum += seconds);
+    }
 }
 
 impl Clock {
     /// A clock that goes on from `before` seconds.
-    pub(crate) fn new(before: f64) -> Self {
+    pub(crate) fn new(before: f64, effort: Effort) -> Self {
         let now = Instant::now();
-        Self { before, began: now, images: 0.0, since: now, waited: 0.0, waited_before: 0.0 }
+        let (recent, earlier) = <(Passed, Passed)>::default();
+        Self { before, began: now, effort, per_image: 0.0, images: 0.0, since: now, recent, earlier }
+    }
+
+    /// The operations of the steps to come.
+    pub(crate) fn effort(&self) -> &Effort {
+        &self.effort
     }
 
     /// Seconds since the beginning of the run, over all sessions.
@@ -37,19 +69,63 @@ impl Clock {
     /// The time, and the rate since the last call.
     pub(crate) fn lap(&mut self) -> Timing {
         let rate = self.images / self.since.elapsed().as_secs_f64().max(1e-9);
-        let waited = std::mem::take(&mut self.waited);
-        self.waited_before += waited;
+        let passed = std::mem::take(&mut self.recent);
+        self.earlier.add(passed);
         (self.images, self.since) = (0.0, Instant::now());
-        Timing { seconds: self.seconds(), images_per_second: Some(rate), waited_for_data: Some(waited) }
+        Timing {
+            waited_for_data: Some(passed.waited),
+            phases: named(&passed.phases),
+            ..self.rated(self.seconds(), rate)
+        }
     }
 
-    /// Counts `seconds` in which a step waited for its images.
+    /// Counts `seconds` in which a step waited for its images, of the rank that waited longest.
     pub(crate) fn waited(&mut self, seconds: f64) {
-        self.waited += seconds;
+        self.recent.waited += seconds;
     }
 
-    /// The seconds waited for images in this epoch; the next one begins.
-    pub(crate) fn end_of_epoch(&mut self) -> f64 {
-        std::mem::take(&mut self.waited) + std::mem::take(&mut self.waited_before)
+    /// Counts what passed in a step.
+    pub(crate) fn passed(&mut self, phases: Seconds) {
+        self.recent.add(Passed { waited: 0.0, phases });
     }
+
+    /// An epoch of `images` images that took `seconds`, as the ranks saw it together; the next one begins.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    pub(crate) fn epoch(
+        &mut self,
+        images: f64,
+        seconds: f64,
+        ranks: &dyn Communicator,
+        device: Device,
+    ) -> Result<Timing> {
+        let mut passed = std::mem::take(&mut self.earlier);
+        passed.add(std::mem::take(&mut self.recent));
+        // Behind the phases, a place for the memory of each rank.
+        let mut values = passed.phases.to_vec();
+        values.resize(Phase::ALL.len() + ranks.world_size(), 0.0);
+        values[Phase::ALL.len() + ranks.rank()] = torch_ext::peak_memory(device).unwrap_or(0) as f64;
+        ranks.sum(&mut values)?;
+        let (phases, memory) = values.split_at(Phase::ALL.len());
+        let mut mean = Seconds::default();
+        mean.iter_mut().zip(phases).for_each(|(mean, sum)| *mean = sum / ranks.world_size() as f64);
+        let peak = memory.iter().copied().fold(0.0, f64::max) as u64;
+        Ok(Timing {
+            waited_for_data: Some(passed.waited),
+            phases: named(&mean),
+            peak_memory: Some(peak).filter(|bytes| *bytes > 0),
+            ..self.rated(seconds, images / seconds.max(1e-9))
+        })
+    }
+
+    fn rated(&self, seconds: f64, rate: f64) -> Timing {
+        let flops = rate * self.per_image;
+        let utilisation = Some(self.effort.utilisation(flops));
+        Timing { seconds, images_per_second: Some(rate), flops: Some(flops), utilisation, ..Timing::default() }
+    }
+}
+
+fn named(phases: &Seconds) -> BTreeMap<String, f64> {
+    Phase::ALL.iter().zip(phases).map(|(phase, seconds)| (phase.name().to_string(), *seconds)).collect()
 }

@@ -258,11 +258,14 @@ pub struct MetricsConfig {
     pub every: u64,
     /// What is learnt of the teacher and the student in training.
     pub diagnostics: Diagnostics,
+    /// The peak of a rank's device in 10^12 floating-point operations a second; measured without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_tflops: Option<f64>,
 }
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { every: 10, diagnostics: Diagnostics::Full }
+        Self { every: 10, diagnostics: Diagnostics::Full, peak_tflops: None }
     }
 }
 

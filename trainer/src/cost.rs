@@ -24,11 +24,16 @@ pub struct Forward {
 impl Forward {
     /// Measured by sending one black image through a new network.
     pub fn of(form: Form) -> Self {
-        let model = Model::build(form, 0, Kind::Float, Device::Cpu, None);
-        let [channels, height, width] = form.image.map(|size| size as i64);
-        let image = Tensor::zeros([1, channels, height, width], (Kind::Float, Device::Cpu));
+        Self::through(&Model::build(form, 0, Kind::Float, Device::Cpu, None))
+    }
+
+    /// Measured by sending one black image through `model`, which it leaves as it is.
+    pub fn through(model: &Model) -> Self {
+        let [channels, height, width] = model.form.image.map(|size| size as i64);
+        let image = Tensor::zeros([1, channels, height, width], (model.kind(), model.device()));
+        let before = (model.multiply_adds(), model.stem_multiply_adds());
         let _ = no_grad(|| model.logits(&image, Mode::Eval));
-        Self { all: model.multiply_adds(), stem: model.stem_multiply_adds() }
+        Self { all: model.multiply_adds() - before.0, stem: model.stem_multiply_adds() - before.1 }
     }
 }
 
@@ -115,6 +120,11 @@ fn attack(config: &RunConfig, all: &mut BTreeMap<String, Passes>) {
     }
 }
 
+/// The multiply-adds of a training step of `epoch` for one image, with these networks of the run, by name.
+pub fn step_per_image(config: &RunConfig, epoch: u64, networks: &BTreeMap<String, Forward>) -> u64 {
+    passes(config, epoch).iter().map(|(network, passes)| passes.multiply_adds(networks[network])).sum()
+}
+
 /// How many images there are.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageCounts {
@@ -144,15 +154,16 @@ pub struct Cost {
 /// The cost of the run that `config` describes, with a student that costs `forward`. Teachers that are not in `teachers` cost
 /// the same.
 pub fn of(config: &RunConfig, forward: Forward, teachers: &BTreeMap<String, Forward>, images: ImageCounts) -> Cost {
-    let of_network = |network: &str| teachers.get(network).copied().filter(|_| network != STUDENT).unwrap_or(forward);
+    let mut networks: BTreeMap<String, Forward> =
+        config.teachers.keys().map(|name| (name.clone(), teachers.get(name).copied().unwrap_or(forward))).collect();
+    networks.insert(STUDENT.into(), forward);
 
-    let mut step_per_image: Vec<(u64, u64)> = vec![];
+    let mut costs: Vec<(u64, u64)> = vec![];
     let mut training = 0;
     for epoch in 0..config.epochs {
-        let passes = passes(config, epoch);
-        let cost = passes.iter().map(|(network, passes)| passes.multiply_adds(of_network(network))).sum();
-        if step_per_image.last().is_none_or(|(_, before)| *before != cost) {
-            step_per_image.push((epoch, cost));
+        let cost = step_per_image(config, epoch, &networks);
+        if costs.last().is_none_or(|(_, before)| *before != cost) {
+            costs.push((epoch, cost));
         }
         training += u128::from(cost) * u128::from(images.train);
     }
@@ -169,7 +180,7 @@ pub fn of(config: &RunConfig, forward: Forward, teachers: &BTreeMap<String, Forw
     let selection = u128::from(selections) * u128::from(suite_passes(&mut chosen.iter().copied()) * forward.all);
     let suite = suite_passes(&mut config.evaluation.suite.iter().map(String::as_str));
     let evaluation = u128::from(images.test) * u128::from(suite * forward.all);
-    Cost { forward, step_per_image, training, selection, evaluation }
+    Cost { forward, step_per_image: costs, training, selection, evaluation }
 }
 
 #[cfg(test)]

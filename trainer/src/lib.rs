@@ -10,6 +10,7 @@ pub mod checkpoint;
 mod clock;
 pub mod config;
 pub mod cost;
+mod effort;
 pub mod evaluate;
 pub mod evaluation;
 #[cfg(test)]
@@ -28,4 +29,6 @@ pub mod schedule;
 pub mod state;
 pub mod statistics;
 pub mod step;
+pub mod timeline;
+pub mod trace;
 pub mod views;

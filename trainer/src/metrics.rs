@@ -138,6 +138,19 @@ pub struct Timing {
     /// `step`, in this session in `epoch`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waited_for_data: Option<f64>,
+    /// Seconds by [`Phase`](crate::timeline::Phase), which add up to the time that passed: the leader's since the last record
+    /// in `step`, the mean over the ranks in this session in `epoch`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub phases: BTreeMap<String, f64>,
+    /// Floating-point operations a second over all ranks: convolutions and linear layers, as counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flops: Option<f64>,
+    /// Their share of what the ranks' devices can do at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub utilisation: Option<f64>,
+    /// The most bytes that tensors held on the GPU of any rank, or that any rank's process held on a CPU, so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
 }
 
 /// Somewhere events go.
@@ -150,6 +163,9 @@ pub trait Sink {
 
     /// Hears how far a long piece of work is, 0 to 1.
     fn progress(&mut self, _work: &str, _share: f64) {}
+
+    /// Hears something that is worth a line.
+    fn note(&mut self, _text: &str) {}
 
     /// Hears how far an evaluation is.
     fn evaluating(&mut self, _work: &str, _standing: &Standing) {}

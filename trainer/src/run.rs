@@ -18,6 +18,7 @@ use crate::batch::Batch;
 use crate::checkpoint::{Header, Progress};
 use crate::clock::Clock;
 use crate::config::{AttackKind, RunConfig, Selection};
+use crate::effort::Effort;
 use crate::evaluate::{Accuracy, Protocol, Suite, evaluate};
 use crate::folder::RunFolder;
 use crate::loss::Term;
@@ -27,6 +28,8 @@ use crate::observe::{Observed, Sums};
 use crate::prepare::Prepared;
 use crate::state;
 use crate::step::Step;
+use crate::timeline::{Lap, Phase};
+use crate::trace::Tracer;
 use crate::views::Networks;
 
 /// How a run left off.
@@ -67,9 +70,11 @@ pub fn train(
     folder: &RunFolder,
     place: &Place,
     stop: &Stop,
+    trace: Option<u64>,
     console: &mut dyn Sink,
 ) -> Result<Ending> {
     let networks = Networks::build(config, prepared, place)?;
+    let effort = Effort::new(config, &networks, place.ranks.as_ref())?;
     let mut step = Step::new(config, networks, Arc::clone(&place.ranks))?;
     let fresh = Header::new(prepared.form, config.hash(), config.batch.global(place.ranks.world_size()));
     let averages = Averages::new(config, &step.parameters, &step.networks.student);
@@ -80,10 +85,28 @@ pub fn train(
         None
     };
     let totals = state::sums_from_bits(&header);
-    let clock = Clock::new(header.seconds);
+    let clock = Clock::new(header.seconds, effort);
+    let timeline = &step.networks.timeline;
+    let file = folder.file(&format!("trace-{}.json", header.progress.step));
+    let tracer = trace.map(|steps| Tracer::begin(file, steps, timeline, place.ranks.as_ref())).transpose()?;
+    timeline.pause();
     let saved = Instant::now();
-    let mut run =
-        Run { config, prepared, folder, place, stop, console, journal, step, averages, header, totals, clock, saved };
+    let mut run = Run {
+        config,
+        prepared,
+        folder,
+        place,
+        stop,
+        console,
+        journal,
+        step,
+        averages,
+        header,
+        totals,
+        clock,
+        tracer,
+        saved,
+    };
     for problem in problems {
         run.console.record(&Event::Warned { message: problem })?;
     }
@@ -103,6 +126,7 @@ struct Run<'a> {
     header: Header,
     totals: Sums,
     clock: Clock,
+    tracer: Option<Tracer>,
     /// When this session last saved a checkpoint.
     saved: Instant,
 }
@@ -115,6 +139,13 @@ struct Requests {
     checkpoint: bool,
     /// Seconds that the step waited for its images, of the rank that waited longest.
     waited: f64,
+}
+
+/// A step whose numbers are not read yet.
+struct Pending {
+    observed: Observed,
+    rate: f64,
+    lap: Lap,
 }
 
 /// What came of measuring an epoch's student.
@@ -145,10 +176,12 @@ impl Run<'_> {
                 return Ok(Ending::Stopped);
             }
             if self.epoch(&pipeline)? == Ending::Stopped || self.finish_epoch()? == Ending::Stopped {
+                self.finish_trace()?;
                 self.save_checkpoint()?;
                 return Ok(Ending::Stopped);
             }
         }
+        self.finish_trace()?;
         self.finish(&pipeline)
     }
 
@@ -178,26 +211,30 @@ impl Run<'_> {
         let terms: Vec<Term> = self.config.active_terms(epoch).collect();
         let draws = Draws::new(self.config.seed, Purpose::AttackStart, epoch);
         let (shape, kind) = (self.prepared.form.image, self.config.precision.dtype.kind());
+        self.clock.per_image = self.clock.effort().per_image(self.config, epoch);
+        let timeline = self.step.networks.timeline.clone();
         let all_steps = self.config.epochs * pipeline.batches_per_epoch() as u64;
 
         // The numbers of a step are read when the next one is under way.
-        let mut pending: Option<(Observed, f64)> = None;
+        let mut pending: Option<Pending> = None;
         let mut loader = pipeline.epoch(epoch, done as usize);
         loop {
             let asked = Instant::now();
-            let Some(host) = loader.next() else { break };
-            let waited = asked.elapsed().as_secs_f64();
-            let batch = Batch::upload(&host?, shape, kind, self.place.device);
+            let Some(host) = timeline.during(Phase::Data, "wait", || loader.next()) else { break };
+            let (host, waited) = (host?, asked.elapsed().as_secs_f64());
+            let upload = || Batch::upload(&host, shape, kind, self.place.device);
+            let batch = timeline.during(Phase::Data, "upload", upload);
             let noise = Noise::new(&draws, &batch.samples, self.place.device);
             let fraction = self.header.progress.step as f64 / all_steps as f64;
             let rate = self.config.optimizer.lr * self.config.optimizer.lr_policy.factor(epoch, fraction);
             let observed = self.step.run(&batch, &noise, &terms, rate)?;
             let Step { parameters, networks, .. } = &self.step;
             self.averages.after_step(epoch, self.header.progress.batch, parameters, &networks.student);
-            self.settle(pending.replace((observed, rate)))?;
+            self.settle(pending.replace(Pending { observed, rate, lap: timeline.lap() }))?;
             self.header.progress.batch += 1;
             self.header.progress.step += 1;
-            let requests = self.requests(waited)?;
+            let requests = timeline.during(Phase::Communication, "requests", || self.requests(waited))?;
+            self.trace_step()?;
             self.clock.waited(requests.waited);
             if requests.stop {
                 self.settle(pending)?;
@@ -231,9 +268,10 @@ impl Run<'_> {
     }
 
     /// Reads the numbers of a step that was started earlier, adds them up, and records them now and then.
-    fn settle(&mut self, pending: Option<(Observed, f64)>) -> Result<()> {
-        let Some((observed, rate)) = pending else { return Ok(()) };
+    fn settle(&mut self, pending: Option<Pending>) -> Result<()> {
+        let Some(Pending { observed, rate, lap }) = pending else { return Ok(()) };
         let seen = observed.read()?;
+        self.clock.passed(lap.seconds());
         let (loss, terms) = losses(&seen.sums);
         let done = self.totals.get("steps").copied().unwrap_or(0.0) + 1.0;
         let step = self.header.progress.step - self.header.progress.batch + done as u64;
@@ -266,9 +304,9 @@ impl Run<'_> {
     fn finish_epoch(&mut self) -> Result<Ending> {
         let Progress { epoch, step, .. } = self.header.progress;
         let seconds = self.clock.seconds() - self.header.epoch_began;
-        let rate = self.totals["samples"] / seconds.max(1e-9);
-        let waited = self.clock.end_of_epoch();
-        let timing = Timing { seconds, images_per_second: Some(rate), waited_for_data: Some(waited) };
+        self.clock.passed(self.step.networks.timeline.pause().seconds());
+        let place = self.place;
+        let timing = self.clock.epoch(self.totals["samples"], seconds, place.ranks.as_ref(), place.device)?;
         let evaluated = match self.measure(epoch)? {
             Measured::Stopped => return Ok(Ending::Stopped),
             Measured::Nothing => None,
@@ -295,6 +333,7 @@ impl Run<'_> {
             self.record(&Event::Evaluated { epoch, step, split, best, attacks, timing })?;
         }
         self.header.epoch_began = self.clock.seconds();
+        self.step.networks.timeline.pause();
         if (epoch + 1).is_multiple_of(self.config.checkpoint.every) || epoch + 1 == self.config.epochs {
             self.save_checkpoint()?;
         }
@@ -343,6 +382,19 @@ impl Run<'_> {
             return Ok(());
         }
         state::save_weights(self.folder, name, &self.header, model)
+    }
+
+    /// Counts a step of the trace, and writes it after the last one.
+    fn trace_step(&mut self) -> Result<()> {
+        if self.tracer.as_mut().is_some_and(Tracer::step) { self.finish_trace() } else { Ok(()) }
+    }
+
+    fn finish_trace(&mut self) -> Result<()> {
+        let Some(tracer) = self.tracer.take() else { return Ok(()) };
+        let said =
+            tracer.finish(&format!("{}, {:?}", comm::host_name(), self.place.device), self.place.ranks.as_ref())?;
+        self.console.note(&said);
+        Ok(())
     }
 
     fn record(&mut self, event: &Event) -> Result<()> {

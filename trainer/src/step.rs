@@ -1,5 +1,6 @@
 //! One optimisation step. Read this first.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -11,10 +12,11 @@ use crate::batch::Batch;
 use crate::config::{AttackKind, RunConfig};
 use crate::gradients::Gradients;
 use crate::loss::Term;
-use crate::model::Mode;
+use crate::model::{Mode, Model};
 use crate::observe::{Observed, Observer};
 use crate::optimizer::Sgd;
 use crate::statistics::average_over_ranks;
+use crate::timeline::Phase;
 use crate::views::{Images, Networks, Views};
 
 /// A student, its optimizer, and how they move.
@@ -55,35 +57,45 @@ impl Step {
     /// # Errors
     /// A failure of the transport.
     pub fn run(&mut self, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
+        let timeline = self.networks.timeline.clone();
         let statistics = self.networks.student.flat_statistics.copy();
-        let adversarial = self.adversarial(batch, noise);
+        let adversarial = timeline.during(Phase::Attack, "attack", || self.adversarial(batch, noise));
 
         let views = Views::new(&self.networks, Mode::Train, &batch.images, &adversarial);
         let global_count = batch.global_count as f64;
         let mut summands = vec![];
-        for term in terms {
-            match term.weight {
-                0.0 => views.pass(term.of),
-                _ => summands.push((term, term.evaluate(&views, &batch.labels, global_count))),
+        timeline.during(Phase::Forward, "forward", || {
+            for term in terms {
+                match term.weight {
+                    0.0 => views.pass(term.of),
+                    _ => summands.push((term, term.evaluate(&views, &batch.labels, global_count))),
+                }
             }
-        }
+        });
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
 
         self.parameters.zero();
-        total.backward();
-        self.parameters.finish()?;
-        average_over_ranks(&self.networks.student, batch, self.ranks.as_ref())?;
+        timeline.during(Phase::Backward, "backward", || total.backward());
+        timeline.during(Phase::Communication, "gradients", || self.parameters.finish())?;
+        timeline.during(Phase::Communication, "running statistics", || {
+            average_over_ranks(&self.networks.student, batch, self.ranks.as_ref())
+        })?;
 
         // Everything below is masked by this flag on the device; the host reads it one step late.
         let finite = self.parameters.gradients.isfinite();
         let place = finite.logical_not().to_kind(Kind::Int8).argmax(0, false);
         let finite = finite.all();
-        self.optimizer.step(&mut self.parameters, rate, &finite);
-        self.keep_statistics(&statistics, &finite);
+        timeline.during(Phase::Update, "update", || {
+            self.optimizer.step(&mut self.parameters, rate, &finite);
+            keep_statistics(&self.networks.student, &statistics, &finite);
+        });
 
-        let (names, values) = self.observer.observe(&views, &batch.labels, &summands);
-        self.ranks.start_sum(&values)?;
-        self.ranks.finish_sums()?;
+        let look = || self.observer.observe(&views, &batch.labels, &summands);
+        let (names, values) = timeline.during(Phase::Other, "observe", look);
+        timeline.during(Phase::Communication, "observed", || {
+            self.ranks.start_sum(&values)?;
+            self.ranks.finish_sums()
+        })?;
         Ok(Observed { names, values, finite, place })
     }
 
@@ -91,16 +103,19 @@ impl Step {
     fn adversarial(&self, batch: &Batch, noise: &Noise) -> Tensor {
         let Some(attack) = &self.attack else { return batch.images.shallow_clone() };
         let fixed = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
+        let steps = Cell::new(0);
         attack.perturb(&batch.images, noise, &|candidate| {
+            steps.set(steps.get() + 1);
+            self.networks.timeline.mark("step", steps.get());
             self.objective.evaluate(&fixed.with_candidate(candidate), &batch.labels, 1.0)
         })
     }
+}
 
-    /// Takes the running statistics back to `before` where the gradient was not finite.
-    fn keep_statistics(&self, before: &Tensor, finite: &Tensor) {
-        let statistics = &self.networks.student.flat_statistics;
-        no_grad(|| statistics.shallow_clone().copy_(&statistics.where_self(finite, before)));
-    }
+/// Takes the running statistics back to `before` where the gradient was not finite.
+fn keep_statistics(student: &Model, before: &Tensor, finite: &Tensor) {
+    let statistics = &student.flat_statistics;
+    no_grad(|| statistics.shallow_clone().copy_(&statistics.where_self(finite, before)));
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::model::{Mode, Model};
 use crate::prepare::Prepared;
 use crate::run::Place;
 use crate::state::load_student;
+use crate::timeline::{Phase, Timeline};
 
 /// The name of the network being trained.
 pub const STUDENT: &str = "student";
@@ -37,6 +38,8 @@ pub struct Networks {
     pub student: Model,
     /// Frozen networks by the names a configuration gives them.
     pub teachers: BTreeMap<String, Model>,
+    /// What their passes take their time from.
+    pub timeline: Timeline,
 }
 
 impl Networks {
@@ -46,7 +49,8 @@ impl Networks {
     /// A teacher's file that cannot be read or does not fit its network.
     pub fn build(config: &RunConfig, prepared: &Prepared, place: &Place) -> Result<Self> {
         let kind = config.precision.dtype.kind();
-        let student = student(config, prepared, place);
+        let timeline = Timeline::new(place.device, place.ranks.rank());
+        let student = student(config, prepared, place, &timeline);
         let load = |(name, weights): (&String, &std::path::PathBuf)| {
             let (header, tensors) = checkpoint::read(weights)?;
             let teacher = Model::build(header.form, 0, kind, place.device, None);
@@ -54,22 +58,23 @@ impl Networks {
             teacher.freeze();
             Ok((name.clone(), teacher))
         };
-        Ok(Self { student, teachers: prepared.teachers.iter().map(load).collect::<Result<_>>()? })
+        Ok(Self { student, teachers: prepared.teachers.iter().map(load).collect::<Result<_>>()?, timeline })
     }
 }
 
 /// A network of the student's form with its first values, whose batch norm spans the ranks as the configuration says.
-pub fn student(config: &RunConfig, prepared: &Prepared, place: &Place) -> Model {
+pub fn student(config: &RunConfig, prepared: &Prepared, place: &Place, timeline: &Timeline) -> Model {
     // With one rank the batch of all ranks is the batch.
     let across_ranks = config.batch_norm.across_ranks == AcrossRanks::Sync && place.ranks.world_size() > 1;
-    let sum = across_ranks.then(|| sum_over(Arc::clone(&place.ranks)));
+    let sum = across_ranks.then(|| sum_over(Arc::clone(&place.ranks), timeline.clone()));
     Model::build(prepared.form, config.seed, config.precision.dtype.kind(), place.device, sum)
 }
 
 /// The sum over the ranks as batch norm needs it, inside forward and backward passes, where errors cannot be returned.
-fn sum_over(ranks: Arc<dyn Communicator>) -> Sum {
+fn sum_over(ranks: Arc<dyn Communicator>, timeline: Timeline) -> Sum {
     Arc::new(move |tensor| {
-        let summed = ranks.start_sum(tensor).and_then(|()| ranks.finish_sums());
+        let sum = || ranks.start_sum(tensor).and_then(|()| ranks.finish_sums());
+        let summed = timeline.during_piece(Phase::Communication, "batch norm sum", sum);
         summed.unwrap_or_else(|error| panic!("batch norm across ranks: {error:#}"));
     })
 }
@@ -111,7 +116,10 @@ impl<'a> Views<'a> {
             return no_grad(|| fixed.logits(network, images));
         }
         let pixels = self.pixels(images);
-        let teacher = || self.networks.teachers[network].logits(pixels, Mode::Eval);
+        let teacher = || {
+            let pass = || self.networks.teachers[network].logits(pixels, Mode::Eval);
+            self.networks.timeline.during(Phase::Teacher, network, pass)
+        };
         let logits = match self.fixed {
             _ if network == STUDENT => self.networks.student.logits(pixels, self.mode),
             // Where an attack speaks of a teacher's prediction on the candidate, its gradient counts too (AdaAD).

@@ -20,7 +20,7 @@ use self::compare::Comparison;
 use self::plan::Chosen;
 use self::table::{Changes, Table};
 use crate::command::Paper;
-use crate::jobs::{Job, check, train_all};
+use crate::jobs::{Job, Wishes, check, train_all};
 use crate::ranks::with_session;
 use crate::{STOPPED, launch};
 
@@ -56,7 +56,7 @@ pub(crate) fn run(command: &Paper) -> Result<u8> {
         let (table, chosen) = agree(ranks, read(command))?;
         let jobs = agree(ranks, open(command, &table, &chosen, ranks))?;
         agree(ranks, check(&jobs))?;
-        if train_all(&jobs, session, None, last_words)? == Ending::Stopped {
+        if train_all(&jobs, session, &Wishes::default(), last_words)? == Ending::Stopped {
             return Ok(STOPPED);
         }
         if ranks.is_leader() { finish(command, &table, &chosen) } else { Ok(0) }

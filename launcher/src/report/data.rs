@@ -116,6 +116,13 @@ pub struct Trust {
 pub struct Timing {
     pub seconds: Option<f64>,
     pub images_per_second: Option<f64>,
+    /// Floating-point operations a second, and their share of the peak.
+    pub flops: Option<f64>,
+    pub utilisation: Option<f64>,
+    /// Bytes.
+    pub peak_memory: Option<f64>,
+    /// Seconds.
+    pub phases: Named<f64>,
 }
 
 /// An evaluation during training, made when `epoch` had just finished.

@@ -4,6 +4,7 @@ mod axis;
 mod chart;
 mod curves;
 pub mod data;
+mod effort;
 mod markup;
 mod named;
 mod page;

@@ -4,6 +4,7 @@ use super::{
     chart::{Chart, document},
     curves,
     data::Run,
+    effort,
     markup::escape,
     summary::{self, Grid},
 };
@@ -48,6 +49,7 @@ pub fn html(runs: &[Run]) -> String {
          where the epochs have none; eps is the attack budget of the final evaluation.</p>\n",
     );
     body.push_str(&distillation(runs));
+    body.push_str(&speed(runs));
     body.push_str(&charts(runs));
     body.push_str(&sources(runs));
     format!(
@@ -84,6 +86,20 @@ fn distillation(runs: &[Run]) -> String {
          share is its sum over the loss's sum, both over the epochs named. The rows cover the epochs since the last \
          term of the loss came in, and the last epoch. Epochs are numbered from 1 here, from 0 in the \
          configuration.</p>\n",
+        table(&grid)
+    )
+}
+
+fn speed(runs: &[Run]) -> String {
+    let grid = effort::grid(runs);
+    if grid.rows.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<h2>Speed</h2>\n{}<p class=\"note\">Over the training epochs; selection and evaluation are left out. Operations are those \
+         of convolutions and linear layers, two for a multiply-add, over all ranks; the peak is what the ranks reach in products \
+         of large matrices of the same type, or what the configuration names. Shares of the time are means over the ranks and add \
+         up to it; communication is what no computation hides, waiting for slower ranks included.</p>\n",
         table(&grid)
     )
 }

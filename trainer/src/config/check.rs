@@ -33,6 +33,14 @@ impl RunConfig {
         must(minutes.is_finite() && minutes >= 0.0, "checkpoint.minutes", minutes, "0 (never) or more minutes")?;
         must(self.checkpoint.keep_last >= 1, "checkpoint.keep_last", self.checkpoint.keep_last, "at least 1")?;
         must(self.metrics.every >= 1, "metrics.every", self.metrics.every, "at least 1 step")?;
+        if let Some(peak) = self.metrics.peak_tflops {
+            must(
+                peak.is_finite() && peak > 0.0,
+                "metrics.peak_tflops",
+                peak,
+                "a positive number of 10^12 operations a second",
+            )?;
+        }
         if let Some(augment) = &self.data.augment {
             must(augment.crop <= 64, "data.augment.crop", augment.crop, "a padding of 0 to 64 pixels")?;
         }

@@ -53,7 +53,11 @@ fn terms(parameters: &Value) -> Vec<Term> {
 
 fn networks() -> Networks {
     let form = Form { architecture: "convnet".parse().unwrap(), image: [1, 8, 8], classes: 4 };
-    Networks { student: Model::build(form, 1, Kind::Double, Device::Cpu, None), teachers: BTreeMap::new() }
+    Networks {
+        student: Model::build(form, 1, Kind::Double, Device::Cpu, None),
+        teachers: BTreeMap::new(),
+        timeline: Default::default(),
+    }
 }
 
 #[test]

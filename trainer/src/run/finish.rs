@@ -70,7 +70,7 @@ impl Run<'_> {
     /// A network of averaged weights. A mean over epochs measures its running statistics on the training images, as they
     /// would come in one more epoch. Nothing, if any rank was told to stop.
     fn averaged(&self, average: &Average, pipeline: &Pipeline) -> Result<Option<Model>> {
-        let model = student(self.config, self.prepared, self.place);
+        let model = student(self.config, self.prepared, self.place, &self.step.networks.timeline);
         average.put_into(&model, &self.step.networks.student)?;
         let (ranks, device) = (self.place.ranks.as_ref(), self.place.device);
         if average.needs_statistics() {

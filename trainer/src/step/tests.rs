@@ -56,7 +56,7 @@ fn networks(kind: Kind) -> Networks {
     let teachers =
         BTreeMap::from([("robust".to_string(), network(2, kind)), ("standard".to_string(), network(3, kind))]);
     teachers.values().for_each(Model::freeze);
-    Networks { student: network(1, kind), teachers }
+    Networks { student: network(1, kind), teachers, timeline: Default::default() }
 }
 
 fn compare(case: &str, config: &RunConfig) {

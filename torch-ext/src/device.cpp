@@ -1,0 +1,41 @@
+// Clocks and memory of GPUs, through libc10's device interfaces: no CUDA symbol is named, so one program serves all machines.
+
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "guarded.h"
+
+extern "C" {
+
+// Records a new event behind the work queued so far on the current stream of CUDA device `index`.
+char *iad_event_record(int index, c10::Event **event) {
+    return guarded([&] {
+        const c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
+        const auto device = static_cast<c10::DeviceIndex>(index);
+        auto recorded = std::make_unique<c10::Event>(c10::DeviceType::CUDA, c10::EventFlag::BACKEND_DEFAULT);
+        recorded->record(guard.getStream({c10::DeviceType::CUDA, device}));
+        *event = recorded.release();
+    });
+}
+
+char *iad_event_wait(const c10::Event *event) {
+    return guarded([&] { event->synchronize(); });
+}
+
+char *iad_event_milliseconds(const c10::Event *from, const c10::Event *to, double *milliseconds) {
+    return guarded([&] { *milliseconds = from->elapsedTime(*to); });
+}
+
+void iad_event_free(c10::Event *event) { delete event; }
+
+// The most bytes that tensors have held on CUDA device `index`.
+char *iad_peak_memory(int index, int64_t *bytes) {
+    return guarded([&] {
+        const auto stats = c10::getDeviceAllocator(c10::DeviceType::CUDA)
+                               ->getDeviceStats(static_cast<c10::DeviceIndex>(index));
+        *bytes = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+    });
+}
+
+} // extern "C"
