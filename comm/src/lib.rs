@@ -1,6 +1,7 @@
 //! How the ranks of a run talk. Knows tensors and ranks, nothing of models, losses or configurations.
 
 mod clock;
+mod measure;
 mod mpi;
 mod single;
 
@@ -10,6 +11,7 @@ use anyhow::Result;
 use tch::{Device, Tensor};
 
 pub use crate::clock::Alignment;
+pub use crate::measure::{MeasuredSum, measure_plain_mpi, measure_sum};
 pub use crate::single::Single;
 
 /// What the ranks of one run can do together. Every rank must make the same calls in the same order.
@@ -129,6 +131,11 @@ impl Session {
             version.split(',').next().unwrap_or_default().trim_matches(['\0', ' ', '\n']).to_string()
         });
         format!("libtorch {}, MPI {mpi}", torch_ext::version())
+    }
+
+    /// Whether MPI was started.
+    pub(crate) fn has_mpi(&self) -> bool {
+        self.universe.is_some()
     }
 
     /// Leaves the run in good order: waits for the other ranks, then ends MPI.

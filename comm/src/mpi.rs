@@ -107,6 +107,26 @@ macro_rules! with_values {
     };
 }
 
+/// One call of `MPI_Allreduce` on a contiguous float32 tensor in host memory, in place and without anything around it.
+pub(crate) fn plain_sum(tensor: &Tensor) -> Result<()> {
+    ensure!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
+    let count = i32::try_from(tensor.numel()).context("more values than a call of MPI takes")?;
+    // SAFETY: the tensor holds `count` float32 values in host memory, which nobody else uses during the blocking call; MPI is
+    // initialised, for `Session::has_mpi` said so.
+    let code = unsafe {
+        mpi::ffi::MPI_Allreduce(
+            iad_mpi_in_place(),
+            tensor.data_ptr(),
+            count,
+            f32::equivalent_datatype().as_raw(),
+            SystemOperation::sum().as_raw(),
+            mpi::ffi::RSMPI_COMM_WORLD,
+        )
+    };
+    ensure!(code == mpi::ffi::MPI_SUCCESS as i32, "MPI_Allreduce failed with code {code}");
+    Ok(())
+}
+
 /// The values of a contiguous CPU tensor whose type is T.
 fn values_of<T>(tensor: &mut Tensor) -> &mut [T] {
     // SAFETY: `on_host` saw that the tensor is contiguous and `with_values` that it holds T; the memory lives as long as the

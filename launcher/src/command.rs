@@ -1,5 +1,6 @@
 //! The command line. No option mirrors a configuration key: `--set` changes those.
 
+mod bench;
 mod paper;
 mod weigh;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer::config::{Override, Pixels};
 
+pub(crate) use self::bench::{Bench, Project, Sums};
 pub(crate) use self::paper::{Paper, Part};
 pub(crate) use self::weigh::Weigh;
 
@@ -38,6 +40,9 @@ pub(crate) enum Command {
     Data(Data),
     /// Print the results of runs and write a page with their curves.
     Report(Report),
+    /// Measure this machine, and foretell others.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Train the rows of a table of the paper, and print their numbers beside the published ones.
     Paper(Paper),
 }

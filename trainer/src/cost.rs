@@ -37,6 +37,25 @@ impl Forward {
     }
 }
 
+/// What ranks send each other of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traffic {
+    /// The number of gradients of a step.
+    pub gradients: usize,
+    /// The channels of each batch norm.
+    pub batch_norms: Vec<usize>,
+}
+
+impl Traffic {
+    /// That of a network of this form.
+    pub fn of(form: Form) -> Self {
+        let model = Model::build(form, 0, Kind::Float, Device::Cpu, None);
+        // A mean and a variance each.
+        let means = model.statistics.iter().step_by(2).map(|mean| mean.tensor.numel()).collect();
+        Self { gradients: model.parameter_count(), batch_norms: means }
+    }
+}
+
 /// The passes of one image through one network in a training step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Passes {

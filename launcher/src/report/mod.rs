@@ -1,7 +1,7 @@
 //! The run report: a page, a figure and a table from run folders alone; must not know how a run is made.
 
 mod axis;
-mod chart;
+pub mod chart;
 mod curves;
 pub mod data;
 mod effort;

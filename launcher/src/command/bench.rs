@@ -1,0 +1,80 @@
+//! `iad-launch bench ...`
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use trainer::config::Override;
+
+use super::Where;
+use super::weigh::shape;
+
+/// `iad-launch bench ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Time sums over the ranks, in the conventions of nccl-tests.
+    Comm(Sums),
+    /// Foretell a run on a large cluster, by playing its step event by event.
+    Project(Project),
+}
+
+/// `iad-launch bench comm`
+#[derive(Debug, Args)]
+pub(crate) struct Sums {
+    /// The smallest message in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 8)]
+    pub(crate) from: u64,
+    /// The largest message in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 28, value_parser = clap::value_parser!(u64).range(8..=1 << 34))]
+    pub(crate) to: u64,
+    /// The factor from one message to the next.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=1024))]
+    pub(crate) factor: u64,
+    /// Time each message for about this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.3)]
+    pub(crate) seconds: f64,
+    /// Also time messages as large as the gradients of this configuration's student; may be repeated.
+    #[arg(long, value_name = "CONFIG.toml")]
+    pub(crate) gradients: Vec<PathBuf>,
+    /// Write the measurements to a new file.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) json: Option<PathBuf>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub(crate) place: Where,
+}
+
+/// `iad-launch bench project CONFIG`
+#[derive(Debug, Args)]
+pub(crate) struct Project {
+    /// The configuration of the run.
+    pub(crate) config: PathBuf,
+    /// The cluster, as in configs/clusters; may be repeated.
+    #[arg(long, value_name = "FILE.toml", required = true)]
+    pub(crate) cluster: Vec<PathBuf>,
+    /// The numbers of GPUs.
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',',
+        default_values_t = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096],
+        value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) gpus: Vec<u32>,
+    /// Images of a step for each GPU (default: batch.size).
+    #[arg(long, value_name = "IMAGES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) per_gpu: Option<u32>,
+    /// Keep the images of a step over all GPUs at batch.size instead: strong scaling.
+    #[arg(long, conflicts_with = "per_gpu")]
+    pub(crate) strong: bool,
+    /// The shape of an image, as in 3x32x32 (default: that of data.train if it is there, else 3x32x32).
+    #[arg(long, value_name = "CxHxW", value_parser = shape)]
+    pub(crate) image: Option<[usize; 3]>,
+    /// The number of classes (default: as for the shape, else 10).
+    #[arg(long, value_name = "N")]
+    pub(crate) classes: Option<usize>,
+    /// Change a key of the configuration, as in --set comm.bucket_mib=4; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<Override>,
+    /// Also draw the efficiency.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) figure: Option<PathBuf>,
+    /// Also write the numbers to a new file.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) json: Option<PathBuf>,
+}
