@@ -3,10 +3,10 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo autoattack test fuzz clean distclean
+.PHONY: help setup build demo autoattack bundle gpu-check test fuzz clean distclean
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 setup: ## Install what the build needs and is missing; tell cargo where it is
 	@scripts/setup
@@ -26,6 +26,12 @@ autoattack: ## AutoAttack on the demo's student and 256 images, some minutes on 
 	@$(MAKE) --no-print-directory build
 	@. scripts/env.sh; \
 	target/release/iad-launch eval runs/fashion_mnist_iad1 --suite natural,autoattack --images 256 --ranks 2
+
+bundle: setup ## Pack the program for a machine with a GPU and torch: target/iad-gpu.tar.gz
+	@scripts/bundle
+
+gpu-check: build ## Check and time the GPU of this machine, some minutes
+	@scripts/gpu-check
 
 test: ## Everything that CI runs
 	@scripts/check

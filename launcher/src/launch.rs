@@ -1,5 +1,6 @@
 //! Starting the ranks of a run through the mpirun of the MPI that the program was built with.
 
+use std::ffi::OsStr;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -64,8 +65,22 @@ pub(crate) fn ranks(place: &Where) -> Result<usize> {
 /// mpirun cannot be started, or was killed.
 pub(crate) fn spawn(ranks: usize) -> Result<u8> {
     let mpirun = mpirun();
-    let program = std::env::current_exe().context("finding this program's file")?;
-    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut command = on_ranks(ranks, std::env::args_os().skip(1))?;
+    // A group of its own: Ctrl-C reaches us alone, and we ask the ranks to stop instead of having them killed.
+    command.process_group(0);
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).context("listening to signals")?;
+    let mut child = command.spawn().with_context(|| {
+        format!("starting {mpirun}; install Open MPI, or set IAD_MPIRUN to the mpirun of the MPI this program was built with")
+    })?;
+    wait(&mut child, &mut signals)
+}
+
+/// This program with other arguments, on so many ranks.
+///
+/// # Errors
+/// There is no mpirun.
+pub(crate) fn on_ranks<A: AsRef<OsStr>>(ranks: usize, arguments: impl IntoIterator<Item = A>) -> Result<Command> {
+    let mpirun = mpirun();
     let mut command = Command::new(&mpirun);
     command.args(["-n", &ranks.to_string(), "--bind-to", "none"]);
     if is_open_mpi(&mpirun)? {
@@ -74,18 +89,33 @@ pub(crate) fn spawn(ranks: usize) -> Result<u8> {
         // Open MPI refuses root unless told twice that it is meant, as it is in containers.
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     }
+    command.env(PARENT, std::process::id().to_string());
+    give_threads(&mut command, ranks);
+    command.arg(program()?).args(arguments);
+    Ok(command)
+}
+
+/// This program with other arguments, by itself, with the threads that one of so many ranks has.
+///
+/// # Errors
+/// This program's file is not known.
+pub(crate) fn one_of<A: AsRef<OsStr>>(ranks: usize, arguments: impl IntoIterator<Item = A>) -> Result<Command> {
+    let mut command = Command::new(program()?);
+    give_threads(&mut command, ranks);
+    command.args(arguments).args(["--ranks", "1"]);
+    Ok(command)
+}
+
+fn program() -> Result<PathBuf> {
+    std::env::current_exe().context("finding this program's file")
+}
+
+/// The cores of this node, divided by its ranks, unless the user has said otherwise.
+fn give_threads(command: &mut Command, ranks: usize) {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
     if std::env::var_os("OMP_NUM_THREADS").is_none() {
         command.env("OMP_NUM_THREADS", (cores / ranks).max(1).to_string());
     }
-    command.env(PARENT, std::process::id().to_string());
-    command.arg(program).args(std::env::args_os().skip(1));
-    // A group of its own: Ctrl-C reaches us alone, and we ask the ranks to stop instead of having them killed.
-    command.process_group(0);
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).context("listening to signals")?;
-    let mut child = command.spawn().with_context(|| {
-        format!("starting {mpirun}; install Open MPI, or set IAD_MPIRUN to the mpirun of the MPI this program was built with")
-    })?;
-    wait(&mut child, &mut signals)
 }
 
 fn is_open_mpi(mpirun: &str) -> Result<bool> {

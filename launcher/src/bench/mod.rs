@@ -2,6 +2,7 @@
 
 mod comm;
 mod project;
+mod scaling;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::command::Bench;
 pub(crate) fn run(command: &Bench) -> Result<u8> {
     match command {
         Bench::Comm(sums) => comm::run(sums),
+        Bench::Scaling(scaling) => scaling::run(scaling).map(|()| 0),
         Bench::Project(project) => project::run(project).map(|()| 0),
     }
 }

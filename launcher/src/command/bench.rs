@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use trainer::config::Override;
 
 use super::Where;
@@ -13,6 +13,8 @@ use super::weigh::shape;
 pub(crate) enum Bench {
     /// Time sums over the ranks, in the conventions of nccl-tests.
     Comm(Sums),
+    /// Time the step of a configuration on growing numbers of ranks.
+    Scaling(Scaling),
     /// Foretell a run on a large cluster, by playing its step event by event.
     Project(Project),
 }
@@ -41,6 +43,69 @@ pub(crate) struct Sums {
     /// Where to compute.
     #[command(flatten)]
     pub(crate) place: Where,
+}
+
+/// How a step grows with the ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Each rank has batch.size images.
+    Weak,
+    /// All ranks together have.
+    Strong,
+    /// Both, one after the other.
+    Both,
+}
+
+impl Mode {
+    /// Its name in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Mode::Weak => "weak",
+            Mode::Strong => "strong",
+            Mode::Both => "both",
+        }
+    }
+}
+
+/// `iad-launch bench scaling CONFIG`
+#[derive(Debug, Args)]
+pub(crate) struct Scaling {
+    /// The configuration; its data and its teachers' files are not looked at.
+    pub(crate) config: PathBuf,
+    /// The numbers of ranks.
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_values_t = [1, 2],
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) ranks: Vec<u16>,
+    /// Whether batch.size is that of each rank or of all.
+    #[arg(long, value_enum, default_value_t = Mode::Weak)]
+    pub(crate) mode: Mode,
+    /// Steps that are timed, after one that is not.
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    pub(crate) steps: usize,
+    /// Also time as many ranks at once that do not talk, and model the step from them: for CPUs, whose ranks share memory.
+    #[arg(long)]
+    pub(crate) independent: bool,
+    /// The shape of the images.
+    #[arg(long, value_name = "CxHxW", value_parser = shape, default_value = "3x32x32")]
+    pub(crate) image: [usize; 3],
+    /// The number of classes.
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    pub(crate) classes: usize,
+    /// The epoch whose terms count.
+    #[arg(long, value_name = "EPOCH", default_value_t = 0)]
+    pub(crate) epoch: u64,
+    /// Change a key of the configuration; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<Override>,
+    /// Also draw the efficiency.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) figure: Option<PathBuf>,
+    /// Also write the numbers to a new file.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) json: Option<PathBuf>,
+    /// Which devices to compute on.
+    #[arg(long, value_enum, default_value_t = super::DeviceChoice::Auto)]
+    pub(crate) device: super::DeviceChoice,
 }
 
 /// `iad-launch bench project CONFIG`

@@ -62,7 +62,7 @@ pub(crate) fn run(command: &Project) -> Result<()> {
     let config = RunConfig::read(&command.config, &command.overrides)?;
     let clusters: Vec<Cluster> = command.cluster.iter().map(|file| Cluster::read(file)).collect::<Result<_>>()?;
     let form = form(command, &config);
-    let run = Run::new(&config, form);
+    let run = Run::new(&config, form, config.epochs - 1);
     let mut all = vec![];
     for cluster in &clusters {
         let projected: Vec<Projected> =
@@ -107,9 +107,8 @@ fn assumptions(cluster: &Cluster) -> String {
 }
 
 impl Run {
-    /// The dearest steps of a run, those of its last epoch, with a student of this form and teachers like it.
-    fn new(config: &RunConfig, form: Form) -> Self {
-        let epoch = config.epochs - 1;
+    /// A step of `epoch`, with a student of this form and teachers like it.
+    fn new(config: &RunConfig, form: Form, epoch: u64) -> Self {
         let forward = Forward::of(form);
         let traffic = Traffic::of(form);
         let names = config.teachers.keys().cloned().chain([STUDENT.to_string()]);
@@ -143,11 +142,12 @@ impl Run {
         }
     }
 
-    /// A step of `images` images on each GPU that does `rate` operations a second.
-    fn step(&self, images: f64, rate: f64) -> Vec<Work> {
+    /// A step that computes `before` seconds, and `backward` seconds in its last backward pass. Where the transport does not
+    /// work beside the computation, all gradients travel as one at the end.
+    fn step(&self, before: f64, backward: f64, overlaps: bool) -> Vec<Work> {
         let mut step = vec![];
         let parts = |seconds: f64, count: usize| Work::Compute(seconds / count.max(1) as f64);
-        let before = parts(self.before * images / rate, self.sums_before.len());
+        let before = parts(before, self.sums_before.len());
         if self.sums_before.is_empty() {
             step.push(before);
         }
@@ -156,14 +156,16 @@ impl Run {
         }
         // Buckets are filled, and batch norms summed, at even distances. Batch norm waits for its sum, which stands behind
         // the buckets that were started before it.
-        let buckets = (self.gradients / self.bucket).ceil().max(1.0) as usize;
+        let buckets = if overlaps { (self.gradients / self.bucket).ceil().max(1.0) as usize } else { 1 };
         let norms = self.sums_in_backward.len();
         let pieces = buckets + norms;
-        let piece = parts(self.backward * images / rate, pieces);
+        let piece = parts(backward, pieces);
         let (mut filled, mut summed) = (0, 0);
-        for done in 1..=pieces {
+        for _ in 0..pieces {
             step.push(piece);
-            if filled * pieces < buckets * done && (summed == norms || filled * norms <= summed * buckets) {
+            // The last bucket is full when nothing is left to do.
+            let due = if filled + 1 == buckets { summed == norms } else { filled * norms <= summed * buckets };
+            if due {
                 step.push(Work::StartSum(self.gradients / buckets as f64));
                 filled += 1;
             } else {
@@ -183,7 +185,7 @@ fn project(command: &Project, config: &RunConfig, run: &Run, cluster: &Cluster, 
         None => config.batch.size as f64,
     };
     let rate = cluster.gpu.peak_tflops * 1e12 * cluster.gpu.utilisation;
-    let step = run.step(images, rate);
+    let step = run.step(run.before * images / rate, run.backward * images / rate, true);
     let played: Vec<Played> = (0..STEPS)
         .map(|number| {
             let slowness: Vec<f64> = (0..gpus).map(|gpu| 1.0 + cluster.jitter * deviation(number, gpu)).collect();
@@ -202,6 +204,37 @@ fn project(command: &Project, config: &RunConfig, run: &Run, cluster: &Cluster, 
         efficiency: alone / seconds,
         exposed: exposed / seconds,
     }
+}
+
+/// A step as it was measured without other ranks, and sums over them by themselves.
+pub(crate) struct Measured<'a> {
+    /// Seconds of the step, and of its last backward pass.
+    pub(crate) seconds: f64,
+    pub(crate) backward: f64,
+    /// Bytes and seconds, by growing size.
+    pub(crate) sums: &'a [(f64, f64)],
+}
+
+/// Seconds of the step on `ranks` ranks that talk through a transport without overlap, as MPI's.
+pub(crate) fn played_as_measured(
+    config: &RunConfig,
+    image: [usize; 3],
+    classes: usize,
+    epoch: u64,
+    ranks: usize,
+    measured: &Measured,
+) -> f64 {
+    let form = Form { architecture: config.student.architecture, image, classes };
+    let run = Run::new(config, form, epoch);
+    let step = run.step(measured.seconds - measured.backward, measured.backward, false);
+    play(&step, &vec![1.0; ranks], |bytes| interpolated(measured.sums, bytes)).seconds
+}
+
+/// The seconds of so many bytes, on the line between the neighbouring sizes; beyond them as the nearest two go on.
+fn interpolated(sums: &[(f64, f64)], bytes: f64) -> f64 {
+    let after = sums.partition_point(|(size, _)| *size < bytes).clamp(1, sums.len().max(2) - 1);
+    let (Some((small, short)), Some((large, long))) = (sums.get(after - 1), sums.get(after)) else { return 0.0 };
+    (short + (long - short) * (bytes - small) / (large - small)).max(0.0)
 }
 
 /// A number of mean 0 and deviation 1, nearly normal: a function of the step and the GPU.
@@ -262,8 +295,8 @@ mod tests {
         let overrides: Vec<_> = overrides.collect();
         let config = RunConfig::read(&config, &overrides).unwrap();
         let form = Form { architecture: config.student.architecture, image: [3, 32, 32], classes: 10 };
-        let run = Run::new(&config, form);
-        let step = run.step(images, rate);
+        let run = Run::new(&config, form, config.epochs - 1);
+        let step = run.step(run.before * images / rate, run.backward * images / rate, true);
         (run, step)
     }
 
@@ -296,6 +329,15 @@ mod tests {
         assert_eq!(buckets, 43);
         let (run, _) = step_of(&["batch_norm.across_ranks=local", "comm.gradient_dtype=bfloat16"], 16.0, 1e12);
         assert_eq!((run.sums_before.len(), run.gradients), (0, 2.0 * 11_173_962.0));
+    }
+
+    #[test]
+    fn sums_between_sizes_lie_on_a_line() {
+        let sums = [(0.0, 1.0), (10.0, 2.0), (30.0, 8.0)];
+        for (bytes, expected) in [(0.0, 1.0), (5.0, 1.5), (10.0, 2.0), (20.0, 5.0), (30.0, 8.0), (40.0, 11.0)] {
+            assert!((interpolated(&sums, bytes) - expected).abs() < 1e-12, "{bytes}");
+        }
+        assert_eq!(interpolated(&[], 5.0), 0.0);
     }
 
     #[test]

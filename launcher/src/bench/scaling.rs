@@ -1,0 +1,302 @@
+//! `iad-launch bench scaling`: the real step on growing numbers of ranks, beside ranks that do not talk, and beside what the
+//! model of `bench project` foretells from both.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use trainer::config::RunConfig;
+
+use super::project::{Measured, played_as_measured};
+use super::{check_new, print, write_json};
+use crate::command::{Mode, Scaling};
+use crate::launch;
+use crate::report::chart::{Chart, Key, Line, Point, document};
+use crate::report::summary::{Grid, NOTHING};
+use crate::report::table::text;
+
+const WIDTH: f64 = 760.0;
+
+/// A step as `bench step` tells it.
+#[derive(Debug, Clone, Deserialize)]
+struct Timed {
+    seconds: f64,
+    #[serde(default)]
+    phases: BTreeMap<String, f64>,
+}
+
+/// A number of ranks in a mode of scaling.
+#[derive(Debug, Clone, Serialize)]
+struct Scaled {
+    mode: String,
+    ranks: usize,
+    images_per_step: usize,
+    /// Median.
+    milliseconds: f64,
+    images_per_second: f64,
+    /// Images a second and rank, of those of one rank alone with as many images.
+    efficiency: f64,
+    /// Of those of as many ranks at the same time on this machine that do not talk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of_independent: Option<f64>,
+    /// The part of the step in which the leader waited for other ranks and for sums.
+    exposed: f64,
+    /// Of the sum of all gradients, in GB/s.
+    bus_gb_per_s: f64,
+    /// What the event model makes of the independent ranks and of the sums that were timed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modelled_milliseconds: Option<f64>,
+}
+
+/// Measures every number of ranks in every mode, and prints and writes the table.
+///
+/// # Errors
+/// A mistake of the user; a measurement that fails.
+pub(crate) fn run(command: &Scaling) -> Result<()> {
+    check_new(command.json.as_deref(), "--json")?;
+    check_new(command.figure.as_deref(), "--figure")?;
+    let config = RunConfig::read(&command.config, &command.overrides)?;
+    let modes: &[Mode] = match command.mode {
+        Mode::Both => &[Mode::Weak, Mode::Strong],
+        Mode::Weak => &[Mode::Weak],
+        Mode::Strong => &[Mode::Strong],
+    };
+    let mut all = vec![];
+    for mode in modes {
+        for &ranks in &command.ranks {
+            let ranks = usize::from(ranks);
+            if *mode == Mode::Strong && config.batch.size < ranks {
+                print(&format!("strong scaling on {ranks} ranks: batch.size has only {} images\n", config.batch.size))?;
+                continue;
+            }
+            print(&format!("{}, {ranks} rank{} ...\n", mode.name(), if ranks == 1 { "" } else { "s" }))?;
+            all.push(measure(command, &config, *mode, ranks)?);
+        }
+    }
+    print(&text(&grid(&all), 140))?;
+    print(
+        "exposed: the part of the step in which rank 0 waited for sums and other ranks; busbw: of the sum of all gradients; \
+         modelled: from independent ranks and the sums timed alone\n",
+    )?;
+    if let Some(file) = &command.figure {
+        draw(&all, file)?;
+    }
+    command.json.as_ref().map_or(Ok(()), |file| write_json(file, &all))
+}
+
+fn measure(command: &Scaling, config: &RunConfig, mode: Mode, ranks: usize) -> Result<Scaled> {
+    let each = match mode {
+        Mode::Strong => config.batch.size.div_ceil(ranks),
+        _ => config.batch.size,
+    };
+    let images = if mode == Mode::Strong { config.batch.size } else { each * ranks };
+    let together = median(&steps(command, &[started(command, images, ranks)?])?[0]);
+    let same = |steps: usize| -> Result<Vec<Vec<Timed>>> {
+        let alone: Vec<Command> = (0..steps).map(|_| started_alone(command, each, ranks)).collect::<Result<_>>()?;
+        self::steps(command, &alone)
+    };
+    let alone = median(&same(1)?[0]);
+    // GPUs do not share what ranks on one CPU do: its memory.
+    let independent = (command.independent && ranks > 1).then(|| same(ranks)).transpose()?.map(|all| {
+        let seconds: Vec<Timed> = all.iter().map(|one| median(one)).collect();
+        slowest(&seconds)
+    });
+    let sums = if ranks > 1 { sums(command, ranks)? } else { vec![] };
+    let largest = sums.last();
+    let modelled = independent.as_ref().map(|alone| {
+        let measured = Measured { seconds: alone.seconds, backward: phase(alone, "backward"), sums: &pairs(&sums) };
+        played_as_measured(config, command.image, command.classes, command.epoch, ranks, &measured)
+    });
+    Ok(Scaled {
+        mode: mode.name().into(),
+        ranks,
+        images_per_step: images,
+        milliseconds: 1e3 * together.seconds,
+        images_per_second: images as f64 / together.seconds,
+        efficiency: images as f64 / (each * ranks) as f64 * alone.seconds / together.seconds,
+        of_independent: independent
+            .map(|alone| images as f64 / (each * ranks) as f64 * alone.seconds / together.seconds),
+        exposed: phase(&together, "communication") / together.phases.values().sum::<f64>().max(f64::MIN_POSITIVE),
+        bus_gb_per_s: largest.map_or(0.0, |sum| sum.bus_gb_per_s),
+        modelled_milliseconds: modelled.map(|seconds| 1e3 * seconds),
+    })
+}
+
+fn phase(timed: &Timed, name: &str) -> f64 {
+    timed.phases.get(name).copied().unwrap_or(0.0)
+}
+
+/// `iad-launch bench step` on ranks that share `images`.
+fn started(command: &Scaling, images: usize, ranks: usize) -> Result<Command> {
+    launch::on_ranks(ranks, arguments(command, images))
+}
+
+/// One rank by itself, with the threads that it has beside others.
+fn started_alone(command: &Scaling, images: usize, ranks: usize) -> Result<Command> {
+    launch::one_of(ranks, arguments(command, images))
+}
+
+fn arguments(command: &Scaling, images: usize) -> Vec<String> {
+    let [channels, height, width] = command.image;
+    let mut arguments = vec!["bench".to_string(), "step".into(), command.config.display().to_string()];
+    for set in &command.overrides {
+        arguments.extend(["--set".into(), format!("{}={}", set.key, set.value)]);
+    }
+    let device = if command.device.compute() == comm::Compute::Cpu { "cpu" } else { "auto" };
+    arguments.extend(
+        [
+            ("--set", format!("batch.size={images}")),
+            ("--set", "batch.per=\"global\"".to_string()),
+            ("--image", format!("{channels}x{height}x{width}")),
+            ("--classes", command.classes.to_string()),
+            ("--epoch", command.epoch.to_string()),
+            ("--steps", (command.steps + 1).to_string()),
+            ("--device", device.to_string()),
+        ]
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_string(), value]),
+    );
+    arguments
+}
+
+/// Runs all of `commands` at once; the steps of each but the first, in which memory is found.
+fn steps(command: &Scaling, commands: &[Command]) -> Result<Vec<Vec<Timed>>> {
+    let outputs = together(commands)?;
+    let parse = |text: &String| -> Result<Vec<Timed>> {
+        let timed: Vec<Timed> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        ensure!(timed.len() == command.steps + 1, "bench step told {} of {} steps", timed.len(), command.steps + 1);
+        Ok(timed[1..].to_vec())
+    };
+    outputs.iter().map(parse).collect()
+}
+
+/// What programs that run at the same time print.
+fn together(commands: &[Command]) -> Result<Vec<String>> {
+    let children: Vec<_> = commands
+        .iter()
+        .map(|command| {
+            let mut again = Command::new(command.get_program());
+            again.args(command.get_args());
+            again.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            again.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+            again.spawn().with_context(|| format!("starting {}", command.get_program().display()))
+        })
+        .collect::<Result<_>>()?;
+    let outputs: Vec<_> = children.into_iter().map(std::process::Child::wait_with_output).collect();
+    outputs
+        .into_iter()
+        .map(|output| {
+            let output = output.context("waiting for a measurement")?;
+            if !output.status.success() {
+                bail!("a measurement ended with {}; its message is above", output.status);
+            }
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        })
+        .collect()
+}
+
+/// A sum as `bench comm` tells it.
+#[derive(Debug, Clone, Deserialize)]
+struct Sum {
+    bytes: f64,
+    microseconds: f64,
+    bus_gb_per_s: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sums {
+    sums: Vec<Sum>,
+}
+
+/// Sums of growing sizes up to that of the gradients.
+fn sums(command: &Scaling, ranks: usize) -> Result<Vec<Sum>> {
+    let folder = std::env::temp_dir().join(format!("iad-bench-{}-{ranks}", std::process::id()));
+    let arguments = ["bench", "comm", "--from", "64", "--to", "1048576", "--factor", "4", "--gradients"];
+    let mut arguments: Vec<String> = arguments.map(String::from).into();
+    arguments.extend([command.config.display().to_string(), "--json".into(), folder.display().to_string()]);
+    together(&[launch::on_ranks(ranks, &arguments)?])?;
+    let text = std::fs::read(&folder).with_context(|| format!("reading {}", folder.display()))?;
+    let _ = std::fs::remove_file(&folder);
+    let mut sums = serde_json::from_slice::<Sums>(&text)?.sums;
+    sums.sort_by(|one, other| one.bytes.total_cmp(&other.bytes));
+    Ok(sums)
+}
+
+fn pairs(sums: &[Sum]) -> Vec<(f64, f64)> {
+    sums.iter().map(|sum| (sum.bytes, 1e-6 * sum.microseconds)).collect()
+}
+
+/// The step that takes the middle of all times.
+fn median(steps: &[Timed]) -> Timed {
+    let mut sorted: Vec<&Timed> = steps.iter().collect();
+    sorted.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
+    sorted[sorted.len() / 2].clone()
+}
+
+fn slowest(steps: &[Timed]) -> Timed {
+    let slowest = steps.iter().max_by(|one, other| one.seconds.total_cmp(&other.seconds));
+    slowest.cloned().unwrap_or(Timed { seconds: f64::NAN, phases: BTreeMap::new() })
+}
+
+fn grid(all: &[Scaled]) -> Grid {
+    let columns = [
+        "scaling",
+        "ranks",
+        "images",
+        "step ms",
+        "images/s",
+        "efficiency",
+        "of independent",
+        "exposed",
+        "busbw GB/s",
+        "modelled ms",
+    ];
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let row = |found: &Scaled| {
+        vec![
+            found.mode.clone(),
+            found.ranks.to_string(),
+            found.images_per_step.to_string(),
+            format!("{:.1}", found.milliseconds),
+            format!("{:.1}", found.images_per_second),
+            percent(found.efficiency),
+            found.of_independent.map_or(NOTHING.into(), percent),
+            percent(found.exposed),
+            format!("{:.2}", found.bus_gb_per_s),
+            found.modelled_milliseconds.map_or(NOTHING.into(), |modelled| format!("{modelled:.1}")),
+        ]
+    };
+    Grid { columns: columns.map(str::to_owned).into(), rows: all.iter().map(row).collect() }
+}
+
+fn draw(all: &[Scaled], file: &Path) -> Result<()> {
+    let mut modes: Vec<&str> = all.iter().map(|found| found.mode.as_str()).collect();
+    modes.dedup();
+    let line = |(colour, mode): (usize, &&str)| {
+        let points = all.iter().filter(|found| found.mode == **mode).map(|found| Point {
+            x: found.ranks as f64,
+            y: Some(100.0 * found.efficiency),
+            error: 0.0,
+        });
+        Line { colour, points: points.collect(), ..Line::default() }
+    };
+    let chart = Chart {
+        title: "Scaling efficiency".into(),
+        across: "ranks".into(),
+        up: "images/s and rank, % of one rank".into(),
+        legend: modes
+            .iter()
+            .enumerate()
+            .map(|(index, mode)| Key { label: (*mode).into(), colour: Some(index), dash: 0 })
+            .collect(),
+        lines: modes.iter().enumerate().map(line).collect(),
+        from_zero: true,
+        bounds: None,
+    };
+    let rows = chart.legend_rows(WIDTH);
+    let picture = document(WIDTH, Chart::height(rows), &chart.title, &chart.body(WIDTH, rows));
+    trainer::checkpoint::write_atomically(file, picture.as_bytes())?;
+    print(&format!("figure: {}\n", file.display()))
+}
