@@ -1,13 +1,15 @@
 //! How the ranks of a run talk. Knows tensors and ranks, nothing of models, losses or configurations.
 
+mod host_sum;
 mod mpi;
 mod single;
 
 use std::sync::Arc;
 
 use anyhow::Result;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
+pub use crate::host_sum::HostSum;
 pub use crate::single::Single;
 
 /// What the ranks of one run can do together. Every rank must make the same calls in the same order.
@@ -24,6 +26,12 @@ pub trait Communicator: Send + Sync {
     /// # Errors
     /// A tensor of another type or layout, or a failure of the transport.
     fn start_sum(&self, tensor: &Tensor) -> Result<()>;
+
+    /// Whether a started sum makes its way while the caller goes on, so that an early start gains time.
+    fn overlaps(&self) -> bool;
+
+    /// Whether [`start_sum`](Self::start_sum) takes tensors of type `kind`.
+    fn sums(&self, kind: Kind) -> bool;
 
     /// Orders everything queued from here on after every started sum.
     ///
@@ -42,6 +50,13 @@ pub trait Communicator: Send + Sync {
     /// # Errors
     /// A failure of the transport.
     fn sum(&self, values: &mut [f64]) -> Result<()>;
+
+    /// Starts adding up host values over the ranks, without a wait; other calls may come before its
+    /// [`finish`](HostSum::finish).
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn start_host_sum(&self, values: Vec<f64>) -> Result<HostSum>;
 
     /// Every rank's text, in rank order, on every rank.
     ///
@@ -222,6 +237,7 @@ mod tests {
         let mut values = [1.5, 2.0];
         Single.sum(&mut values).unwrap();
         assert_eq!(values, [1.5, 2.0]);
+        assert_eq!(Single.start_host_sum(values.to_vec()).unwrap().finish().unwrap(), values);
         assert_eq!(Single.gather("here").unwrap(), ["here"]);
         assert!(Single.is_leader());
         assert!(choose_threads(&Single).unwrap() >= 1);
