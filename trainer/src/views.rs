@@ -67,7 +67,7 @@ pub fn student(config: &RunConfig, prepared: &Prepared, place: &Place) -> Model 
 }
 
 /// The sum over the ranks as batch norm needs it, inside forward and backward passes, where errors cannot be returned.
-fn sum_over(ranks: Arc<dyn Communicator>) -> Sum {
+pub(crate) fn sum_over(ranks: Arc<dyn Communicator>) -> Sum {
     Arc::new(move |tensor| {
         let summed = ranks.start_sum(tensor).and_then(|()| ranks.finish_sums());
         summed.unwrap_or_else(|error| panic!("batch norm across ranks: {error:#}"));
