@@ -48,15 +48,14 @@ fn on_two_ranks_three_steps_are_the_same_to_the_bit() -> Result<()> {
 fn on_three_and_four_ranks_the_gradient_is_the_same_but_for_the_order_of_sums() -> Result<()> {
     let world = World::new()?;
     let config = distillation(&world)?;
-    for (ranks, sizes) in [(3, &SIZES[..]), (4, &SIZES[..1])] {
+    for (ranks, sizes) in [(3, &SIZES[1..]), (4, &SIZES[..1])] {
         let after = state(&world, &config, ranks, 1, None)?;
         for &size in sizes {
             let (difference, name) = largest_difference(&after, &state(&world, &config, ranks, 1, Some(size))?)?;
             tell(&format!("{ranks} ranks, buckets of {size} MiB: tensors differ by {difference:.2e} ({name})"));
             assert!(difference <= 1e-6, "{ranks} ranks, buckets of {size} MiB: {name} differs by {difference:e}");
         }
-        // Further steps, with ranks that have no image, end.
-        state(&world, &config, ranks, 3, Some(SIZES[0]))?;
     }
-    Ok(())
+    // Further steps, in one of which two ranks have no image, end.
+    state(&world, &config, 3, 3, Some(SIZES[0])).map(drop)
 }
