@@ -1,6 +1,7 @@
 //! How the ranks of a run talk. Knows tensors and ranks, nothing of models, losses or configurations.
 
 mod clock;
+mod host_sum;
 mod measure;
 mod mpi;
 mod single;
@@ -8,9 +9,10 @@ mod single;
 use std::sync::Arc;
 
 use anyhow::Result;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 pub use crate::clock::Alignment;
+pub use crate::host_sum::HostSum;
 pub use crate::measure::{MeasuredSum, measure_plain_mpi, measure_sum};
 pub use crate::single::Single;
 
@@ -29,6 +31,12 @@ pub trait Communicator: Send + Sync {
     /// A tensor of another type or layout, or a failure of the transport.
     fn start_sum(&self, tensor: &Tensor) -> Result<()>;
 
+    /// Whether a started sum makes its way while the caller goes on, so that an early start gains time.
+    fn overlaps(&self) -> bool;
+
+    /// Whether [`start_sum`](Self::start_sum) takes tensors of type `kind`.
+    fn sums(&self, kind: Kind) -> bool;
+
     /// Orders everything queued from here on after every started sum.
     ///
     /// # Errors
@@ -46,6 +54,13 @@ pub trait Communicator: Send + Sync {
     /// # Errors
     /// A failure of the transport.
     fn sum(&self, values: &mut [f64]) -> Result<()>;
+
+    /// Starts adding up host values over the ranks, without a wait; other calls may come before its
+    /// [`finish`](HostSum::finish).
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn start_host_sum(&self, values: Vec<f64>) -> Result<HostSum>;
 
     /// Every rank's text, in rank order, on every rank.
     ///
@@ -237,6 +252,7 @@ mod tests {
         let mut values = [1.5, 2.0];
         Single.sum(&mut values).unwrap();
         assert_eq!(values, [1.5, 2.0]);
+        assert_eq!(Single.start_host_sum(values.to_vec()).unwrap().finish().unwrap(), values);
         assert_eq!(Single.gather("here").unwrap(), ["here"]);
         assert!(Single.is_leader());
         assert!(choose_threads(&Single).unwrap() >= 1);

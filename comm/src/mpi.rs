@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail, ensure};
 use mpi::collective::SystemOperation;
@@ -12,7 +12,7 @@ use mpi::topology::{Communicator as _, SimpleCommunicator};
 use mpi::traits::{AsRaw, CommunicatorCollectives as _, Equivalence, Root as _};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Alignment, Communicator, clock};
+use crate::{Alignment, Communicator, HostSum, clock};
 
 unsafe extern "C" {
     fn iad_mpi_in_place() -> *mut c_void;
@@ -22,7 +22,7 @@ unsafe extern "C" {
 pub(crate) struct Mpi {
     rank: usize,
     world_size: usize,
-    world: Mutex<World>,
+    world: Arc<Mutex<World>>,
 }
 
 struct World(SimpleCommunicator);
@@ -38,12 +38,16 @@ pub(crate) fn initialise() -> Result<(Universe, Mpi)> {
     ensure!(threading >= Threading::Serialized, "this MPI cannot be called from more than one thread");
     let world = universe.world();
     let (rank, world_size) = (world.rank() as usize, world.size() as usize);
-    Ok((universe, Mpi { rank, world_size, world: Mutex::new(World(world)) }))
+    Ok((universe, Mpi { rank, world_size, world: Arc::new(Mutex::new(World(world))) }))
+}
+
+fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Mpi {
     fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.world)
     }
 
     /// This rank's number among those that share its node's memory, and how many those are.
@@ -83,6 +87,59 @@ impl Mpi {
         work(&mut host)?;
         tensor.shallow_clone().copy_(&host);
         Ok(())
+    }
+}
+
+/// A sum that MPI makes between its other calls, and the buffer it makes it in.
+struct Iallreduce {
+    values: Vec<f64>,
+    /// Null when the sum is done.
+    request: mpi::ffi::MPI_Request,
+    world: Arc<Mutex<World>>,
+}
+
+// SAFETY: the request is a handle that any thread may use, and is used under the mutex of `world` alone.
+unsafe impl Send for Iallreduce {}
+
+impl Iallreduce {
+    fn start(values: Vec<f64>, world: Arc<Mutex<World>>) -> Result<Self> {
+        let count = i32::try_from(values.len()).context("the number of host values")?;
+        // SAFETY: a constant of MPI.
+        let request = unsafe { mpi::ffi::RSMPI_REQUEST_NULL };
+        let mut sum = Self { values, request, world };
+        let world = lock(&sum.world);
+        // SAFETY: `values` has `count` float64 on the heap, where they stay when the struct is moved. Nobody touches them until
+        // `wait`, which every owner of the struct comes through, at the latest in its drop.
+        let code = unsafe {
+            mpi::ffi::MPI_Iallreduce(
+                iad_mpi_in_place(),
+                sum.values.as_mut_ptr().cast(),
+                count,
+                f64::equivalent_datatype().as_raw(),
+                SystemOperation::sum().as_raw(),
+                world.0.as_raw(),
+                &raw mut sum.request,
+            )
+        };
+        drop(world);
+        ensure!(code == mpi::ffi::MPI_SUCCESS as i32, "MPI_Iallreduce failed with code {code}");
+        Ok(sum)
+    }
+
+    /// Returns when MPI is done with the buffer; at once if it was before.
+    fn wait(&mut self) -> Result<()> {
+        let _world = lock(&self.world);
+        // SAFETY: the request is null or of a sum that was started, and MPI makes it null; no status is asked for.
+        let code = unsafe { mpi::ffi::MPI_Wait(&raw mut self.request, mpi::ffi::RSMPI_STATUS_IGNORE) };
+        ensure!(code == mpi::ffi::MPI_SUCCESS as i32, "MPI_Wait failed with code {code}");
+        Ok(())
+    }
+}
+
+impl Drop for Iallreduce {
+    fn drop(&mut self) {
+        // MPI's own handler of errors has ended the process where this fails.
+        let _ = self.wait();
     }
 }
 
@@ -148,6 +205,14 @@ impl Communicator for Mpi {
         self.on_host(tensor, |tensor| with_values!(tensor, values => self.sum_slice(values)))
     }
 
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    fn sums(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Float | Kind::Double | Kind::Int64)
+    }
+
     fn finish_sums(&self) -> Result<()> {
         Ok(())
     }
@@ -166,6 +231,14 @@ impl Communicator for Mpi {
 
     fn sum(&self, values: &mut [f64]) -> Result<()> {
         self.sum_slice(values)
+    }
+
+    fn start_host_sum(&self, values: Vec<f64>) -> Result<HostSum> {
+        let mut sum = Iallreduce::start(values, Arc::clone(&self.world))?;
+        Ok(HostSum::new(move || {
+            sum.wait()?;
+            Ok(std::mem::take(&mut sum.values))
+        }))
     }
 
     fn gather(&self, text: &str) -> Result<Vec<String>> {

@@ -14,6 +14,7 @@ use trainer::checkpoint;
 use trainer::config::RunConfig;
 use trainer::folder::{RunFolder, flat};
 use trainer::metrics::Sink;
+use trainer::model::outline;
 use trainer::prepare::{Prepared, prepare};
 use trainer::run::{Ending, Place, Stop, train};
 
@@ -66,6 +67,8 @@ pub(crate) fn train_all(jobs: &[Job], session: &Session, wishes: &Wishes, last_w
         said.extend(keys.map(|(key, value)| (format!("{key} of {folder}"), value.to_string())));
     }
     ensure_same(session.ranks.as_ref(), &comm::host_name(), &said)?;
+    let ranks = session.ranks.as_ref();
+    jobs.iter().try_for_each(|job| agree(ranks, job.config.comm.check_transport(ranks).map_err(Into::into)))?;
     for (index, job) in jobs.iter().enumerate() {
         let none = Wishes::default();
         let wishes = if index + 1 == jobs.len() { wishes } else { &none };
@@ -87,7 +90,7 @@ fn train_job(
     let ranks = session.ranks.as_ref();
     // One rank of a node compares the images with their checksums.
     let prepared = agree(ranks, prepare(config, session.local_rank == 0))?;
-    ensure_same(ranks, &comm::host_name(), &inputs(&prepared)?)?;
+    ensure_same(ranks, &comm::host_name(), &inputs(config, &prepared)?)?;
     let claim = agree(ranks, if ranks.is_leader() { folder.claim(config).map(Some) } else { Ok(None) })?;
     let finished = ranks.gather(if ranks.is_leader() && folder.is_finished(config) { "finished" } else { "" })?;
     if finished[0] == "finished" {
@@ -129,12 +132,16 @@ fn train_job(
 }
 
 /// What a rank found where the configuration told it to look.
-fn inputs(prepared: &Prepared) -> Result<BTreeMap<String, String>> {
+fn inputs(config: &RunConfig, prepared: &Prepared) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::from([
         ("the network".to_string(), prepared.form.to_string()),
         ("the number of training images".to_string(), prepared.train.len().to_string()),
         ("the number of test images".to_string(), prepared.test.len().to_string()),
     ]);
+    // All that travels between ranks is cut by them.
+    let dtype = config.precision.dtype;
+    let tensors = outline(prepared.form).into_iter();
+    found.extend(tensors.map(|(name, shape)| (format!("tensor {name}"), format!("{dtype:?} {shape:?}"))));
     for (name, file) in &prepared.teachers {
         found.insert(format!("the SHA-256 of teacher {name}"), checkpoint::file_sha256(file)?);
     }

@@ -86,6 +86,12 @@ impl Program {
         self.train(config, run)
     }
 
+    /// The same in another folder.
+    pub fn and_on_another_rank_within(mut self, folder: &Path, config: &Path, run: &Path) -> Self {
+        self.command.args([":", "-n", "1", "-wdir"]).arg(folder).arg(iad_launch());
+        self.train(config, run)
+    }
+
     /// `--stop-after-steps STEPS`.
     pub fn stop_after(self, steps: u64) -> Self {
         self.args(["--stop-after-steps".to_string(), steps.to_string()])

@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tests::{Images, Program, World, largest_difference, student, tensors};
 
-/// Three epochs of three steps each in double precision, all checkpoints kept, on 1 and 2 ranks.
-fn run(world: &World, ranks: usize) -> Result<PathBuf> {
+/// Three epochs of three steps each in double precision, on 1 and 2 ranks. Stopped after each of `stops`, and gone on from the
+/// checkpoint there; all are kept.
+fn run(world: &World, ranks: usize, stops: &[u64]) -> Result<PathBuf> {
     let data = world.images(&format!("data-{ranks}"), Images::colour(48))?;
     let changes = [
         ("epochs", "3"),
@@ -18,9 +19,12 @@ fn run(world: &World, ranks: usize) -> Result<PathBuf> {
         ("evaluation.selection", "\"held_out\""),
         ("evaluation.held_out", "0.05"),
         ("evaluation.final", "true"),
-        ("checkpoint", "{ minutes = 1e-9, keep_last = 100 }"),
+        ("checkpoint", "{ keep_last = 100 }"),
     ];
     let (config, run) = (world.config(&format!("averaged-{ranks}"), &data, &changes)?, world.run(&ranks.to_string()));
+    for steps in stops {
+        Program::on(ranks).train(&config, &run).stop_after(*steps).run()?.expect(85);
+    }
     Program::on(ranks).train(&config, &run).run()?.expect(0);
     Ok(run)
 }
@@ -52,7 +56,7 @@ fn assert_close(found: &Values, expected: &Values, what: &str) {
 #[test]
 fn averages_are_of_the_weights_they_say() -> Result<()> {
     let world = World::new()?;
-    let run = run(&world, 1)?;
+    let run = run(&world, 1, &[4, 5, 6, 7, 8, 9])?;
     let file = |name: &str| run.join(format!("checkpoints/{name}.safetensors"));
     let step = |step: u64| file(&format!("step-{step:08}"));
 
@@ -78,7 +82,7 @@ fn averages_are_of_the_weights_they_say() -> Result<()> {
 #[test]
 fn averages_are_the_same_on_any_number_of_ranks() -> Result<()> {
     let world = World::new()?;
-    let (alone, two) = (run(&world, 1)?, run(&world, 2)?);
+    let (alone, two) = (run(&world, 1, &[])?, run(&world, 2, &[])?);
     for name in ["ema", "swa"] {
         let file = |run: &Path| tensors(&run.join(format!("checkpoints/{name}.safetensors")));
         let (difference, tensor) = largest_difference(&file(&alone)?, &file(&two)?)?;
@@ -90,7 +94,7 @@ fn averages_are_the_same_on_any_number_of_ranks() -> Result<()> {
 #[test]
 fn all_weights_are_evaluated_and_reported() -> Result<()> {
     let world = World::new()?;
-    let run = run(&world, 1)?;
+    let run = run(&world, 1, &[])?;
     let evaluation = |name: &str| -> Result<Value> {
         Ok(serde_json::from_str(&std::fs::read_to_string(run.join(name)).with_context(|| name.to_string())?)?)
     };

@@ -193,3 +193,39 @@ fn a_rank_with_another_configuration_is_named() -> Result<()> {
     assert!(!run.exists(), "a run folder was made");
     Ok(())
 }
+
+/// Two ranks whose configurations are the same, word by word, and whose data make other networks.
+#[test]
+fn a_rank_with_another_network_is_named_with_its_tensors() -> Result<()> {
+    let world = World::new()?;
+    let (one, other) = (world.path("one"), world.path("other"));
+    for (folder, classes) in [(&one, 4), (&other, 5)] {
+        fs::create_dir(folder)?;
+        let data = world.images(&format!("of-{classes}"), Images { classes, ..Images::colour(40) })?;
+        fs::rename(data, folder.join("data.h5"))?;
+    }
+    let config = world.config("relative", Path::new("data.h5"), &[])?;
+    let run = world.run("run");
+    let program = Program::under_mpirun(1).within(&one).train(&config, &run);
+    let ended = program.and_on_another_rank_within(&other, &config, &run).limit(30).run()?.expect(2);
+    let ended = ended.expect_error(&["the ranks do not agree", "rank 1 (", "the network", "next:"]);
+    let lines: Vec<&str> = ended.said.lines().filter(|line| line.contains("rank 1 (")).collect();
+    let tensor = |line: &&str| line.contains("tensor ") && line.contains("Float32 [5") && line.contains("Float32 [4");
+    assert_eq!(lines.iter().filter(|line| tensor(line)).count(), 2, "{}", ended.said);
+    assert!(!run.exists(), "a run folder was made");
+    Ok(())
+}
+
+#[test]
+fn gradients_in_a_type_that_mpi_does_not_sum_are_refused() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(40))?;
+    let config = world.config("half", &data, &[("comm.gradient_dtype", "\"bfloat16\"")])?;
+    let run = world.run("run");
+    let ended = Program::under_mpirun(2).train(&config, &run).limit(30).run()?.expect(2);
+    ended.expect_error(&["comm.gradient_dtype", "bfloat16", "MPI", "nccl"]);
+    assert!(!run.exists(), "a run folder was made");
+    // A rank alone sends nothing.
+    Program::alone().train(&config, &run).stop_after(1).run()?.expect(85);
+    Ok(())
+}

@@ -1,4 +1,5 @@
-//! What libtorch can do and tch does not say. The C++ side is `shim.cpp`; everything `unsafe` about it is here.
+//! What libtorch can do and tch does not say. The C++ side is `shim.cpp`; everything `unsafe` about it is in this
+//! crate.
 //!
 //! | function | libtorch |
 //! |---|---|
@@ -6,6 +7,7 @@
 //! | [`keep_memory`] | glibc's `mallopt` |
 //! | [`exact_arithmetic`] | cuDNN determinism, TF32 off |
 //! | [`set_gradient`] | `Tensor::mutable_grad` |
+//! | [`on_gradient`] | `set_post_acc_grad_hooks` |
 //! | [`batch_norm_across_ranks`] | an autograd function with its own backward |
 //! | [`Moment`] | `c10::Event` with timing |
 //! | [`peak_memory`] | `DeviceAllocator::getDeviceStats` |
@@ -14,11 +16,14 @@
 mod moment;
 
 pub use crate::moment::{Moment, peak_memory};
+mod ready;
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
 
 use tch::Tensor;
+
+pub use crate::ready::on_gradient;
 
 /// Replaces a tensor by its sum over all ranks.
 pub type Sum = Arc<dyn Fn(&mut Tensor) + Send + Sync>;

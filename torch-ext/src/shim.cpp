@@ -6,7 +6,11 @@
 #include <dlfcn.h>
 #include <malloc.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 #include <torch/version.h>
+
+#include <memory>
 
 #include "guarded.h"
 
@@ -27,6 +31,17 @@ struct SumAcrossRanks : torch::CustomClassHolder {
     void operator()(Tensor &tensor) const { call(context, &tensor); }
 };
 using Sum = c10::intrusive_ptr<SumAcrossRanks>;
+
+// A function of the Rust side to call when a backward pass has added to a parameter's gradient. Owned by the parameter.
+struct GradientReady : torch::autograd::PostAccumulateGradHook {
+    void *context;
+    void (*call)(void *);
+    void (*drop)(void *);
+    GradientReady(void *context, void (*call)(void *), void (*drop)(void *))
+        : context(context), call(call), drop(drop) {}
+    ~GradientReady() override { drop(context); }
+    void operator()(const torch::autograd::Variable &) override { call(context); }
+};
 
 // Batch normalisation with the statistics of the batch over all ranks. Sums travel in float64, so that the variance as
 // E[x^2] - E[x]^2 keeps its digits. A rank without samples joins every sum with zeros.
@@ -133,6 +148,16 @@ char *iad_set_gradient(Tensor *parameter, Tensor *gradient) {
         TORCH_CHECK(parameter->sizes() == gradient->sizes() && parameter->options().type_equal(gradient->options()),
                     "the gradient has shape ", gradient->sizes(), ", the parameter ", parameter->sizes());
         parameter->mutable_grad() = *gradient;
+    });
+}
+
+// Calls `call(context)` after each backward pass that reaches `parameter`, on the thread of the pass. Takes ownership of
+// `context`, which `drop` frees with the parameter or its next hook.
+char *iad_on_gradient(Tensor *parameter, void *context, void (*call)(void *), void (*drop)(void *)) {
+    return guarded([&] {
+        auto hook = std::make_unique<GradientReady>(context, call, drop);
+        TORCH_CHECK(parameter->is_leaf() && parameter->requires_grad(), "not a parameter: no gradient arrives there");
+        torch::autograd::impl::set_post_acc_grad_hooks(*parameter, std::move(hook));
     });
 }
 

@@ -1,6 +1,6 @@
 //! Errors that all ranks learn of together, so that none waits for one that has given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::Result;
@@ -49,31 +49,83 @@ pub fn agree<T>(ranks: &dyn Communicator, result: Result<T>) -> Result<T> {
     }
 }
 
+/// The differences of one rank that are told one by one.
+const SHOWN: usize = 10;
+
 /// Makes sure that every rank says the same of everything it was asked, by name and value. Ranks that set out with another
 /// configuration, program or data would wait for each other for ever, or compute nonsense together.
 ///
 /// # Errors
-/// An [`Agreed`] error with the first difference of each rank that differs from rank 0; or a failure of the transport.
+/// An [`Agreed`] error with a line for each difference of a rank from rank 0; or a failure of the transport.
 pub fn ensure_same(ranks: &dyn Communicator, host: &str, said: &BTreeMap<String, String>) -> Result<()> {
     let all = ranks.gather(&serde_json::to_string(&(host, said))?)?;
     let all: Vec<(String, BTreeMap<String, String>)> =
         all.iter().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>()?;
     let (_, first) = &all[0];
     let value = |of: &BTreeMap<String, String>, name: &String| of.get(name).cloned().unwrap_or("nothing".into());
-    let difference = |other: &BTreeMap<String, String>| {
-        let name = first.keys().chain(other.keys()).find(|name| first.get(*name) != other.get(*name))?;
-        Some(format!("{name} is {}, on rank 0 {}", value(other, name), value(first, name)))
-    };
-    let different = all.iter().enumerate().filter_map(|(rank, (host, other))| {
-        difference(other).map(|difference| format!("rank {rank} ({host}): {difference}"))
-    });
-    let different: Vec<String> = different.collect();
-    if different.is_empty() {
+    let mut lines = vec![];
+    for (rank, (host, other)) in all.iter().enumerate().skip(1) {
+        // Each name once, whether one of them has it or both.
+        let names: BTreeSet<&String> = first.keys().chain(other.keys()).collect();
+        let mut different: Vec<String> = names
+            .into_iter()
+            .filter(|name| first.get(*name) != other.get(*name))
+            .map(|name| {
+                format!("rank {rank} ({host}): {name} is {}, on rank 0 {}", value(other, name), value(first, name))
+            })
+            .collect();
+        let left_out = different.len().saturating_sub(SHOWN);
+        different.truncate(SHOWN);
+        if left_out > 0 {
+            different.push(format!("rank {rank} ({host}): and {left_out} more"));
+        }
+        lines.extend(different);
+    }
+    if lines.is_empty() {
         return Ok(());
     }
     let message = format!(
-        "the ranks do not agree. {}\n  next: give every rank the same program, configuration and files",
-        different.join("; ")
+        "the ranks do not agree\n  {}\n  next: give every rank the same program, configuration and files",
+        lines.join("\n  ")
     );
     Err(Agreed { message, user: true }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::on_ranks;
+
+    #[test]
+    fn each_difference_is_told_with_its_rank_and_host() {
+        let of_ranks = on_ranks(3, false, |ranks| {
+            let rank = ranks.rank();
+            let mut said = BTreeMap::from([("the network".to_string(), "resnet8".to_string())]);
+            said.insert("linear.weight".into(), format!("float32 {:?}", [if rank == 1 { 5 } else { 4 }, 64]));
+            if rank == 1 {
+                said.insert("linear.scale".into(), "float32 [1]".into());
+            }
+            if rank == 2 {
+                said.extend((0..12).map(|number| (format!("layer{number:02}.bias"), "float32 [3]".into())));
+            }
+            ensure_same(ranks.as_ref(), &format!("node{rank}"), &said).unwrap_err()
+        });
+        for (error, _) in of_ranks {
+            assert!(is_user_error(&error));
+            let told: Vec<String> = error.to_string().lines().map(|line| line.trim().to_string()).collect();
+            assert_eq!(told.len(), 15, "{told:?}");
+            assert_eq!(told[1], "rank 1 (node1): linear.scale is float32 [1], on rank 0 nothing");
+            assert_eq!(told[2], "rank 1 (node1): linear.weight is float32 [5, 64], on rank 0 float32 [4, 64]");
+            assert_eq!(told[3], "rank 2 (node2): layer00.bias is float32 [3], on rank 0 nothing");
+            assert_eq!(told[13], "rank 2 (node2): and 2 more");
+        }
+    }
+
+    #[test]
+    fn ranks_that_say_the_same_agree() {
+        let said = BTreeMap::from([("the network".to_string(), "resnet8".to_string())]);
+        for (agreed, _) in on_ranks(3, false, |ranks| ensure_same(ranks.as_ref(), "node", &said)) {
+            agreed.unwrap();
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! A batch on the device of its rank.
 
-use datasets::HostBatch;
+use std::ops::Range;
+
+use datasets::{HostBatch, Shard};
 use tch::{Device, Kind, Tensor};
 
 /// The images and labels of one rank in one step.
@@ -27,6 +29,27 @@ impl Batch {
             global_count: host.global_count,
         }
     }
+
+    /// The rows that this rank has of each of `parts` consecutive pieces of the global batch, which differ by one sample at
+    /// most. Rows are missing where a piece has fewer samples than there are ranks; a batch of fewer samples than `parts` has
+    /// a piece for each. Whatever the number of ranks, the pieces are the same.
+    pub fn parts(&self, parts: usize, shard: Shard) -> Vec<Range<i64>> {
+        let parts = parts.min(self.global_count).max(1);
+        let rows_below = |slot: usize| slot.saturating_sub(shard.rank).div_ceil(shard.world_size) as i64;
+        let begin = |part: usize| rows_below(part * self.global_count / parts);
+        (0..parts).map(|part| begin(part)..begin(part + 1)).collect()
+    }
+
+    /// These rows alone; they stay a part of the same step.
+    pub fn rows(&self, rows: &Range<i64>) -> Self {
+        let cut = |tensor: &Tensor| tensor.narrow(0, rows.start, rows.end - rows.start);
+        Self {
+            images: cut(&self.images),
+            labels: cut(&self.labels),
+            samples: self.samples[rows.start as usize..rows.end as usize].to_vec(),
+            global_count: self.global_count,
+        }
+    }
 }
 
 /// A copy on `device`. A GPU takes it from page-locked memory while the host goes on; libtorch keeps that memory until then.
@@ -35,5 +58,47 @@ fn on_device(host: &Tensor, device: Device) -> Tensor {
         host.pin_memory(device).to_device_(device, host.kind(), true, false)
     } else {
         host.to_device(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(samples: Vec<u64>, global_count: usize) -> Batch {
+        let images = Tensor::zeros([samples.len() as i64, 1, 2, 2], tch::kind::FLOAT_CPU);
+        let labels = Tensor::from_slice(&samples.iter().map(|&sample| sample as i64).collect::<Vec<_>>());
+        Batch { images, labels, samples, global_count }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_the_same_on_any_number_of_ranks(count in 1usize..40, parts in 1usize..12, world_size in 1usize..6) {
+            let mut pieces = vec![vec![]; parts.min(count)];
+            for rank in 0..world_size {
+                let shard = Shard { rank, world_size };
+                let mine = batch(shard.slots(count).map(|slot| slot as u64).collect(), count);
+                let rows = mine.parts(parts, shard);
+                prop_assert_eq!(rows.len(), pieces.len());
+                prop_assert_eq!(rows.iter().map(|rows| rows.end - rows.start).sum::<i64>(), mine.samples.len() as i64);
+                for (piece, rows) in pieces.iter_mut().zip(&rows) {
+                    let part = mine.rows(rows);
+                    prop_assert_eq!(part.images.size()[0], part.samples.len() as i64);
+                    let labels = Vec::<i64>::try_from(&part.labels).unwrap();
+                    prop_assert!(labels.iter().zip(&part.samples).all(|(label, sample)| *label as u64 == *sample));
+                    piece.extend(part.samples);
+                }
+            }
+            let alone: Vec<Vec<u64>> = {
+                let whole = batch((0..count as u64).collect(), count);
+                let rows = whole.parts(parts, Shard { rank: 0, world_size: 1 });
+                rows.iter().map(|rows| whole.rows(rows).samples).collect()
+            };
+            prop_assert!(alone.iter().all(|piece| !piece.is_empty()));
+            pieces.iter_mut().for_each(|piece| piece.sort_unstable());
+            prop_assert_eq!(pieces, alone);
+        }
     }
 }

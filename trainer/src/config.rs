@@ -2,6 +2,7 @@
 
 mod attack;
 mod averages;
+mod batch;
 mod check;
 mod comm;
 mod data;
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::attack::{AttackBatchNorm, AttackConfig, AttackKind};
 pub use self::averages::{Averages, Ema, Swa};
+pub use self::batch::{BatchSize, Per};
 pub use self::comm::{Backend, Comm, GradientDtype};
 pub use self::data::{Data, Reading};
 pub use self::evaluation::{AutoAttack, Evaluation, Selection};
@@ -27,7 +29,7 @@ pub use self::pixels::Pixels;
 pub use self::preset::names as preset_names;
 use crate::loss::Term;
 use crate::model::Architecture;
-use crate::schedule::Policy;
+use crate::schedule::{Policy, Scale, Schedule};
 
 /// Everything that decides a run's numbers, except the number of ranks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,38 +81,6 @@ pub struct RunConfig {
 
 fn one() -> u64 {
     1
-}
-
-/// `[batch]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BatchSize {
-    /// The number of images.
-    pub size: usize,
-    /// Whether `size` counts the images of all ranks or of each.
-    #[serde(default)]
-    pub per: Per,
-}
-
-impl BatchSize {
-    /// The number of images of a step over all ranks.
-    pub fn global(&self, ranks: usize) -> usize {
-        match self.per {
-            Per::Global => self.size,
-            Per::Rank => self.size * ranks,
-        }
-    }
-}
-
-/// What a batch size counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Per {
-    /// All ranks together.
-    #[default]
-    Global,
-    /// Each rank.
-    Rank,
 }
 
 /// `[student]`
@@ -186,12 +156,34 @@ pub struct OptimizerConfig {
     pub lr: f64,
     /// How it changes.
     pub lr_policy: Policy,
+    /// How it follows the size of the global batch.
+    #[serde(default)]
+    pub lr_scale: Scale,
+    /// The global batch that `lr` is meant for.
+    #[serde(default = "default_base_batch")]
+    pub lr_base_batch: usize,
+    /// Epochs in which the rate rises to its height, step by step; 0 for none.
+    #[serde(default)]
+    pub lr_warmup_epochs: u64,
     /// The momentum.
     #[serde(default = "default_momentum")]
     pub momentum: f64,
     /// The factor of the weights that is added to their gradients; of all parameters.
     #[serde(default = "default_weight_decay")]
     pub weight_decay: f64,
+}
+
+impl OptimizerConfig {
+    /// The rates of a run of batches of `global_batch` images.
+    pub fn schedule(&self, epochs: u64, steps_per_epoch: u64, global_batch: usize) -> Schedule {
+        let factor = self.lr_scale.factor(global_batch as f64 / self.lr_base_batch as f64);
+        let warm_up = self.lr_warmup_epochs * steps_per_epoch;
+        Schedule::new(self.lr_policy.clone(), self.lr, factor, warm_up, epochs * steps_per_epoch)
+    }
+}
+
+fn default_base_batch() -> usize {
+    128
 }
 
 fn default_momentum() -> f64 {

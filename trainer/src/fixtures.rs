@@ -1,6 +1,11 @@
 //! What the tests share with tests/fixtures/make.py.
 
+mod ranks;
+
 use tch::{Device, Kind, Tensor, no_grad};
+use torch_ext::Sum;
+
+pub(crate) use self::ranks::{Call, on_ranks};
 
 use crate::model::{Form, Model};
 
@@ -20,8 +25,13 @@ pub(crate) fn digest(tensor: &Tensor) -> [f64; 2] {
 
 /// make.py's ResNet8 for 3x16x16 images: each tensor a pattern whose key is its place in the sorted list of names.
 pub(crate) fn network(seed: u64, classes: usize, kind: Kind) -> Model {
+    network_across(seed, classes, kind, None)
+}
+
+/// The same with batch norm across ranks.
+pub(crate) fn network_across(seed: u64, classes: usize, kind: Kind, across_ranks: Option<Sum>) -> Model {
     let form = Form { architecture: "resnet8".parse().unwrap(), image: [3, 16, 16], classes };
-    let model = Model::build(form, 1, kind, Device::Cpu, None);
+    let model = Model::build(form, 1, kind, Device::Cpu, across_ranks);
     let mut named: Vec<_> = model.tensors().collect();
     named.sort_by(|one, other| one.name.cmp(&other.name));
     for (place, named) in named.into_iter().enumerate() {

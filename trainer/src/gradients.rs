@@ -1,12 +1,19 @@
 //! Parameters and their gradients as two flat buffers, and the sum of the gradients over the ranks.
 
-use std::sync::Arc;
+mod buckets;
+
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Result, anyhow};
 use comm::Communicator;
 use tch::Tensor;
 
+use self::buckets::Buckets;
+use crate::config::Comm;
 use crate::model::{Model, Named, flatten};
+
+/// With this variable in the environment, sums start during the backward pass over every transport: for tests on CPUs.
+const OVERLAP: &str = "IAD_TEST_OVERLAP";
 
 /// The parameters of a network in one buffer, their gradients in another, in the network's order.
 pub struct Gradients {
@@ -16,15 +23,18 @@ pub struct Gradients {
     pub gradients: Tensor,
     names: Vec<(String, usize)>,
     ranks: Arc<dyn Communicator>,
+    buckets: Arc<Mutex<Buckets>>,
+    overlaps: bool,
 }
 
 impl Gradients {
     /// Moves the parameters of `model` into one buffer, gives every rank those of rank 0, and directs their gradients
-    /// into another.
+    /// into another. Where the transport works beside the backward pass, sums start in it, bucket by bucket.
     ///
     /// # Errors
     /// A failure of the transport.
-    pub fn flatten(model: &mut Model, ranks: Arc<dyn Communicator>) -> Result<Self> {
+    pub fn flatten(model: &mut Model, ranks: Arc<dyn Communicator>, comm: &Comm) -> Result<Self> {
+        let overlaps = ranks.overlaps() || std::env::var_os(OVERLAP).is_some();
         let (kind, device) = (model.kind(), model.device());
         let values = flatten(&mut model.parameters, kind, device);
         ranks.broadcast(&values)?;
@@ -38,7 +48,18 @@ impl Gradients {
             offset += count;
             names.push((name.clone(), offset));
         }
-        Ok(Self { values, gradients, names, ranks })
+        let ends: Vec<usize> = names.iter().map(|(_, end)| *end).collect();
+        let most = if overlaps { comm.bucket_values(kind) } else { usize::MAX };
+        let travelling = comm.travelling(kind, ranks.as_ref());
+        let buckets = Buckets::new(&gradients, &ends, most, travelling, Arc::clone(&ranks));
+        let buckets = Arc::new(Mutex::new(buckets));
+        for (index, Named { name, tensor }) in model.parameters.iter().enumerate().filter(|_| overlaps) {
+            let buckets = Arc::clone(&buckets);
+            // A panic poisons the mutex, which `finish` sees.
+            let ready = move || buckets.lock().into_iter().for_each(|mut buckets| buckets.filled(index));
+            torch_ext::on_gradient(tensor, ready).map_err(|message| anyhow!("gradient of {name}: {message}"))?;
+        }
+        Ok(Self { values, gradients, names, ranks, buckets, overlaps })
     }
 
     /// Forgets the gradients of the last step.
@@ -46,14 +67,34 @@ impl Gradients {
         let _ = self.gradients.zero_();
     }
 
-    /// Replaces the gradients by their sums over the ranks. A loss divides by the number of samples on all ranks, so
-    /// these are the gradients of the mean over the global batch.
+    /// Says that the next backward pass is the last before [`finish`](Self::finish): the gradients that it leaves are whole,
+    /// and may leave for their sum.
     ///
     /// # Errors
-    /// A failure of the transport.
+    /// A panic in an earlier backward pass.
+    pub fn expect_last_pass(&self) -> Result<()> {
+        if self.overlaps {
+            self.buckets()?.expect();
+        }
+        Ok(())
+    }
+
+    /// Replaces the gradients by their sums over the ranks: waits for the sums under way, and starts those of buckets that
+    /// no pass has filled. A loss divides by the number of samples on all ranks, so these are the gradients of the mean over
+    /// the global batch.
+    ///
+    /// # Errors
+    /// A failure of the transport, now or since the backward pass began.
     pub fn finish(&self) -> Result<()> {
-        self.ranks.start_sum(&self.gradients)?;
-        self.ranks.finish_sums()
+        let mut buckets = self.buckets()?;
+        buckets.start_rest()?;
+        self.ranks.finish_sums()?;
+        buckets.take_sums();
+        Ok(())
+    }
+
+    fn buckets(&self) -> Result<MutexGuard<'_, Buckets>> {
+        self.buckets.lock().map_err(|_| anyhow!("a panic in the backward pass, while gradients left for their sum"))
     }
 
     /// The name of the parameter that holds the `place`-th value of the flat buffers.
@@ -62,3 +103,6 @@ impl Gradients {
         self.names.get(index).map_or("?", |(name, _)| name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,15 @@
 //! A whole run: epochs, evaluation, checkpoints. World size 1 is just N = 1.
 
+mod epoch_end;
 mod finish;
+mod requests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Result;
-use comm::Communicator;
+use comm::{Communicator, HostSum};
 use datasets::{Draws, Pipeline, Purpose, Shard, per_class};
 use tch::Device;
 
@@ -17,12 +19,11 @@ use crate::averages::Averages;
 use crate::batch::Batch;
 use crate::checkpoint::{Header, Progress};
 use crate::clock::Clock;
-use crate::config::{AttackKind, RunConfig, Selection};
+use crate::config::{RunConfig, Selection};
 use crate::effort::Effort;
-use crate::evaluate::{Accuracy, Protocol, Suite, evaluate};
 use crate::folder::RunFolder;
 use crate::loss::Term;
-use crate::metrics::{Event, JsonLines, Sink, Timing, counts, losses, probability, trust};
+use crate::metrics::{Event, JsonLines, Sink, losses};
 use crate::model::Model;
 use crate::observe::{Observed, Sums};
 use crate::prepare::Prepared;
@@ -31,6 +32,8 @@ use crate::step::Step;
 use crate::timeline::{Lap, Phase};
 use crate::trace::Tracer;
 use crate::views::Networks;
+
+use self::requests::Requests;
 
 /// How a run left off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +109,7 @@ pub fn train(
         clock,
         tracer,
         saved,
+        asked: None,
     };
     for problem in problems {
         run.console.record(&Event::Warned { message: problem })?;
@@ -129,16 +133,8 @@ struct Run<'a> {
     tracer: Option<Tracer>,
     /// When this session last saved a checkpoint.
     saved: Instant,
-}
-
-/// What a run is asked for between two steps.
-struct Requests {
-    stop: bool,
-    /// Of `stop`, whether someone asked, and not the number of steps alone.
-    stop_asked: bool,
-    checkpoint: bool,
-    /// Seconds that the step waited for its images, of the rank that waited longest.
-    waited: f64,
+    /// What the ranks were asked for at the last step, on its way.
+    asked: Option<HostSum>,
 }
 
 /// A step whose numbers are not read yet.
@@ -146,13 +142,6 @@ struct Pending {
     observed: Observed,
     rate: f64,
     lap: Lap,
-}
-
-/// What came of measuring an epoch's student.
-enum Measured {
-    Nothing,
-    Stopped,
-    Accuracies(Vec<Accuracy>, f64),
 }
 
 impl Run<'_> {
@@ -213,7 +202,8 @@ impl Run<'_> {
         let (shape, kind) = (self.prepared.form.image, self.config.precision.dtype.kind());
         self.clock.per_image = self.clock.effort().per_image(self.config, epoch);
         let timeline = self.step.networks.timeline.clone();
-        let all_steps = self.config.epochs * pipeline.batches_per_epoch() as u64;
+        let steps_per_epoch = pipeline.batches_per_epoch() as u64;
+        let rates = self.config.optimizer.schedule(self.config.epochs, steps_per_epoch, pipeline.global_batch);
 
         // The numbers of a step are read when the next one is under way.
         let mut pending: Option<Pending> = None;
@@ -225,8 +215,7 @@ impl Run<'_> {
             let upload = || Batch::upload(&host, shape, kind, self.place.device);
             let batch = timeline.during(Phase::Data, "upload", upload);
             let noise = Noise::new(&draws, &batch.samples, self.place.device);
-            let fraction = self.header.progress.step as f64 / all_steps as f64;
-            let rate = self.config.optimizer.lr * self.config.optimizer.lr_policy.factor(epoch, fraction);
+            let rate = rates.rate(epoch, self.header.progress.step);
             let observed = self.step.run(&batch, &noise, &terms, rate)?;
             let Step { parameters, networks, .. } = &self.step;
             self.averages.after_step(epoch, self.header.progress.batch, parameters, &networks.student);
@@ -235,36 +224,29 @@ impl Run<'_> {
             self.header.progress.step += 1;
             let requests = timeline.during(Phase::Communication, "requests", || self.requests(waited))?;
             self.trace_step()?;
-            self.clock.waited(requests.waited);
-            if requests.stop {
-                self.settle(pending)?;
+            if self.answer(&requests, &mut pending)? == Ending::Stopped {
                 return Ok(Ending::Stopped);
             }
-            if requests.checkpoint {
-                self.settle(pending.take())?;
-                self.save_checkpoint()?;
-            }
         }
+        let requests = self.last_requests()?;
+        let ending = self.answer(&requests, &mut pending)?;
         self.settle(pending)?;
-        Ok(Ending::Finished)
+        Ok(ending)
     }
 
-    /// What any rank was asked for since the last step: to stop (or the step to stop after is done), or by its clock to save a
-    /// checkpoint.
-    /// `waited` are the seconds that this rank waited for the step's images.
-    fn requests(&self, waited: f64) -> Result<Requests> {
-        let minutes = self.config.checkpoint.minutes;
-        let due = minutes > 0.0 && self.saved.elapsed().as_secs_f64() >= 60.0 * minutes;
-        let mut requests =
-            [self.stop.requested.load(Ordering::Relaxed), due].map(|asked| f64::from(u8::from(asked))).to_vec();
-        // A place for each rank: the longest wait is the one that all waited for.
-        requests.resize(2 + self.place.ranks.world_size(), 0.0);
-        requests[2 + self.place.ranks.rank()] = waited;
-        self.place.ranks.sum(&mut requests)?;
-        let waited = requests[2..].iter().copied().fold(0.0, f64::max);
-        let reached = self.stop.after_steps.is_some_and(|steps| self.header.progress.step >= steps);
-        let stop_asked = requests[0] > 0.0;
-        Ok(Requests { stop: stop_asked || reached, stop_asked, checkpoint: requests[1] > 0.0, waited })
+    /// Does what was asked for, with the numbers of all steps read before.
+    fn answer(&mut self, requests: &Requests, pending: &mut Option<Pending>) -> Result<Ending> {
+        self.clock.waited(requests.waited);
+        if requests.stop || requests.checkpoint {
+            self.settle(pending.take())?;
+        }
+        if requests.stop {
+            return Ok(Ending::Stopped);
+        }
+        if requests.checkpoint {
+            self.save_checkpoint()?;
+        }
+        Ok(Ending::Finished)
     }
 
     /// Reads the numbers of a step that was started earlier, adds them up, and records them now and then.
@@ -297,67 +279,6 @@ impl Run<'_> {
             self.record(&Event::Step { epoch, step, learning_rate: rate, loss, terms, timing })?;
         }
         Ok(())
-    }
-
-    /// Measures the student, records the epoch, keeps the best weights and now and then a checkpoint. If it is interrupted, the
-    /// state is that before it, and resuming begins here again.
-    fn finish_epoch(&mut self) -> Result<Ending> {
-        let Progress { epoch, step, .. } = self.header.progress;
-        let seconds = self.clock.seconds() - self.header.epoch_began;
-        self.clock.passed(self.step.networks.timeline.pause().seconds());
-        let place = self.place;
-        let timing = self.clock.epoch(self.totals["samples"], seconds, place.ranks.as_ref(), place.device)?;
-        let evaluated = match self.measure(epoch)? {
-            Measured::Stopped => return Ok(Ending::Stopped),
-            Measured::Nothing => None,
-            Measured::Accuracies(attacks, seconds) => Some((attacks, seconds)),
-        };
-        let (loss, terms) = losses(&self.totals);
-        let (counts, trust, probability) = (counts(&self.totals), trust(&self.totals), probability(&self.totals));
-        let learning_rate = self.totals["rate"];
-        self.record(&Event::Epoch { epoch, step, learning_rate, loss, terms, counts, trust, probability, timing })?;
-        self.averages.after_epoch(epoch, &self.step.parameters, &self.step.networks.student);
-
-        self.totals.clear();
-        self.header.progress = Progress { epoch: epoch + 1, batch: 0, step };
-        if let Some((attacks, seconds)) = evaluated {
-            // Strictly better under the last attack: the earliest of equals wins.
-            let correct = attacks.last().map_or(0, |accuracy| accuracy.correct);
-            let best = self.header.best.is_none_or(|best| correct > best);
-            if best {
-                self.header.best = Some(correct);
-                self.save_weights("best", &self.step.networks.student)?;
-            }
-            let split = self.prepared.selection.as_ref().map_or("", |(_, split)| split).to_string();
-            let timing = Timing { seconds, ..Timing::default() };
-            self.record(&Event::Evaluated { epoch, step, split, best, attacks, timing })?;
-        }
-        self.header.epoch_began = self.clock.seconds();
-        self.step.networks.timeline.pause();
-        if (epoch + 1).is_multiple_of(self.config.checkpoint.every) || epoch + 1 == self.config.epochs {
-            self.save_checkpoint()?;
-        }
-        Ok(Ending::Finished)
-    }
-
-    /// Natural and PGD-10 accuracy on the images that choose the best weights, where the epoch is due.
-    fn measure(&mut self, epoch: u64) -> Result<Measured> {
-        let every = self.config.evaluation.every;
-        let Some((source, _)) = self.prepared.selection.as_ref().filter(|_| (epoch + 1).is_multiple_of(every.max(1)))
-        else {
-            return Ok(Measured::Nothing);
-        };
-        let suite: &[&str] =
-            if self.config.attack.kind == AttackKind::None { &["natural"] } else { &["natural", "pgd10"] };
-        let suite = Suite::named(suite.iter().copied()).map_err(|name| anyhow::anyhow!("no attack {name}"))?;
-        let (began, console) = (Instant::now(), &mut *self.console);
-        let student = &self.step.networks.student;
-        let (ranks, requested) = (self.place.ranks.as_ref(), self.stop.requested);
-        let progress = &mut |standing: &_| console.evaluating("measuring", standing);
-        let accuracies =
-            evaluate(student, source.as_ref(), &suite, &Protocol::of(self.config), ranks, requested, progress)?;
-        self.clock.since = Instant::now();
-        Ok(accuracies.map_or(Measured::Stopped, |found| Measured::Accuracies(found, began.elapsed().as_secs_f64())))
     }
 
     /// Writes the whole state, after making sure that all ranks agree on it.

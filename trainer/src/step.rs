@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use comm::Communicator;
+use datasets::Shard;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::attack::{Attack, Noise};
@@ -31,6 +32,7 @@ pub struct Step {
     attack_mode: Mode,
     objective: Term,
     observer: Observer,
+    accumulate: usize,
     ranks: Arc<dyn Communicator>,
 }
 
@@ -40,7 +42,7 @@ impl Step {
     /// # Errors
     /// A failure of the transport.
     pub fn new(config: &RunConfig, mut networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
-        let parameters = Gradients::flatten(&mut networks.student, Arc::clone(&ranks))?;
+        let parameters = Gradients::flatten(&mut networks.student, Arc::clone(&ranks), &config.comm)?;
         let optimizer = Sgd::new(&parameters.values, config.optimizer.momentum, config.optimizer.weight_decay);
         let attack: Option<Box<dyn Attack>> = match config.attack.kind {
             AttackKind::None => None,
@@ -49,7 +51,8 @@ impl Step {
         let objective = Term::plain("attack", Images::Adversarial, config.attack.towards.clone());
         let attack_mode = config.attack.batch_norm.mode();
         let observer = Observer::new(config);
-        Ok(Self { networks, parameters, optimizer, attack, attack_mode, objective, observer, ranks })
+        let accumulate = config.batch.accumulate;
+        Ok(Self { networks, parameters, optimizer, attack, attack_mode, objective, observer, accumulate, ranks })
     }
 
     /// Attacks the student on `batch`, and moves it by `rate` against the gradient of `terms` over the global batch.
@@ -59,23 +62,16 @@ impl Step {
     pub fn run(&mut self, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
         let timeline = self.networks.timeline.clone();
         let statistics = self.networks.student.flat_statistics.copy();
-        let adversarial = timeline.during(Phase::Attack, "attack", || self.adversarial(batch, noise));
-
-        let views = Views::new(&self.networks, Mode::Train, &batch.images, &adversarial);
-        let global_count = batch.global_count as f64;
-        let mut summands = vec![];
-        timeline.during(Phase::Forward, "forward", || {
-            for term in terms {
-                match term.weight {
-                    0.0 => views.pass(term.of),
-                    _ => summands.push((term, term.evaluate(&views, &batch.labels, global_count))),
-                }
-            }
-        });
-        let total: Tensor = summands.iter().map(|(_, value)| value).sum();
-
         self.parameters.zero();
-        timeline.during(Phase::Backward, "backward", || total.backward());
+        let shard = Shard { rank: self.ranks.rank(), world_size: self.ranks.world_size() };
+        let parts = batch.parts(self.accumulate, shard);
+        let mut observed: Option<(Vec<String>, Tensor)> = None;
+        for (index, rows) in parts.iter().enumerate() {
+            let last = index + 1 == parts.len();
+            let (names, values) = self.part(&batch.rows(rows), &noise.rows(rows), terms, last)?;
+            observed = Some((names, observed.map_or(values.shallow_clone(), |(_, sums)| sums + values)));
+        }
+        let (names, values) = observed.context("a step has a part")?;
         timeline.during(Phase::Communication, "gradients", || self.parameters.finish())?;
         timeline.during(Phase::Communication, "running statistics", || {
             average_over_ranks(&self.networks.student, batch, self.ranks.as_ref())
@@ -90,13 +86,36 @@ impl Step {
             keep_statistics(&self.networks.student, &statistics, &finite);
         });
 
-        let look = || self.observer.observe(&views, &batch.labels, &summands);
-        let (names, values) = timeline.during(Phase::Other, "observe", look);
         timeline.during(Phase::Communication, "observed", || {
             self.ranks.start_sum(&values)?;
             self.ranks.finish_sums()
         })?;
         Ok(Observed { names, values, finite, place })
+    }
+
+    /// Attacks the student on a part of the batch and adds the gradient of `terms` to those of the parts before. Returns what
+    /// there is to see of it.
+    fn part(&self, batch: &Batch, noise: &Noise, terms: &[Term], last: bool) -> Result<(Vec<String>, Tensor)> {
+        let timeline = &self.networks.timeline;
+        let adversarial = timeline.during(Phase::Attack, "attack", || self.adversarial(batch, noise));
+        let views = Views::new(&self.networks, Mode::Train, &batch.images, &adversarial);
+        let global_count = batch.global_count as f64;
+        let mut summands = vec![];
+        timeline.during(Phase::Forward, "forward", || {
+            for term in terms {
+                match term.weight {
+                    0.0 => views.pass(term.of),
+                    _ => summands.push((term, term.evaluate(&views, &batch.labels, global_count))),
+                }
+            }
+        });
+        let total: Tensor = summands.iter().map(|(_, value)| value).sum();
+        if last {
+            self.parameters.expect_last_pass()?;
+        }
+        timeline.during(Phase::Backward, "backward", || total.backward());
+        let look = || self.observer.observe(&views, &batch.labels, &summands);
+        Ok(timeline.during(Phase::Other, "observe", look))
     }
 
     /// The student's adversarial images of the batch.

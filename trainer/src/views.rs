@@ -71,7 +71,7 @@ pub fn student(config: &RunConfig, prepared: &Prepared, place: &Place, timeline:
 }
 
 /// The sum over the ranks as batch norm needs it, inside forward and backward passes, where errors cannot be returned.
-fn sum_over(ranks: Arc<dyn Communicator>, timeline: Timeline) -> Sum {
+pub(crate) fn sum_over(ranks: Arc<dyn Communicator>, timeline: Timeline) -> Sum {
     Arc::new(move |tensor| {
         let sum = || ranks.start_sum(tensor).and_then(|()| ranks.finish_sums());
         let summed = timeline.during_piece(Phase::Communication, "batch norm sum", sum);

@@ -1,6 +1,7 @@
 //! Random numbers of a batch as a function of its samples, made of integer tensor operations: the same bits whatever the
 //! rank, the batch and the device (see `datasets::random`, which states the same function for single numbers).
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use datasets::Draws;
@@ -22,6 +23,12 @@ impl Noise {
             Tensor::from_slice(&halves).view([-1, 1]).to_device(device)
         };
         Self { low: half(0), high: half(32) }
+    }
+
+    /// The numbers of these samples alone, by their rows.
+    pub fn rows(&self, rows: &Range<i64>) -> Self {
+        let cut = |keys: &Tensor| keys.narrow(0, rows.start, rows.end - rows.start);
+        Self { low: cut(&self.low), high: cut(&self.high) }
     }
 
     /// Numbers of the standard normal distribution in the shape `[N, ...]` and type of `like`, to 16 bits: the logarithms and
@@ -111,6 +118,29 @@ mod tests {
         // 196,608 numbers: standard errors of 0.0023, 0.0032 and 0.022.
         assert!(moment(1.0).abs() < 0.012 && (moment(2.0) - 1.0).abs() < 0.016 && (moment(4.0) - 3.0).abs() < 0.11);
         assert_eq!(f64::try_from(quantiles().get(0)).unwrap(), -f64::try_from(quantiles().get(QUANTILES - 1)).unwrap());
+    }
+
+    /// Where a sample's numbers are drawn does not matter to the bit: on which rank, in which part of a batch.
+    #[test]
+    fn samples_have_their_numbers_on_any_number_of_ranks() {
+        let draws = Draws::new(7, Purpose::AttackStart, 2);
+        let start =
+            |noise: &Noise, count: usize| noise.uniform(&Tensor::zeros([count as i64, 3, 4, 4], tch::kind::FLOAT_CPU));
+        let noise = |samples: &[u64]| Noise::new(&draws, samples, Device::Cpu);
+        let samples: Vec<u64> = (0..11).map(|sample| sample * 37 % 50).collect();
+        let whole = start(&noise(&samples), 11);
+        for world_size in 2..=4 {
+            for rank in 0..world_size {
+                let slots: Vec<usize> = datasets::Shard { rank, world_size }.slots(samples.len()).collect();
+                let mine: Vec<u64> = slots.iter().map(|&slot| samples[slot]).collect();
+                let rows = Tensor::from_slice(&slots.iter().map(|&slot| slot as i64).collect::<Vec<_>>());
+                assert!(
+                    start(&noise(&mine), mine.len()).equal(&whole.index_select(0, &rows)),
+                    "rank {rank} of {world_size}"
+                );
+            }
+        }
+        assert!(start(&noise(&samples).rows(&(3..7)), 4).equal(&whole.narrow(0, 3, 4)));
     }
 
     #[test]

@@ -23,6 +23,9 @@ impl RunConfig {
     pub(super) fn check(&self) -> Result<(), UserError> {
         must((1..=1_000_000).contains(&self.epochs), "epochs", self.epochs, "1 to 1,000,000")?;
         must((1..=1 << 20).contains(&self.batch.size), "batch.size", self.batch.size, "1 to 1,048,576")?;
+        let parts = self.batch.accumulate;
+        let most = format!("1 to batch.size, here {}", self.batch.size);
+        must((1..=self.batch.size).contains(&parts), "batch.accumulate", parts, &most)?;
         must((1..=1024).contains(&self.data.prefetch), "data.prefetch", self.data.prefetch, "1 to 1,024 batches")?;
         must((1..=256).contains(&self.data.threads), "data.threads", self.data.threads, "1 to 256 threads")?;
         let window = self.data.window_mib;
@@ -56,6 +59,10 @@ impl RunConfig {
         let optimizer = &self.optimizer;
         let positive = |value: f64| value.is_finite() && value > 0.0;
         must(positive(optimizer.lr), "optimizer.lr", optimizer.lr, "a positive number")?;
+        let (base, warm_up) = (optimizer.lr_base_batch, optimizer.lr_warmup_epochs);
+        must((1..=1 << 20).contains(&base), "optimizer.lr_base_batch", base, "1 to 1,048,576 images")?;
+        let epochs = format!("0 (none) to epochs, here {}", self.epochs);
+        must(warm_up <= self.epochs, "optimizer.lr_warmup_epochs", warm_up, &epochs)?;
         must((0.0..1.0).contains(&optimizer.momentum), "optimizer.momentum", optimizer.momentum, "0 or more, below 1")?;
         let decay = optimizer.weight_decay;
         must((0.0..=1.0).contains(&decay), "optimizer.weight_decay", decay, "0 to 1")?;

@@ -1,7 +1,9 @@
 //! `[comm]`: how gradients travel between ranks. None of it changes what is computed but for rounding.
 
+use comm::Communicator;
 use datasets::UserError;
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use super::check::must;
 
@@ -54,5 +56,26 @@ impl Comm {
     pub(super) fn check(&self) -> Result<(), UserError> {
         let mib = self.bucket_mib;
         must(mib > 0.0 && mib <= 4096.0, "comm.bucket_mib", mib, "a size above 0 and up to 4,096 MiB")
+    }
+    /// Whether the transport between `ranks` can do what is asked of it.
+    ///
+    /// # Errors
+    /// Gradients in a type that it does not add up.
+    pub fn check_transport(&self, ranks: &dyn Communicator) -> Result<(), UserError> {
+        let travels = self.gradient_dtype == GradientDtype::Parameters || ranks.sums(Kind::BFloat16);
+        must(travels, "comm.gradient_dtype", "bfloat16", "\"parameters\": MPI has no sum of bfloat16, NCCL has")
+            .map_err(|error| error.hint("leave comm.gradient_dtype out, or run on GPUs with comm.backend = \"nccl\""))
+    }
+
+    /// The number of values of type `kind` that fill a bucket, at least one.
+    pub(crate) fn bucket_values(&self, kind: Kind) -> usize {
+        let bytes = self.bucket_mib * f64::from(1 << 20);
+        (bytes as usize / kind.elt_size_in_bytes()).max(1)
+    }
+
+    /// The type in which gradients of type `kind` travel between `ranks`, where it is another one.
+    pub(crate) fn travelling(&self, kind: Kind, ranks: &dyn Communicator) -> Option<Kind> {
+        let narrow = self.gradient_dtype == GradientDtype::Bfloat16 && ranks.world_size() > 1;
+        (narrow && kind != Kind::BFloat16).then_some(Kind::BFloat16)
     }
 }

@@ -77,7 +77,7 @@ impl Run<'_> {
             let (shape, kind) = (self.prepared.form.image, model.kind());
             let batches = pipeline.epoch(self.config.epochs, 0);
             let batches = batches.map(|host| Ok(Batch::upload(&host?, shape, kind, device)));
-            if !statistics::measure(&model, batches, ranks, || Ok(!self.requests(0.0)?.stop_asked))? {
+            if !statistics::measure(&model, batches, ranks, || Ok(!self.stop_asked()?))? {
                 return Ok(None);
             }
         }

@@ -14,6 +14,7 @@ use crate::fixtures::{self, digest, pattern};
 use crate::model::Model;
 
 mod passes;
+mod ranks;
 mod single_precision;
 
 const BASE: &str = r#"

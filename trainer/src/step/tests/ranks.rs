@@ -1,0 +1,155 @@
+//! Steps on several ranks: sums that start in the backward pass, batches in parts, running statistics.
+
+use datasets::Shard;
+
+use super::*;
+use crate::fixtures::{Call, network_across, on_ranks};
+use crate::model::Form;
+use crate::timeline::Timeline;
+use crate::views::sum_over;
+
+/// What one rank holds after each step: parameters, gradients, running statistics.
+type States = Vec<[Tensor; 3]>;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Student {
+    WithoutBatchNorm,
+    Sync,
+    Local,
+}
+
+/// Steps on batches of so many images, dealt to so many ranks.
+fn steps(
+    config: &RunConfig,
+    student: Student,
+    world_size: usize,
+    overlaps: bool,
+    counts: &[usize],
+) -> Vec<(States, Vec<Call>)> {
+    let kind = config.precision.dtype.kind();
+    on_ranks(world_size, overlaps, |ranks| {
+        let shard = Shard { rank: ranks.rank(), world_size };
+        let convnet = Form { architecture: "convnet".parse().unwrap(), image: [3, 16, 16], classes: 5 };
+        let across_ranks =
+            (student == Student::Sync && world_size > 1).then(|| sum_over(Arc::clone(&ranks), Timeline::default()));
+        let student = match student {
+            Student::WithoutBatchNorm => Model::build(convnet, 1, kind, Device::Cpu, None),
+            Student::Sync | Student::Local => network_across(1, 5, kind, across_ranks),
+        };
+        let networks = Networks { student, ..networks(kind) };
+        let mut step = Step::new(config, networks, ranks).unwrap();
+        let terms: Vec<Term> = config.active_terms(0).collect();
+        let draws = Draws::new(1, Purpose::AttackStart, 0);
+        let mut states = vec![];
+        for (number, &global_count) in counts.iter().enumerate() {
+            let slots: Vec<i64> = shard.slots(global_count).map(|slot| slot as i64).collect();
+            let images = pattern(global_count * 3 * 16 * 16, 7 + number as u64).view([-1, 3, 16, 16]);
+            let rows = Tensor::from_slice(&slots);
+            let labels = (&rows * 3 + number as i64).remainder(5);
+            let images = images.index_select(0, &rows).to_kind(kind);
+            let samples = slots.into_iter().map(|slot| slot as u64).collect();
+            let batch = Batch { images, labels, samples, global_count };
+            let noise = Noise::new(&draws, &batch.samples, Device::Cpu);
+            step.run(&batch, &noise, &terms, 0.05).unwrap();
+            let Step { parameters, networks, .. } = &step;
+            states
+                .push([&parameters.values, &parameters.gradients, &networks.student.flat_statistics].map(Tensor::copy));
+        }
+        states
+    })
+}
+
+fn distance(one: &Tensor, other: &Tensor) -> f64 {
+    f64::try_from((one - other).norm() / one.norm()).unwrap()
+}
+
+fn same(one: &States, other: &States) -> bool {
+    one.iter().flatten().zip(other.iter().flatten()).all(|(one, other)| one.equal(other))
+}
+
+/// The second batch has one image: the other ranks pass over nothing, in the same order.
+#[test]
+fn sums_that_start_in_the_backward_pass_are_those_after_it() {
+    for world_size in 2..=4 {
+        let run = |overlaps: bool, bucket_mib: f64| {
+            let overrides =
+                ["batch_norm.compat=lean", "precision.dtype=float32", &format!("comm.bucket_mib={bucket_mib}")];
+            let of_ranks = steps(&config("iad-1", &overrides), Student::Sync, world_size, overlaps, &[7, 1]);
+            for (states, calls) in &of_ranks {
+                assert!(same(states, &of_ranks[0].0), "ranks of {world_size} differ");
+                assert_eq!(calls, &of_ranks[0].1);
+            }
+            of_ranks.into_iter().next().unwrap()
+        };
+        let (after, calls) = run(false, 8.0);
+        let buckets = |calls: &[Call]| calls.iter().filter(|call| matches!(call, Call::Sum(Kind::Float, _))).count();
+        assert_eq!(buckets(&calls), 2);
+        let value = 4.0 / f64::from(1 << 20);
+        for (bucket_mib, expected) in [(value, 29), (64.0 * value, 19), (1.0, 1), (4096.0, 1)] {
+            let (during, calls) = run(true, bucket_mib);
+            assert!(same(&after, &during), "{world_size} ranks, buckets of {bucket_mib} MiB");
+            assert_eq!(buckets(&calls), 2 * expected, "buckets of {bucket_mib} MiB");
+            // Batch norm's sums of the backward pass come after the first gradients have left.
+            let first = calls.iter().position(|call| matches!(call, Call::Sum(Kind::Float, _))).unwrap();
+            let step = calls.len() / 2;
+            let later = calls[first..step].iter().filter(|call| matches!(call, Call::Sum(Kind::Double, _))).count();
+            assert!(expected == 1 || later > 1, "{later} sums after the first bucket");
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_batch_add_up_to_its_gradient() {
+    let run = |accumulate: usize, world_size: usize| {
+        let accumulate = format!("batch.accumulate={accumulate}");
+        let config = config("at", &[&accumulate, "attack.start=uniform"]);
+        let of_ranks = steps(&config, Student::WithoutBatchNorm, world_size, true, &[6, 2]);
+        assert!(of_ranks.iter().all(|(states, _)| same(states, &of_ranks[0].0)));
+        of_ranks.into_iter().next().unwrap()
+    };
+    let (whole, _) = run(1, 1);
+    for world_size in 1..=3 {
+        let sums = |calls: &[Call]| calls.iter().filter(|call| matches!(call, Call::Sum(..))).count();
+        let (_, at_once) = run(1, world_size);
+        for accumulate in [1, 2, 4] {
+            let (parts, calls) = run(accumulate, world_size);
+            for ([_, one, _], [_, other, _]) in whole.iter().zip(&parts) {
+                let distance = distance(one, other);
+                assert!(distance < 1e-12, "{accumulate} parts on {world_size} ranks: {distance:e}");
+            }
+            assert_eq!(sums(&calls), sums(&at_once), "parts need no sums of their own");
+        }
+    }
+}
+
+/// Its statistics are those of the part over all ranks, which has the same images on any number of them.
+#[test]
+fn parts_with_batch_norm_across_ranks_are_the_same_on_any_number_of_ranks() {
+    let run = |accumulate: usize, world_size: usize| {
+        let config = config("iad-1", &[&format!("batch.accumulate={accumulate}")]);
+        let of_ranks = steps(&config, Student::Sync, world_size, true, &[6, 4, 1]);
+        assert!(of_ranks.iter().all(|(states, _)| same(states, &of_ranks[0].0)));
+        of_ranks.into_iter().next().unwrap().0
+    };
+    let alone = run(3, 1);
+    for world_size in 2..=3 {
+        for (one, other) in alone.iter().flatten().zip(run(3, world_size).iter().flatten()) {
+            let distance = distance(one, other);
+            assert!(distance < 1e-9, "{world_size} ranks: {distance:e}");
+        }
+    }
+    assert!(distance(&alone[0][1], &run(1, 1)[0][1]) > 1e-3, "batch norm does not see the parts");
+}
+
+#[test]
+fn running_statistics_of_ranks_apart_are_equal_after_every_step() {
+    let config = config("iad-1", &[]);
+    for world_size in 2..=3 {
+        let of_ranks = steps(&config, Student::Local, world_size, false, &[5, 4, 1]);
+        for (rank, (states, _)) in of_ranks.iter().enumerate() {
+            assert!(same(states, &of_ranks[0].0), "rank {rank} of {world_size} differs");
+        }
+        let moved = |one: usize, other: usize| distance(&of_ranks[0].0[one][2], &of_ranks[0].0[other][2]);
+        assert!(moved(0, 1) > 1e-3 && moved(1, 2) > 1e-3);
+    }
+}
