@@ -60,10 +60,10 @@ mod tests {
         let parameter = Tensor::ones([3], tch::kind::FLOAT_CPU).set_requires_grad(true);
         let calls = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&calls);
-        on_gradient(&parameter, move || {
+        let count = move || {
             counter.fetch_add(1, Ordering::Relaxed);
-        })
-        .unwrap();
+        };
+        on_gradient(&parameter, count).unwrap();
         (parameter, calls)
     }
 
