@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env::current_exe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
@@ -18,7 +19,7 @@ use trainer::prepare::{Prepared, prepare};
 use trainer::run::{Ending, Place, Stop, train};
 
 use crate::console::{Console, say};
-use crate::ranks::LastWords;
+use crate::rank_log::{Logged, RankLog};
 use crate::{report, signals};
 
 /// A run to do: a configuration and its folder.
@@ -44,17 +45,17 @@ pub(crate) fn check(jobs: &[Job]) -> Result<()> {
     Ok(())
 }
 
+/// The folders of the runs.
+pub(crate) fn folders(jobs: &[Job]) -> Vec<PathBuf> {
+    jobs.iter().map(|job| job.folder.path.clone()).collect()
+}
+
 /// Trains the runs in this order. `stop_after` counts the steps of the last one, which was asked for; its teachers are made
 /// whole.
 ///
 /// # Errors
 /// A failed run.
-pub(crate) fn train_all(
-    jobs: &[Job],
-    session: &Session,
-    stop_after: Option<u64>,
-    last_words: &LastWords,
-) -> Result<Ending> {
+pub(crate) fn train_all(jobs: &[Job], session: &Session, stop_after: Option<u64>, log: &RankLog) -> Result<Ending> {
     let stop = signals::stop_flag()?;
     let mut said = BTreeMap::from([("the program's SHA-256".to_string(), checkpoint::file_sha256(&current_exe()?)?)]);
     for job in jobs {
@@ -65,7 +66,7 @@ pub(crate) fn train_all(
     ensure_same(session.ranks.as_ref(), &comm::host_name(), &said)?;
     for (index, job) in jobs.iter().enumerate() {
         let after_steps = stop_after.filter(|_| index + 1 == jobs.len());
-        if train_job(job, session, &stop, after_steps, last_words)? == Ending::Stopped {
+        if train_job(job, session, &stop, after_steps, log)? == Ending::Stopped {
             return Ok(Ending::Stopped);
         }
     }
@@ -77,7 +78,7 @@ fn train_job(
     session: &Session,
     stop: &Arc<AtomicBool>,
     after_steps: Option<u64>,
-    last_words: &LastWords,
+    log: &RankLog,
 ) -> Result<Ending> {
     let Job { config, folder } = job;
     let ranks = session.ranks.as_ref();
@@ -93,7 +94,7 @@ fn train_job(
         }
         return Ok(Ending::Finished);
     }
-    *last_words.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(folder.path.clone());
+    log.open(&folder.path, &start_line(folder, session));
     let environment = environment(config, &prepared, folder, session)?;
 
     let mut silent = ();
@@ -113,7 +114,7 @@ fn train_job(
     };
     let place = Place { ranks: Arc::clone(&session.ranks), device: session.device };
     let stop = Stop { requested: stop, after_steps };
-    let ending = train(config, &prepared, folder, &place, &stop, sink)?;
+    let ending = train(config, &prepared, folder, &place, &stop, &mut Logged { log, rest: sink })?;
     drop(claim);
     if let Some(console) = &mut console {
         match ending {
@@ -135,6 +136,20 @@ fn inputs(prepared: &Prepared) -> Result<BTreeMap<String, String>> {
         found.insert(format!("the SHA-256 of teacher {name}"), checkpoint::file_sha256(file)?);
     }
     Ok(found)
+}
+
+/// Who this rank is in this session: the first line in its log.
+pub(crate) fn start_line(folder: &RunFolder, session: &Session) -> String {
+    let (ranks, process) = (session.ranks.as_ref(), std::process::id());
+    let step = folder.checkpoints().first().map_or(0, |(step, _)| *step);
+    format!(
+        "rank {} of {} on {}: process {process}, {:?}, {} threads, from step {step}",
+        ranks.rank(),
+        ranks.world_size(),
+        comm::host_name(),
+        session.device,
+        session.threads
+    )
 }
 
 /// What this start ran on: an entry of environment.toml.

@@ -8,11 +8,16 @@ mod evaluate;
 mod jobs;
 mod launch;
 mod paper;
+mod rank_log;
 mod ranks;
 mod report;
+mod restart;
 mod signals;
+mod spoken;
 mod train;
+mod watch;
 mod weights;
+mod world;
 
 use std::process::ExitCode;
 
@@ -40,12 +45,13 @@ fn main() -> ExitCode {
         }
         Command::Paper(paper) => paper::run(&paper),
         Command::Weights(weigh) => weights::run(&weigh).map(|()| 0),
+        Command::CountGpus => launch::print_gpus().map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             // What comes here has been found before the ranks joined, or by all of them.
-            if comm::launcher_rank().is_none_or(|rank| rank == 0) {
+            if world::announced_rank(ranks::variable).is_none_or(|rank| rank == 0) {
                 console::error(&error);
             }
             ExitCode::from(ranks::exit_code(&error))
