@@ -3,10 +3,10 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo autoattack test fuzz clean distclean
+.PHONY: help setup build demo autoattack test test-nodes fuzz clean distclean
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 setup: ## Install what the build needs and is missing; tell cargo where it is
 	@scripts/setup
@@ -29,6 +29,9 @@ autoattack: ## AutoAttack on the demo's student and 256 images, some minutes on 
 
 test: ## Everything that CI runs
 	@scripts/check
+
+test-nodes: build ## Only the runs over several nodes, which are network namespaces; as root
+	@. scripts/env.sh; cargo test --release --locked -p tests --test nodes -- --nocapture
 
 fuzz: setup ## Give every importer two million damaged files, new ones each time; some minutes
 	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \

@@ -7,6 +7,7 @@ mod data;
 mod evaluate;
 mod jobs;
 mod launch;
+mod liveness;
 mod paper;
 mod rank_log;
 mod ranks;

@@ -11,7 +11,7 @@ use trainer::agreement::{Agreed, agree, is_user_error};
 
 use crate::command::Where;
 use crate::rank_log::RankLog;
-use crate::{console, watch, world};
+use crate::{console, liveness, watch, world};
 
 /// The exit code of an error.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
@@ -39,7 +39,9 @@ pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &RankLog) 
     let session = Session::join(place.device.compute())?;
     let ranks = Arc::clone(&session.ranks);
     abort_on_panic(Arc::clone(&ranks), Arc::clone(&log));
-    let result = agree(ranks.as_ref(), check_world(place, &session, announced)).and_then(|()| work(&session, &log));
+    let result = agree(ranks.as_ref(), check_world(place, &session, announced))
+        .and_then(|()| liveness::start(ranks.as_ref(), &log))
+        .and_then(|()| work(&session, &log));
     let agreed = |error: &anyhow::Error| error.downcast_ref::<Agreed>().is_some();
     match result {
         Err(error) if ranks.world_size() > 1 && !agreed(&error) => {

@@ -13,7 +13,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::Ended;
+use crate::{Ended, Nodes};
 
 /// Every process of a program carries this variable, by which all are found again, wherever mpirun has put them.
 const MARK: &str = "IAD_TEST_PROCESS";
@@ -78,6 +78,23 @@ impl Program {
     /// `CONFIG --run RUN`.
     pub fn train(self, config: &Path, run: &Path) -> Self {
         self.args([config.as_os_str(), OsStr::new("--run"), run.as_os_str()])
+    }
+
+    /// `mpirun -n RANKS iad-launch`, typed on the first of `nodes`, with `slots` ranks on each of those `on`.
+    pub fn on_nodes(nodes: &Nodes, on: &[usize], slots: usize) -> Self {
+        let mut command = nodes.enter(on[0]);
+        let ranks = (on.len() * slots).to_string();
+        command.args([option_env!("IAD_MPIRUN").unwrap_or("mpirun"), "--host", &nodes.hosts(on, slots), "-n", &ranks]);
+        command.arg(iad_launch());
+        nodes.connect(Self::from(command, true))
+    }
+
+    /// `iad-launch` typed on the first of `nodes`; those `on` are what its mpirun finds, as in a scheduler's allocation.
+    pub fn alone_on_nodes(nodes: &Nodes, on: &[usize], slots: usize) -> Self {
+        let mut command = nodes.enter(on[0]);
+        command.arg(iad_launch());
+        let program = nodes.connect(Self::from(command, true));
+        program.variable("OMPI_MCA_orte_default_hostfile", &nodes.hostfile(on, slots).display().to_string())
     }
 
     /// One more rank under the same mpirun, with another configuration.
@@ -219,6 +236,29 @@ impl Running {
             String::from_utf8_lossy(file).rsplit('/').next() == Some(name)
         };
         self.all_processes().into_iter().filter(named).collect()
+    }
+
+    /// The process of a rank, once it has been started by Open MPI.
+    pub fn rank(&self, rank: usize) -> Option<u32> {
+        let variable = format!("OMPI_COMM_WORLD_RANK={rank}");
+        let of_rank = |process: &u32| {
+            let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|one| one == variable.as_bytes())
+        };
+        self.processes("iad-launch").into_iter().find(of_rank)
+    }
+
+    /// Waits until every process is gone.
+    ///
+    /// # Errors
+    /// Some live on after `limit`.
+    pub fn gone_within(&self, limit: Duration) -> Result<Duration> {
+        let began = Instant::now();
+        while !self.all_processes().is_empty() {
+            ensure!(began.elapsed() < limit, "processes live on after {limit:?}:\n{}", self.said());
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(began.elapsed())
     }
 
     /// Every living process that descends from the start of this program.
