@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             // What comes here has been found before the ranks joined, or by all of them.
-            if world::announced_rank(ranks::variable).is_none_or(|rank| rank == 0) {
+            if world::speaks(ranks::variable) {
                 console::error(&error);
             }
             ExitCode::from(ranks::exit_code(&error))

@@ -50,7 +50,7 @@ pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &RankLog) 
         Err(error) => {
             // Before leaving: once another rank is gone with an exit code, mpirun may end this one.
             let text = format!("{error:#}");
-            if ranks.is_leader() && world::announced_rank(announced).is_none_or(|rank| rank == 0) {
+            if ranks.is_leader() && world::speaks(announced) {
                 log.last_words(&text);
                 console::error_text(&text);
             } else {

@@ -41,11 +41,15 @@ pub(crate) fn check(ranks: usize, variable: impl Fn(&str) -> Option<String>) -> 
     })
 }
 
-/// The rank of this process as any launcher announces it, MPI or not.
-pub(crate) fn announced_rank(variable: impl Fn(&str) -> Option<String>) -> Option<usize> {
-    let number = |name: &str| variable(name)?.trim().parse().ok();
+/// Whether this process is the one of all copies that tells the user what all of them find.
+pub(crate) fn speaks(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let number = |name: &str| variable(name)?.trim().parse::<usize>().ok();
     // A batch shell, where people type, has SLURM_PROCID=0 and no step.
-    RANKS.iter().find_map(|name| number(name)).or_else(|| variable("SLURM_STEP_ID").and(number("SLURM_PROCID")))
+    let rank = RANKS.iter().find_map(|name| number(name));
+    let rank = rank.or_else(|| variable("SLURM_STEP_ID").and_then(|_| number("SLURM_PROCID"))).unwrap_or(0);
+    // Where nothing tells a size, rank 0 believes to be alone and is content.
+    let told = SIZES.iter().chain(&["SLURM_STEP_ID"]).any(|name| variable(name).is_some());
+    rank == 0 || rank == 1 && !told
 }
 
 /// Another number of ranks than `ranks` that the environment announces.
@@ -147,9 +151,17 @@ mod tests {
 
     #[test]
     fn one_of_many_copies_speaks() {
-        assert_eq!(announced_rank(of(&[])), None);
-        assert_eq!(announced_rank(of(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")])), None);
-        assert_eq!(announced_rank(of(&[("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "5")])), Some(5));
-        assert_eq!(announced_rank(of(&[("PMI_RANK", "2"), ("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "0")])), Some(2));
+        let speakers: [(bool, Variables); 7] = [
+            (true, &[]),
+            (true, &[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")]),
+            (false, &[("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "5")]),
+            (false, &[("PMI_SIZE", "3"), ("PMI_RANK", "1"), ("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "0")]),
+            (true, &[("OMPI_COMM_WORLD_SIZE", "3"), ("OMPI_COMM_WORLD_RANK", "0")]),
+            (true, &[("PMIX_RANK", "1")]),
+            (false, &[("PMIX_RANK", "2")]),
+        ];
+        for (wanted, variables) in speakers {
+            assert_eq!(speaks(of(variables)), wanted, "{variables:?}");
+        }
     }
 }

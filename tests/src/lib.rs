@@ -9,13 +9,15 @@ mod ended;
 mod nodes;
 mod program;
 mod records;
+mod running;
 mod sources;
 mod world;
 
 pub use ended::Ended;
 pub use nodes::Nodes;
-pub use program::{Program, Running};
+pub use program::Program;
 pub use records::{Stored, assert_same_run, has_done, header, largest_difference, metrics, student, tensors};
+pub use running::Running;
 pub use sources::{Finding, Rule, find};
 pub use world::{IAD_1, Images, World, checkout};
 
