@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo autoattack bundle gpu-check test fuzz clean distclean
+.PHONY: help setup build demo autoattack bundle gpu-check test test-nodes fuzz clean distclean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -35,6 +35,9 @@ gpu-check: build ## Check and time the GPU of this machine, some minutes
 
 test: ## Everything that CI runs
 	@scripts/check
+
+test-nodes: build ## Only the runs over several nodes, which are network namespaces; as root
+	@. scripts/env.sh; cargo test --release --locked -p tests --test nodes -- --nocapture
 
 fuzz: setup ## Give every importer two million damaged files, new ones each time; some minutes
 	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \

@@ -45,6 +45,9 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Train the rows of a table of the paper, and print their numbers beside the published ones.
     Paper(Paper),
+    /// Print how many GPUs a process that starts now can use.
+    #[command(hide = true)]
+    CountGpus,
 }
 
 /// Where a command computes.
@@ -56,6 +59,9 @@ pub(crate) struct Where {
     /// Which devices to compute on.
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     pub(crate) device: DeviceChoice,
+    /// Start the ranks again after a failure, up to N times, from the newest checkpoint and on the GPUs that are left.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) max_restarts: u32,
 }
 
 /// Which devices to compute on.

@@ -18,6 +18,7 @@ use trainer::run::Place;
 
 use crate::command::{Eval, Weights};
 use crate::console::Console;
+use crate::jobs::start_line;
 use crate::ranks::with_session;
 use crate::{STOPPED, launch, report, signals};
 
@@ -67,13 +68,17 @@ struct Subject {
 pub(crate) fn run(command: &Eval) -> Result<u8> {
     if !comm::started_by_mpi() {
         let ranks = launch::ranks(&command.place)?;
-        if ranks > 1 {
-            plan(command, false)?;
-            return launch::spawn(ranks);
+        if launch::needs_mpirun(&command.place, ranks) {
+            let job = plan(command, false)?;
+            let folder = job.file.parent().map(Path::to_path_buf);
+            return launch::spawn(&command.place, ranks, folder.as_slice());
         }
     }
-    with_session(&command.place, |session, _| {
+    with_session(&command.place, |session, log| {
         let job = agree(session.ranks.as_ref(), plan(command, session.local_rank == 0))?;
+        if let Some(folder) = &job.folder {
+            log.open(&folder.path, &start_line(folder, session));
+        }
         evaluate(&job, session)
     })
 }

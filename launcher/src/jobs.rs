@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env::current_exe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
@@ -19,7 +20,7 @@ use trainer::prepare::{Prepared, prepare};
 use trainer::run::{Ending, Place, Stop, train};
 
 use crate::console::{Console, say};
-use crate::ranks::LastWords;
+use crate::rank_log::{Logged, RankLog};
 use crate::{report, signals};
 
 /// A run to do: a configuration and its folder.
@@ -45,6 +46,11 @@ pub(crate) fn check(jobs: &[Job]) -> Result<()> {
     Ok(())
 }
 
+/// The folders of the runs.
+pub(crate) fn folders(jobs: &[Job]) -> Vec<PathBuf> {
+    jobs.iter().map(|job| job.folder.path.clone()).collect()
+}
+
 /// What is asked of the last of several runs; its teachers are made whole and without a trace.
 #[derive(Default)]
 pub(crate) struct Wishes {
@@ -58,7 +64,7 @@ pub(crate) struct Wishes {
 ///
 /// # Errors
 /// A failed run.
-pub(crate) fn train_all(jobs: &[Job], session: &Session, wishes: &Wishes, last_words: &LastWords) -> Result<Ending> {
+pub(crate) fn train_all(jobs: &[Job], session: &Session, wishes: &Wishes, log: &RankLog) -> Result<Ending> {
     let stop = signals::stop_flag()?;
     let mut said = BTreeMap::from([("the program's SHA-256".to_string(), checkpoint::file_sha256(&current_exe()?)?)]);
     for job in jobs {
@@ -72,20 +78,14 @@ pub(crate) fn train_all(jobs: &[Job], session: &Session, wishes: &Wishes, last_w
     for (index, job) in jobs.iter().enumerate() {
         let none = Wishes::default();
         let wishes = if index + 1 == jobs.len() { wishes } else { &none };
-        if train_job(job, session, &stop, wishes, last_words)? == Ending::Stopped {
+        if train_job(job, session, &stop, wishes, log)? == Ending::Stopped {
             return Ok(Ending::Stopped);
         }
     }
     Ok(Ending::Finished)
 }
 
-fn train_job(
-    job: &Job,
-    session: &Session,
-    stop: &Arc<AtomicBool>,
-    wishes: &Wishes,
-    last_words: &LastWords,
-) -> Result<Ending> {
+fn train_job(job: &Job, session: &Session, stop: &Arc<AtomicBool>, wishes: &Wishes, log: &RankLog) -> Result<Ending> {
     let Job { config, folder } = job;
     let ranks = session.ranks.as_ref();
     // One rank of a node compares the images with their checksums.
@@ -100,7 +100,7 @@ fn train_job(
         }
         return Ok(Ending::Finished);
     }
-    *last_words.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(folder.path.clone());
+    log.open(&folder.path, &start_line(folder, session));
     let environment = environment(config, &prepared, folder, session)?;
 
     let mut silent = ();
@@ -120,7 +120,7 @@ fn train_job(
     };
     let place = Place { ranks: Arc::clone(&session.ranks), device: session.device };
     let stop = Stop { requested: stop, after_steps: wishes.stop_after_steps };
-    let ending = train(config, &prepared, folder, &place, &stop, wishes.trace, sink)?;
+    let ending = train(config, &prepared, folder, &place, &stop, wishes.trace, &mut Logged { log, rest: sink })?;
     drop(claim);
     if let Some(console) = &mut console {
         match ending {
@@ -146,6 +146,20 @@ fn inputs(config: &RunConfig, prepared: &Prepared) -> Result<BTreeMap<String, St
         found.insert(format!("the SHA-256 of teacher {name}"), checkpoint::file_sha256(file)?);
     }
     Ok(found)
+}
+
+/// Who this rank is in this session: the first line in its log.
+pub(crate) fn start_line(folder: &RunFolder, session: &Session) -> String {
+    let (ranks, process) = (session.ranks.as_ref(), std::process::id());
+    let step = folder.checkpoints().first().map_or(0, |(step, _)| *step);
+    format!(
+        "rank {} of {} on {}: process {process}, {:?}, {} threads, from step {step}",
+        ranks.rank(),
+        ranks.world_size(),
+        comm::host_name(),
+        session.device,
+        session.threads
+    )
 }
 
 /// What this start ran on: an entry of environment.toml.

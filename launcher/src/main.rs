@@ -8,12 +8,18 @@ mod data;
 mod evaluate;
 mod jobs;
 mod launch;
+mod liveness;
 mod paper;
+mod rank_log;
 mod ranks;
 mod report;
+mod restart;
 mod signals;
+mod spoken;
 mod train;
+mod watch;
 mod weights;
+mod world;
 
 use std::process::ExitCode;
 
@@ -42,12 +48,13 @@ fn main() -> ExitCode {
         Command::Paper(paper) => paper::run(&paper),
         Command::Bench(bench) => bench::run(&bench),
         Command::Weights(weigh) => weights::run(&weigh).map(|()| 0),
+        Command::CountGpus => launch::print_gpus().map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             // What comes here has been found before the ranks joined, or by all of them.
-            if comm::launcher_rank().is_none_or(|rank| rank == 0) {
+            if world::speaks(ranks::variable) {
                 console::error(&error);
             }
             ExitCode::from(ranks::exit_code(&error))

@@ -1,7 +1,8 @@
 //! What every command on ranks does: join, agree on errors, leave or take all ranks down.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::sync::Arc;
 
 use anyhow::Result;
 use comm::{Communicator, Session};
@@ -9,43 +10,57 @@ use datasets::UserError;
 use trainer::agreement::{Agreed, agree, is_user_error};
 
 use crate::command::Where;
-use crate::{console, launch};
+use crate::rank_log::RankLog;
+use crate::{console, liveness, watch, world};
 
 /// The exit code of an error.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     if is_user_error(error) { 2 } else { 1 }
 }
 
-/// Where a failing rank leaves its last words, once there is a run folder.
-pub(crate) type LastWords = Arc<Mutex<Option<PathBuf>>>;
+/// A variable of the environment.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
 
 /// Joins the ranks, does `work`, and leaves. An error that all ranks know of is told by the leader alone; one that only this
 /// rank knows of ends every rank, with this rank's message.
 ///
 /// # Errors
 /// That of `work`, or of joining.
-pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &LastWords) -> Result<u8>) -> Result<u8> {
+pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &RankLog) -> Result<u8>) -> Result<u8> {
+    let log = Arc::new(RankLog::new(comm::launcher_rank().unwrap_or(0)));
+    if comm::started_by_mpi() {
+        watch::start(&log);
+    }
+    // MPI sets variables of its own when it finds no launcher.
+    let environment: BTreeMap<_, _> = std::env::vars_os().collect();
+    let announced = |name: &str| environment.get(OsStr::new(name))?.to_str().map(str::to_string);
     let session = Session::join(place.device.compute())?;
     let ranks = Arc::clone(&session.ranks);
-    let last_words = LastWords::default();
-    launch::watch_parent(&ranks);
-    abort_on_panic(Arc::clone(&ranks), Arc::clone(&last_words));
-    let result = agree(ranks.as_ref(), check_world(place, &session)).and_then(|()| work(&session, &last_words));
+    abort_on_panic(Arc::clone(&ranks), Arc::clone(&log));
+    let result = agree(ranks.as_ref(), check_world(place, &session, announced))
+        .and_then(|()| liveness::start(ranks.as_ref(), &log))
+        .and_then(|()| work(&session, &log));
     let agreed = |error: &anyhow::Error| error.downcast_ref::<Agreed>().is_some();
     match result {
         Err(error) if ranks.world_size() > 1 && !agreed(&error) => {
-            fail(ranks.as_ref(), &last_words, &format!("{error:#}"));
+            fail(ranks.as_ref(), &log, &format!("{error:#}"));
         }
         Err(error) => {
             // Before leaving: once another rank is gone with an exit code, mpirun may end this one.
-            if ranks.is_leader() {
-                write_last_words(&last_words, &format!("error: {error:#}"));
-                console::error(&error);
+            let text = format!("{error:#}");
+            if ranks.is_leader() && world::speaks(announced) {
+                log.last_words(&text);
+                console::error_text(&text);
+            } else {
+                log.line(&format!("error: {text}"));
             }
             session.leave()?;
             Ok(exit_code(&error))
         }
         Ok(code) => {
+            log.line(if code == crate::STOPPED { "stopped in good order" } else { "done" });
             session.leave()?;
             Ok(code)
         }
@@ -53,8 +68,13 @@ pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &LastWords
 }
 
 /// Refuses a launch that did not make the ranks it was meant to.
-fn check_world(place: &Where, session: &Session) -> Result<()> {
+fn check_world(place: &Where, session: &Session, announced: impl Fn(&str) -> Option<String>) -> Result<()> {
     let ranks = session.ranks.world_size();
+    world::check(ranks, announced)?;
+    // The iad-launch that started these ranks chose their number, and starts them again.
+    if variable(watch::PARENT).is_some() {
+        return Ok(());
+    }
     if let Some(wanted) = place.ranks.map(usize::from).filter(|wanted| *wanted != ranks) {
         return Err(UserError::expected(format!("{ranks}, the number of ranks the MPI launcher started"))
             .key("--ranks")
@@ -62,35 +82,28 @@ fn check_world(place: &Where, session: &Session) -> Result<()> {
             .hint("leave --ranks out under mpirun and srun")
             .into());
     }
-    let tasks: usize = std::env::var("SLURM_STEP_NUM_TASKS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    if ranks == 1 && tasks > 1 {
-        return Err(UserError::expected(format!("one MPI job of {tasks} ranks"))
-            .value(format!("{tasks} copies of this program, started by srun without MPI"))
-            .hint("start with `srun --mpi=pmix` (`srun --mpi=list` shows what this cluster has), or with mpirun")
+    if place.max_restarts > 0 {
+        return Err(UserError::expected("no --max-restarts under an MPI launcher, which starts the ranks itself")
+            .key("--max-restarts")
+            .value(place.max_restarts)
+            .hint("start `iad-launch` without it (with --ranks N), or repeat the launcher's line until it ends with 0")
             .into());
     }
     Ok(())
 }
 
 /// A panic on one rank must not leave the others waiting for it.
-fn abort_on_panic(ranks: Arc<dyn Communicator>, last_words: LastWords) {
+fn abort_on_panic(ranks: Arc<dyn Communicator>, log: Arc<RankLog>) {
     std::panic::set_hook(Box::new(move |panic| {
         let message = panic.payload_as_str().unwrap_or("unknown panic").lines().next().unwrap_or_default().to_string();
         let place = panic.location().map_or(String::new(), |place| format!(" ({}:{})", place.file(), place.line()));
-        fail(ranks.as_ref(), &last_words, &format!("a bug stopped this rank: {message}{place}"));
+        fail(ranks.as_ref(), &log, &format!("a bug stopped this rank: {message}{place}"));
     }));
 }
 
-fn fail(ranks: &dyn Communicator, last_words: &LastWords, message: &str) -> ! {
+fn fail(ranks: &dyn Communicator, log: &RankLog, message: &str) -> ! {
     let message = format!("rank {} of {}: {message}", ranks.rank(), ranks.world_size());
-    write_last_words(last_words, &format!("error: {message}"));
+    log.last_words(&message);
     console::error_text(&message);
     ranks.abort(1)
-}
-
-fn write_last_words(last_words: &LastWords, message: &str) {
-    let folder = last_words.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-    if let Some(folder) = folder {
-        console::append_log(&folder, message);
-    }
 }

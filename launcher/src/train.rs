@@ -11,7 +11,7 @@ use trainer::prepare::find_teacher;
 use trainer::run::Ending;
 
 use crate::command::Train;
-use crate::jobs::{Job, Wishes, check, train_all};
+use crate::jobs::{Job, Wishes, check, folders, train_all};
 use crate::ranks::with_session;
 use crate::{STOPPED, launch};
 
@@ -24,15 +24,15 @@ pub(crate) fn run(command: &Train) -> Result<u8> {
         // All that can be wrong is told once, before ranks are started.
         let jobs = plan(command)?;
         let ranks = launch::ranks(&command.place)?;
-        if ranks > 1 {
+        if launch::needs_mpirun(&command.place, ranks) {
             check(&jobs)?;
-            return launch::spawn(ranks);
+            return launch::spawn(&command.place, ranks, &folders(&jobs));
         }
     }
-    with_session(&command.place, |session, last_words| {
+    with_session(&command.place, |session, log| {
         let jobs = agree(session.ranks.as_ref(), plan(command).and_then(|jobs| check(&jobs).map(|()| jobs)))?;
         let wishes = Wishes { stop_after_steps: command.stop_after_steps, trace: command.trace };
-        match train_all(&jobs, session, &wishes, last_words)? {
+        match train_all(&jobs, session, &wishes, log)? {
             Ending::Finished => Ok(0),
             Ending::Stopped => Ok(STOPPED),
         }

@@ -6,14 +6,18 @@
 use std::io::Write as _;
 
 mod ended;
+mod nodes;
 mod program;
 mod records;
+mod running;
 mod sources;
 mod world;
 
 pub use ended::Ended;
-pub use program::{Program, Running};
-pub use records::{Stored, assert_same_run, header, largest_difference, metrics, student, tensors};
+pub use nodes::Nodes;
+pub use program::Program;
+pub use records::{Stored, assert_same_run, has_done, header, largest_difference, metrics, student, tensors};
+pub use running::Running;
 pub use sources::{Finding, Rule, find};
 pub use world::{IAD_1, Images, World, checkout};
 

@@ -1,22 +1,21 @@
-//! Running iad-launch, alone or under mpirun, and ending whatever does not end by itself.
+//! Starting iad-launch: alone, under mpirun, or on several nodes.
 
+use std::env;
 use std::ffi::OsStr;
-use std::io::Read;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use std::{env, fs};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::Ended;
+use crate::running::listen;
+use crate::{Ended, Nodes, Running};
 
 /// Every process of a program carries this variable, by which all are found again, wherever mpirun has put them.
-const MARK: &str = "IAD_TEST_PROCESS";
+pub(crate) const MARK: &str = "IAD_TEST_PROCESS";
 
 /// One run on several ranks at a time: a machine with two cores has no room for more.
 static MPIRUN: Mutex<()> = Mutex::new(());
@@ -78,6 +77,23 @@ impl Program {
     /// `CONFIG --run RUN`.
     pub fn train(self, config: &Path, run: &Path) -> Self {
         self.args([config.as_os_str(), OsStr::new("--run"), run.as_os_str()])
+    }
+
+    /// `mpirun -n RANKS iad-launch`, typed on the first of `nodes`, with `slots` ranks on each of those `on`.
+    pub fn on_nodes(nodes: &Nodes, on: &[usize], slots: usize) -> Self {
+        let mut command = nodes.enter(on[0]);
+        let ranks = (on.len() * slots).to_string();
+        command.args([option_env!("IAD_MPIRUN").unwrap_or("mpirun"), "--host", &nodes.hosts(on, slots), "-n", &ranks]);
+        command.arg(iad_launch());
+        nodes.connect(Self::from(command, true))
+    }
+
+    /// `iad-launch` typed on the first of `nodes`; those `on` are what its mpirun finds, as in a scheduler's allocation.
+    pub fn alone_on_nodes(nodes: &Nodes, on: &[usize], slots: usize) -> Self {
+        let mut command = nodes.enter(on[0]);
+        command.arg(iad_launch());
+        let program = nodes.connect(Self::from(command, true));
+        program.variable("OMPI_MCA_orte_default_hostfile", &nodes.hostfile(on, slots).display().to_string())
     }
 
     /// One more rank under the same mpirun, with another configuration.
@@ -175,127 +191,9 @@ impl Program {
     }
 }
 
-/// Appends all that comes from `source` to `said`.
-fn listen(mut source: impl Read + Send + 'static, said: &Arc<Mutex<String>>) -> JoinHandle<()> {
-    let said = Arc::clone(said);
-    thread::spawn(move || {
-        let mut bytes = [0; 4096];
-        while let Ok(count @ 1..) = source.read(&mut bytes) {
-            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
-            said.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
-        }
-    })
-}
-
 /// The program that cargo built beside this test.
 fn iad_launch() -> PathBuf {
     let test = env::current_exe().unwrap_or_default();
     // A test stands in target/PROFILE/deps, the program in target/PROFILE.
     test.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join("iad-launch")
-}
-
-/// A program under way. Dropping it ends all its processes.
-pub struct Running {
-    child: Child,
-    text: String,
-    said: Arc<Mutex<String>>,
-    listeners: Vec<JoinHandle<()>>,
-    mark: String,
-    ends: Instant,
-    _files: tempfile::TempDir,
-    _turn: Option<MutexGuard<'static, ()>>,
-}
-
-impl Running {
-    /// What it has printed so far.
-    pub fn said(&self) -> String {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The process that was started: mpirun, or iad-launch itself.
-    pub fn process(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The living processes of this program whose command begins with a file of that name.
-    pub fn processes(&self, name: &str) -> Vec<u32> {
-        let named = |process: &u32| {
-            let command = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
-            let file = command.split(|byte| *byte == 0).next().unwrap_or_default();
-            String::from_utf8_lossy(file).rsplit('/').next() == Some(name)
-        };
-        self.all_processes().into_iter().filter(named).collect()
-    }
-
-    /// Every living process that descends from the start of this program.
-    pub fn all_processes(&self) -> Vec<u32> {
-        let mark = format!("{MARK}={}", self.mark);
-        let marked = |process: &u32| {
-            // The environment of a process that has ended but was not waited for is empty.
-            let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-        };
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(marked).collect()
-    }
-
-    /// Sends a signal (`TERM`, `KILL`) to some of its processes.
-    pub fn signal(&self, name: &str, processes: &[u32]) {
-        if !processes.is_empty() {
-            let numbers = processes.iter().map(u32::to_string);
-            let _ = Command::new("kill").arg(format!("-{name}")).args(numbers).stderr(Stdio::null()).status();
-        }
-    }
-
-    /// Kills every process at once.
-    pub fn kill_all(&self) {
-        self.signal("KILL", &self.all_processes());
-    }
-
-    /// Waits until `holds`.
-    ///
-    /// # Errors
-    /// The program ends before that, or its time is up.
-    pub fn wait_until(&mut self, what: &str, holds: impl Fn() -> bool) -> Result<()> {
-        while !holds() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended ({status}) before {what}:\n{}", self.text, self.said());
-            }
-            self.check_time(what)?;
-            thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
-    }
-
-    /// Waits for its end.
-    ///
-    /// # Errors
-    /// It is not over in time; all its processes are then killed.
-    pub fn wait(mut self) -> Result<Ended> {
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            self.check_time("its end")?;
-            thread::sleep(Duration::from_millis(5));
-        };
-        // The pipes stay open as long as any of its processes live.
-        while !self.listeners.iter().all(JoinHandle::is_finished) {
-            self.check_time("the end of its ranks")?;
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(Ended { code: status.code(), said: self.said(), command: self.text.clone() })
-    }
-
-    fn check_time(&self, what: &str) -> Result<()> {
-        ensure!(Instant::now() < self.ends, "{}: no sign of {what} in time; it has said:\n{}", self.text, self.said());
-        Ok(())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.kill_all();
-        let _ = self.child.wait();
-    }
 }

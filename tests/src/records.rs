@@ -24,6 +24,11 @@ pub fn metrics(run: &Path) -> Result<Vec<Value>> {
     text.lines().map(event).collect()
 }
 
+/// Whether a run has recorded that step.
+pub fn has_done(run: &Path, step: u64) -> bool {
+    fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default().contains(&format!("\"step\":{step},"))
+}
+
 /// A tensor of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {

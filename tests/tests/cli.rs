@@ -290,8 +290,24 @@ fn a_change_on_the_command_line_is_a_change_of_the_file() -> Result<()> {
 fn ranks_that_were_not_made_as_meant_are_refused() -> Result<()> {
     let right = Right::new()?;
     // srun without MPI starts copies that know nothing of each other.
-    let copies = Program::alone().variable("SLURM_STEP_NUM_TASKS", "4");
-    right.refuses_by(copies, &right.config, &[], &["4 copies", "srun --mpi=pmix"])?;
+    let srun = [("SLURM_STEP_ID", "0"), ("SLURM_STEP_NUM_TASKS", "4"), ("SLURM_PROCID", "0")];
+    let copies = |device: &[&str]| {
+        let program = srun.iter().fold(Program::alone(), |program, (name, value)| program.variable(name, value));
+        right.refuses_by(program, &right.config, device, &["4 copies", "srun --mpi=pmix"])
+    };
+    copies(&["--device", "cpu"])?;
+    // Each copy would start an mpirun of its own.
+    copies(&["--ranks", "2"])?;
+    // As an mpirun of another MPI leaves its processes: each believes that it is alone.
+    for (size, rank) in [("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"), ("PMI_SIZE", "PMI_RANK")] {
+        let program = Program::alone().variable(size, "2").variable(rank, "0");
+        right.refuses_by(program, &right.config, &[], &["2 copies", size, "/mpirun", "srun --mpi=list"])?;
+        let other = Program::alone().variable(size, "2").variable(rank, "1").args([&right.config]).run()?.expect(2);
+        assert!(!other.said.contains("error"), "the second copy speaks too: {}", other.said);
+    }
+    // In a batch script, nothing but the job's number of tasks is known, and mpirun may follow.
+    let batch = Program::alone().variable("SLURM_NTASKS", "4").variable("SLURM_PROCID", "0");
+    batch.train(&right.config, &right.world.run("batch")).stop_after(1).run()?.expect(85);
     let parts = ["--ranks is 3", "2, the number of ranks", "leave --ranks out"];
     right.refuses_by(Program::under_mpirun(2), &right.config, &["--ranks", "3"], &parts)
 }

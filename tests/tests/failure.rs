@@ -3,20 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use tests::{Images, Program, Running, World, assert_same_run, tell, tensors};
+use anyhow::Result;
+use tests::{Images, Program, World, assert_same_run, has_done, tell, tensors};
 
 /// A configuration of many short steps, with a checkpoint every sixth.
 fn long_run(world: &World) -> Result<PathBuf> {
     let data = world.images("data", Images::colour(96))?;
     world.config("long", &data, &[("epochs", "1000")])
-}
-
-fn has_done(run: &Path, step: u64) -> bool {
-    fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default().contains(&format!("\"step\":{step},"))
 }
 
 fn checkpoints(run: &Path) -> Vec<PathBuf> {
@@ -25,51 +19,6 @@ fn checkpoints(run: &Path) -> Vec<PathBuf> {
     found.retain(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
     found.sort();
     found
-}
-
-/// Kills one process of a run that `program` starts; everything must be gone ten seconds later.
-fn lose(program: Program, choose: impl Fn(&Running) -> Option<u32>) -> Result<()> {
-    let world = World::new()?;
-    let (config, run) = (long_run(&world)?, world.run("run"));
-    let mut running = program.train(&config, &run).start()?;
-    running.wait_until("step 8", || has_done(&run, 8))?;
-    let victim = choose(&running).context("no such process")?;
-    running.signal("KILL", &[victim]);
-    let killed = Instant::now();
-    while !running.all_processes().is_empty() {
-        assert!(killed.elapsed() < Duration::from_secs(10), "processes live on:\n{}", running.said());
-        thread::sleep(Duration::from_millis(20));
-    }
-    let ended = running.wait()?;
-    assert_ne!(ended.code, Some(0), "{ended:?}");
-    assert!(!checkpoints(&run).is_empty());
-    Program::on(2).train(&config, &run).stop_after(12).run()?.expect(85);
-    Ok(())
-}
-
-/// A rank, which is not the process that was started.
-fn a_rank(running: &Running) -> Option<u32> {
-    running.processes("iad-launch").into_iter().filter(|&process| process != running.process()).max()
-}
-
-#[test]
-fn a_killed_rank_ends_the_run_under_mpirun() -> Result<()> {
-    lose(Program::under_mpirun(2), a_rank)
-}
-
-#[test]
-fn a_killed_rank_ends_the_run_that_started_its_ranks() -> Result<()> {
-    lose(Program::alone().starting_ranks(2), a_rank)
-}
-
-#[test]
-fn a_killed_mpirun_ends_its_ranks() -> Result<()> {
-    lose(Program::under_mpirun(2), |running| Some(running.process()))
-}
-
-#[test]
-fn a_killed_parent_ends_the_ranks_it_started() -> Result<()> {
-    lose(Program::alone().starting_ranks(2), |running| Some(running.process()))
 }
 
 /// A small file system of its own, unmounted at the end.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tests::{Images, Program, World, assert_same_run, metrics, tensors};
+use tests::{Images, Program, World, assert_same_run, has_done, metrics, tensors};
 
 /// A world with two epochs of introspective distillation with batch norm, three steps each.
 struct Distillation {
@@ -46,16 +46,6 @@ impl Distillation {
 fn many_epochs(world: &World) -> Result<PathBuf> {
     let data = world.images("data", Images::colour(96))?;
     world.config("many", &data, &[("epochs", "20"), ("student.architecture", "\"resnet8\""), ("attack.steps", "3")])
-}
-
-/// The bytes of the metrics of a run, none before it has begun.
-fn recorded(run: &Path) -> String {
-    fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default()
-}
-
-/// Whether a run has recorded that step.
-fn has_done(run: &Path, step: u64) -> bool {
-    recorded(run).contains(&format!("\"step\":{step},"))
 }
 
 #[test]

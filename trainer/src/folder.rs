@@ -1,8 +1,9 @@
 //! The folder of a run: what stands where, and the promise that no other configuration overwrites it.
 //!
 //! `run.toml` (resolved configuration), `environment.toml` (one entry per start), `metrics.jsonl`, `console.log`,
-//! `checkpoints/step-NNNNNNNN.safetensors`, `checkpoints/{best,final,ema,swa}.safetensors`, `evaluation.json` and, of other
-//! weights than the best, `evaluation-{final,ema,swa}.json`, `report.html`.
+//! `logs/rank-NNNN.log` (one for each rank), `checkpoints/step-NNNNNNNN.safetensors`,
+//! `checkpoints/{best,final,ema,swa}.safetensors`, `evaluation.json` and, of other weights than the best,
+//! `evaluation-{final,ema,swa}.json`, `report.html`.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Write as _;

@@ -55,8 +55,8 @@ pub(crate) fn run(command: &Sums) -> Result<u8> {
     if !comm::started_by_mpi() {
         prepare(command)?;
         let ranks = launch::ranks(&command.place)?;
-        if ranks > 1 {
-            return launch::spawn(ranks);
+        if launch::needs_mpirun(&command.place, ranks) {
+            return launch::spawn(&command.place, ranks, &[]);
         }
     }
     with_session(&command.place, |session, _| {

@@ -20,7 +20,7 @@ use self::compare::Comparison;
 use self::plan::Chosen;
 use self::table::{Changes, Table};
 use crate::command::Paper;
-use crate::jobs::{Job, Wishes, check, train_all};
+use crate::jobs::{Job, Wishes, check, folders, train_all};
 use crate::ranks::with_session;
 use crate::{STOPPED, launch};
 
@@ -43,20 +43,20 @@ pub(crate) fn run(command: &Paper) -> Result<u8> {
         let (table, chosen) = read(command)?;
         let jobs = open(command, &table, &chosen, &comm::Single)?;
         let ranks = launch::ranks(&command.place)?;
-        if ranks > 1 && !jobs.is_empty() {
+        if launch::needs_mpirun(&command.place, ranks) && !jobs.is_empty() {
             check(&jobs)?;
-            return launch::spawn(ranks);
+            return launch::spawn(&command.place, ranks, &folders(&jobs));
         }
         if jobs.is_empty() {
             return finish(command, &table, &chosen);
         }
     }
-    with_session(&command.place, |session, last_words| {
+    with_session(&command.place, |session, log| {
         let ranks = session.ranks.as_ref();
         let (table, chosen) = agree(ranks, read(command))?;
         let jobs = agree(ranks, open(command, &table, &chosen, ranks))?;
         agree(ranks, check(&jobs))?;
-        if train_all(&jobs, session, &Wishes::default(), last_words)? == Ending::Stopped {
+        if train_all(&jobs, session, &Wishes::default(), log)? == Ending::Stopped {
             return Ok(STOPPED);
         }
         if ranks.is_leader() { finish(command, &table, &chosen) } else { Ok(0) }
