@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
-use comm::{Communicator, Session};
+use comm::{Communicator, Refusal, Request, Session, World};
 use datasets::UserError;
 use trainer::agreement::{Agreed, agree, is_user_error};
+use trainer::config::Comm;
 
 use crate::command::Where;
 use crate::{console, launch};
@@ -19,15 +20,23 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
 /// Where a failing rank leaves its last words, once there is a run folder.
 pub(crate) type LastWords = Arc<Mutex<Option<PathBuf>>>;
 
-/// Joins the ranks, does `work`, and leaves. An error that all ranks know of is told by the leader alone; one that only this
-/// rank knows of ends every rank, with this rank's message.
+/// Joins the ranks by the `transport` that the configuration says, does `work`, and leaves. An error that all ranks know of is
+/// told by the leader alone; one that only this rank knows of ends every rank, with this rank's message.
 ///
 /// # Errors
 /// That of `work`, or of joining.
-pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &LastWords) -> Result<u8>) -> Result<u8> {
-    let session = Session::join(place.device.compute())?;
-    let ranks = Arc::clone(&session.ranks);
+pub(crate) fn with_session(
+    place: &Where,
+    transport: impl FnOnce() -> Result<Comm>,
+    work: impl FnOnce(&Session, &LastWords) -> Result<u8>,
+) -> Result<u8> {
     let last_words = LastWords::default();
+    let session = join(place, transport, &last_words)?;
+    let ranks = Arc::clone(&session.ranks);
+    if ranks.is_leader() {
+        session.notes.iter().for_each(|note| console::say(note));
+        session.map.iter().for_each(|line| console::say(line));
+    }
     launch::watch_parent(&ranks);
     abort_on_panic(Arc::clone(&ranks), Arc::clone(&last_words));
     let result = agree(ranks.as_ref(), check_world(place, &session)).and_then(|()| work(&session, &last_words));
@@ -50,6 +59,28 @@ pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &LastWords
             Ok(code)
         }
     }
+}
+
+fn join(place: &Where, transport: impl FnOnce() -> Result<Comm>, last_words: &LastWords) -> Result<Session> {
+    let world = World::join()?;
+    let transport = agree(world.ranks.as_ref(), transport())?;
+    let words = Arc::clone(last_words);
+    let report = move |message: &str| {
+        write_last_words(&words, &format!("error: {message}"));
+        console::error_text(message);
+    };
+    let request = Request {
+        compute: place.device.compute(),
+        backend: transport.backend.into(),
+        share_gpus: transport.share_gpus,
+        report: Arc::new(report),
+    };
+    Session::join(world, &request).map_err(|error| match error.downcast::<Refusal>() {
+        Ok(Refusal { key, value, expected, hint }) => {
+            UserError::expected(expected).key(key).value(value).hint(hint).into()
+        }
+        Err(error) => error,
+    })
 }
 
 /// Refuses a launch that did not make the ranks it was meant to.

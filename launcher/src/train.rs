@@ -29,7 +29,8 @@ pub(crate) fn run(command: &Train) -> Result<u8> {
             return launch::spawn(ranks);
         }
     }
-    with_session(&command.place, |session, last_words| {
+    let transport = || Ok(RunConfig::read(&command.config, &command.overrides)?.comm);
+    with_session(&command.place, transport, |session, last_words| {
         let jobs = agree(session.ranks.as_ref(), plan(command).and_then(|jobs| check(&jobs).map(|()| jobs)))?;
         match train_all(&jobs, session, command.stop_after_steps, last_words)? {
             Ending::Finished => Ok(0),
