@@ -115,7 +115,7 @@ pub(crate) fn assign(found: &[Found], request: &Request, launched: bool) -> Resu
             value: format!("the same for ranks {first} and {second}: {uuid} at {pci} of {}", found[second].host),
             expected: "a GPU of its own for every rank".into(),
             hint: format!(
-                "look at what the launcher makes visible to each rank (CUDA_VISIBLE_DEVICES, --gpus-per-task): every rank its own, \
+                "look at what mpirun or srun makes visible to each rank (CUDA_VISIBLE_DEVICES, --gpus-per-task): every rank its own, \
                  or all of the host's to all; {SHARING}"
             ),
         });

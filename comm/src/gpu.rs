@@ -96,6 +96,16 @@ impl Streams {
         Ok(unsafe { ctx::set_current(self.context) }?)
     }
 
+    /// Lets the calling thread ask for events while another captures a graph, which it would otherwise spoil.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(crate) fn spare_captures() -> Result<()> {
+        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: `mode` is a live place, which the driver exchanges with the thread's own.
+        Ok(unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) }.result()?)
+    }
+
     /// The stream of the collectives.
     pub(crate) fn collectives(&self) -> sys::CUstream {
         self.collectives

@@ -15,7 +15,7 @@ mod watch;
 use std::ffi::c_void;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -50,8 +50,8 @@ pub(crate) struct Nccl {
     shared: Arc<Shared>,
     device: Device,
     turn: Mutex<Turn>,
-    /// Closed when the session ends, which ends the watch.
-    open: Mutex<Option<Sender<()>>>,
+    /// Dropped when the session ends, which ends the watch.
+    watching: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
 /// What the watch sees too.
@@ -120,8 +120,8 @@ impl Nccl {
         let shared = Arc::new(shared);
         let (open, closed) = channel();
         let watched = Arc::clone(&shared);
-        thread::spawn(move || watched.keep_watch(&closed));
-        Self { shared, device: place.tensors, turn: Mutex::default(), open: Mutex::new(Some(open)) }
+        let watch = thread::spawn(move || watched.keep_watch(&closed));
+        Self { shared, device: place.tensors, turn: Mutex::default(), watching: Mutex::new(Some((open, watch))) }
     }
 
     /// Waits for what is under way and disconnects. Every rank must call it, as the last of its collectives.
@@ -130,7 +130,10 @@ impl Nccl {
         while !self.shared.watch.is_idle() {
             thread::sleep(LOOK / 10);
         }
-        drop(self.open.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let Some((open, watch)) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        drop(open);
+        // The watch must not ask a communicator that is gone.
+        let _ = watch.join();
         let (handle, streams) = (self.shared.handle, Arc::clone(&self.shared.streams));
         // Where it hangs, the end of the process frees what is left.
         within(self.shared.limits.release, move || {
@@ -187,7 +190,7 @@ impl Shared {
     /// Looks after the communicator until the session ends.
     fn keep_watch(self: Arc<Self>, closed: &Receiver<()>) {
         // Events are asked for on the rank's GPU; where that fails, asking fails and is told.
-        let _ = self.streams.enter();
+        let _ = self.streams.enter().and_then(|()| Streams::spare_captures());
         while closed.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             // First, so that what is said of NCCL's own errors names the collective that they stopped.
             let late = self.watch.look(self.limits.collective, Event::is_past);

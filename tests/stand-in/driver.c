@@ -131,6 +131,11 @@ int cuCtxGetStreamPriorityRange(int *least, int *greatest) {
     return SUCCESS;
 }
 
+int cuThreadExchangeStreamCaptureMode(int *mode) {
+    *mode = 0;
+    return SUCCESS;
+}
+
 int cuGetErrorString(int error, const char **text) {
     *text = error == INVALID_CONTEXT ? "no GPU is current in this thread" : "an error of the stand-in";
     return SUCCESS;
