@@ -58,7 +58,8 @@ pub(crate) fn look(request: &Request) -> Result<Found> {
 pub(crate) fn share_gpus(rank: usize, one_host: bool) -> String {
     let variables = sharing_variables(rank, one_host);
     for (name, value) in &variables {
-        // SAFETY: this rank has started no thread yet, and those of MPI have read their settings when it was initialised.
+        // SAFETY: threads of this program read variables under the lock that this takes; those of MPI have read theirs when it
+        // was initialised, and libtorch has started none yet.
         unsafe { env::set_var(name, value) };
     }
     let set: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
