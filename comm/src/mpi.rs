@@ -50,10 +50,9 @@ impl Mpi {
         lock(&self.world)
     }
 
-    /// This rank's number among those that share its node's memory, and how many those are.
-    pub(crate) fn place_on_node(&self) -> Result<(usize, usize)> {
-        let node = self.world().0.split_shared(self.rank as i32);
-        Ok((node.rank() as usize, node.size() as usize))
+    /// This rank's number among those that share its node's memory.
+    pub(crate) fn local_rank(&self) -> usize {
+        self.world().0.split_shared(self.rank as i32).rank() as usize
     }
 
     /// Sums `values` over the ranks, in place and in pieces that fit MPI's 32-bit counts.

@@ -8,7 +8,7 @@ use comm::Session;
 use datasets::{Choice, Source, Subset, UserError, refuse_existing};
 use trainer::agreement::agree;
 use trainer::checkpoint::{self, read_header, write_atomically};
-use trainer::config::{Dtype, Evaluation, Reading, Selection};
+use trainer::config::{Backend, Comm, Dtype, Evaluation, Reading, Selection};
 use trainer::evaluate::{Protocol, Suite};
 use trainer::evaluation::{Request, evaluate_weights};
 use trainer::folder::RunFolder;
@@ -74,13 +74,20 @@ pub(crate) fn run(command: &Eval) -> Result<u8> {
             return launch::spawn(&command.place, ranks, folder.as_slice());
         }
     }
-    with_session(&command.place, |session, log| {
+    // An evaluation adds up a few numbers at its end, wherever the run was trained: MPI will do.
+    let transport = || Ok(Comm { backend: Backend::Mpi, share_gpus: shares_gpus(command)?, ..Comm::default() });
+    with_session(&command.place, transport, |session, log| {
         let job = agree(session.ranks.as_ref(), plan(command, session.local_rank == 0))?;
         if let Some(folder) = &job.folder {
             log.open(&folder.path, &start_line(folder, session));
         }
         evaluate(&job, session)
     })
+}
+
+/// Whether the run was one that lets ranks share a GPU.
+fn shares_gpus(command: &Eval) -> Result<bool> {
+    Ok(!command.run.is_file() && RunFolder::at(&command.run).config()?.comm.share_gpus)
 }
 
 fn plan(command: &Eval, verify: bool) -> Result<Job> {

@@ -164,8 +164,6 @@ pub(crate) fn start_line(folder: &RunFolder, session: &Session) -> String {
 
 /// What this start ran on: an entry of environment.toml.
 fn environment(config: &RunConfig, prepared: &Prepared, folder: &RunFolder, session: &Session) -> Result<Table> {
-    let place = format!("{}: {:?}, {} threads", comm::host_name(), session.device, session.threads);
-    let hosts = session.ranks.gather(&place)?;
     let mut table = Table::new();
     let mut insert = |key: &str, value: toml::Value| drop(table.insert(key.into(), value));
     insert("started", humantime::format_rfc3339_seconds(SystemTime::now()).to_string().into());
@@ -176,8 +174,11 @@ fn environment(config: &RunConfig, prepared: &Prepared, folder: &RunFolder, sess
     insert("from_checkpoint", folder.checkpoints().first().map_or(0, |(step, _)| *step as i64).into());
     insert("backend", session.backend.into());
     insert("libraries", session.libraries().into());
-    insert("ranks", (hosts.len() as i64).into());
-    insert("places", hosts.into());
+    insert("ranks", (session.places.len() as i64).into());
+    insert("places", session.places.clone().into());
+    if !session.notes.is_empty() {
+        insert("notes", session.notes.clone().into());
+    }
     let teachers =
         prepared.teachers.iter().map(|(name, file)| Ok((name.clone(), checkpoint::file_sha256(file)?.into())));
     let teachers: Table = teachers.collect::<Result<_>>()?;

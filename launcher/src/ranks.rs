@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use anyhow::Result;
-use comm::{Communicator, Session};
+use comm::{Communicator, Refusal, Request, Session, World};
 use datasets::UserError;
 use trainer::agreement::{Agreed, agree, is_user_error};
+use trainer::config::Comm;
 
 use crate::command::Where;
 use crate::rank_log::RankLog;
@@ -23,12 +24,16 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Joins the ranks, does `work`, and leaves. An error that all ranks know of is told by the leader alone; one that only this
-/// rank knows of ends every rank, with this rank's message.
+/// Joins the ranks by the `transport` that the configuration says, does `work`, and leaves. An error that all ranks know of is
+/// told by the leader alone; one that only this rank knows of ends every rank, with this rank's message.
 ///
 /// # Errors
 /// That of `work`, or of joining.
-pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &RankLog) -> Result<u8>) -> Result<u8> {
+pub(crate) fn with_session(
+    place: &Where,
+    transport: impl FnOnce() -> Result<Comm>,
+    work: impl FnOnce(&Session, &RankLog) -> Result<u8>,
+) -> Result<u8> {
     let log = Arc::new(RankLog::new(comm::launcher_rank().unwrap_or(0)));
     if comm::started_by_mpi() {
         watch::start(&log);
@@ -36,8 +41,12 @@ pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &RankLog) 
     // MPI sets variables of its own when it finds no launcher.
     let environment: BTreeMap<_, _> = std::env::vars_os().collect();
     let announced = |name: &str| environment.get(OsStr::new(name))?.to_str().map(str::to_string);
-    let session = Session::join(place.device.compute())?;
+    let session = join(place, transport, &log)?;
     let ranks = Arc::clone(&session.ranks);
+    if ranks.is_leader() {
+        session.notes.iter().for_each(|note| console::say(note));
+        session.map.iter().for_each(|line| console::say(line));
+    }
     abort_on_panic(Arc::clone(&ranks), Arc::clone(&log));
     let result = agree(ranks.as_ref(), check_world(place, &session, announced))
         .and_then(|()| liveness::start(ranks.as_ref(), &log))
@@ -65,6 +74,28 @@ pub(crate) fn with_session(place: &Where, work: impl FnOnce(&Session, &RankLog) 
             Ok(code)
         }
     }
+}
+
+fn join(place: &Where, transport: impl FnOnce() -> Result<Comm>, log: &Arc<RankLog>) -> Result<Session> {
+    let world = World::join()?;
+    let transport = agree(world.ranks.as_ref(), transport())?;
+    let log = Arc::clone(log);
+    let report = move |message: &str| {
+        log.last_words(message);
+        console::error_text(message);
+    };
+    let request = Request {
+        compute: place.device.compute(),
+        backend: transport.backend.into(),
+        share_gpus: transport.share_gpus,
+        report: Arc::new(report),
+    };
+    Session::join(world, &request).map_err(|error| match error.downcast::<Refusal>() {
+        Ok(Refusal { key, value, expected, hint }) => {
+            UserError::expected(expected).key(key).value(value).hint(hint).into()
+        }
+        Err(error) => error,
+    })
 }
 
 /// Refuses a launch that did not make the ranks it was meant to.

@@ -29,7 +29,8 @@ pub(crate) fn run(command: &Train) -> Result<u8> {
             return launch::spawn(&command.place, ranks, &folders(&jobs));
         }
     }
-    with_session(&command.place, |session, log| {
+    let transport = || Ok(RunConfig::read(&command.config, &command.overrides)?.comm);
+    with_session(&command.place, transport, |session, log| {
         let jobs = agree(session.ranks.as_ref(), plan(command).and_then(|jobs| check(&jobs).map(|()| jobs)))?;
         let wishes = Wishes { stop_after_steps: command.stop_after_steps, trace: command.trace };
         match train_all(&jobs, session, &wishes, log)? {

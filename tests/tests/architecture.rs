@@ -18,9 +18,17 @@ const TRANSPORT: Rule = Rule {
 
 const GPU: Rule = Rule {
     says: "only comm and torch-ext speak to CUDA themselves",
-    words: &["cudarc"],
+    words: &["cudarc", "libloading"],
     within: PROGRAM,
     except: &["comm", "torch-ext"],
+    spares_tests: false,
+};
+
+const TEST_MODE: Rule = Rule {
+    says: "one place knows that tests put a stand-in for GPUs in their place",
+    words: &["IAD_TEST_NCCL_ON_HOST", "IAD_STAND_IN"],
+    within: SOURCES,
+    except: &["comm/src/machine.rs"],
     spares_tests: false,
 };
 
@@ -130,6 +138,12 @@ fn cuda_is_called_by_comm_and_torch_ext_alone() -> Result<()> {
     assert_eq!(words(&GPU, "launcher/src/main.rs", "use cudarc::driver;"), ["cudarc"]);
     assert!(words(&GPU, "comm/src/nccl.rs", "use cudarc::nccl;").is_empty());
     holds(&GPU)
+}
+
+#[test]
+fn the_stand_in_for_gpus_is_known_in_one_place() -> Result<()> {
+    assert_eq!(words(&TEST_MODE, "comm/src/nccl.rs", "env::var(\"IAD_TEST_NCCL_ON_HOST\")"), ["IAD_TEST_NCCL_ON_HOST"]);
+    holds(&TEST_MODE)
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! | [`load_cuda`] | `dlopen` of libtorch_cuda |
 //! | [`keep_memory`] | glibc's `mallopt` |
 //! | [`exact_arithmetic`] | cuDNN determinism, TF32 off |
+//! | [`current_stream`] | `c10::impl::DeviceGuardImplInterface::getStream` |
 //! | [`set_gradient`] | `Tensor::mutable_grad` |
 //! | [`on_gradient`] | `set_post_acc_grad_hooks` |
 //! | [`batch_norm_across_ranks`] | an autograd function with its own backward |
@@ -14,11 +15,11 @@
 #![allow(unsafe_code)]
 
 mod moment;
-
-pub use crate::moment::{Moment, peak_memory};
 mod ready;
 
-use std::ffi::{CStr, c_char, c_void};
+pub use crate::moment::{Moment, peak_memory};
+
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Arc;
 
 use tch::Tensor;
@@ -36,6 +37,7 @@ unsafe extern "C" {
     fn iad_load_cuda() -> *mut c_char;
     fn iad_keep_memory();
     fn iad_exact_arithmetic() -> *mut c_char;
+    fn iad_current_stream(device: c_int, stream: *mut *mut c_void) -> *mut c_char;
     fn iad_set_gradient(parameter: RawTensor, gradient: RawTensor) -> *mut c_char;
     fn iad_batch_norm_across_ranks(
         outputs: *mut RawTensor,
@@ -90,6 +92,18 @@ pub fn exact_arithmetic() -> Result<(), String> {
 pub fn version() -> String {
     // SAFETY: answers a string constant of the shim.
     unsafe { CStr::from_ptr(iad_version()) }.to_string_lossy().into_owned()
+}
+
+/// The CUDA stream (a `CUstream`; null is the default one) on which libtorch queues the calling thread's work for this GPU.
+///
+/// # Errors
+/// libtorch's message where its CUDA half is not loaded or has no such GPU.
+pub fn current_stream(gpu: usize) -> Result<*mut c_void, String> {
+    let device = c_int::try_from(gpu).map_err(|error| error.to_string())?;
+    let mut stream = std::ptr::null_mut();
+    // SAFETY: `stream` is a place for one pointer, which the shim fills or leaves.
+    check(unsafe { iad_current_stream(device, &mut stream) })?;
+    Ok(stream)
 }
 
 /// Makes `gradient` the tensor into which backward passes add the gradient of `parameter` (same shape and type).
@@ -231,6 +245,11 @@ mod tests {
         assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 2);
         assert_eq!(images.grad().size(), [0, 2, 3, 3]);
         assert_eq!(f64::try_from(weight.grad().abs().max()).unwrap(), 0.0);
+    }
+
+    #[test]
+    fn a_machine_without_gpu_has_no_stream() {
+        assert!(tch::Cuda::is_available() || current_stream(0).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/core/ivalue.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <dlfcn.h>
 #include <malloc.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -139,6 +140,14 @@ char *iad_exact_arithmetic() {
         context.setBenchmarkCuDNN(false);
         context.setAllowTF32CuDNN(false);
         context.setAllowTF32CuBLAS(false);
+    });
+}
+
+// The stream on which libtorch queues this thread's work for GPU `device`; asked of libc10, which names no CUDA symbol.
+char *iad_current_stream(int device, void **stream) {
+    return guarded([&] {
+        const at::Device place(at::kCUDA, static_cast<c10::DeviceIndex>(device));
+        *stream = c10::impl::getDeviceGuardImpl(at::kCUDA)->getStream(place).native_handle();
     });
 }
 

@@ -5,7 +5,7 @@ use comm::{MeasuredSum, Session, measure_plain_mpi, measure_sum};
 use datasets::UserError;
 use serde::Serialize;
 use trainer::agreement::agree;
-use trainer::config::RunConfig;
+use trainer::config::{Comm, RunConfig};
 use trainer::cost::Traffic;
 use trainer::model::Form;
 
@@ -59,7 +59,8 @@ pub(crate) fn run(command: &Sums) -> Result<u8> {
             return launch::spawn(&command.place, ranks, &[]);
         }
     }
-    with_session(&command.place, |session, _| {
+    let transport = || Ok(Comm { backend: command.backend, share_gpus: command.share_gpus, ..Comm::default() });
+    with_session(&command.place, transport, |session, _| {
         let sizes = agree(session.ranks.as_ref(), prepare(command))?;
         let measured = measure(command, session, &sizes)?;
         if session.ranks.is_leader() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use trainer::config::Override;
+use trainer::config::{Backend, Override};
 
 use super::Where;
 use super::weigh::shape;
@@ -40,9 +40,24 @@ pub(crate) struct Sums {
     /// Write the measurements to a new file.
     #[arg(long, value_name = "FILE.json")]
     pub(crate) json: Option<PathBuf>,
+    /// The transport: auto, nccl or mpi, as comm.backend.
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = backend)]
+    pub(crate) backend: Backend,
+    /// For tests of the program alone: several ranks may share a GPU, as comm.share_gpus.
+    #[arg(long)]
+    pub(crate) share_gpus: bool,
     /// Where to compute.
     #[command(flatten)]
     pub(crate) place: Where,
+}
+
+fn backend(text: &str) -> Result<Backend, String> {
+    match text {
+        "auto" => Ok(Backend::Auto),
+        "nccl" => Ok(Backend::Nccl),
+        "mpi" => Ok(Backend::Mpi),
+        _ => Err("expected auto, nccl or mpi".into()),
+    }
 }
 
 /// How a step grows with the ranks.

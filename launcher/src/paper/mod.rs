@@ -51,7 +51,11 @@ pub(crate) fn run(command: &Paper) -> Result<u8> {
             return finish(command, &table, &chosen);
         }
     }
-    with_session(&command.place, |session, log| {
+    let transport = || {
+        let (table, chosen) = read(command)?;
+        Ok(plan::transport(&table, &chosen)?)
+    };
+    with_session(&command.place, transport, |session, log| {
         let ranks = session.ranks.as_ref();
         let (table, chosen) = agree(ranks, read(command))?;
         let jobs = agree(ranks, open(command, &table, &chosen, ranks))?;

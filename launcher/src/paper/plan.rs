@@ -4,6 +4,7 @@ use anyhow::Result;
 use comm::Communicator;
 use datasets::UserError;
 use trainer::agreement::ensure_same;
+use trainer::config::Comm;
 
 use super::results::State;
 use super::table::{Row, Table};
@@ -49,6 +50,24 @@ pub(super) fn choose(table: &Table, only: &[String]) -> Result<Chosen, UserError
     }
     with_teachers.sort_by_key(|&row| (table.depth(row), row));
     Ok(Chosen { rows, with_teachers })
+}
+
+/// The transport of all runs, which share their ranks.
+///
+/// # Errors
+/// A [`UserError`] where two differ.
+pub(super) fn transport(table: &Table, chosen: &Chosen) -> Result<Comm, UserError> {
+    let all: Vec<&Job> =
+        chosen.with_teachers.iter().flat_map(|&row| &table.rows[row].runs).map(|run| &run.job).collect();
+    let way = |job: &Job| (job.config.comm.backend, job.config.comm.share_gpus);
+    match all.iter().find(|job| way(job) != way(all[0])) {
+        None => Ok(all[0].config.comm.clone()),
+        Some(other) => Err(UserError::expected("the same for all runs of a table, which share their ranks")
+            .file(&table.path)
+            .key("comm.backend and comm.share_gpus")
+            .value(format!("{:?} for {} and {:?} for another", way(other), other.folder.name(), way(all[0])))
+            .hint("set them for all: --set comm.backend=auto --set comm.share_gpus=false")),
+    }
 }
 
 /// The runs to do, teachers first: of every row and seed, or this job's part of them.

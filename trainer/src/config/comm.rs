@@ -40,6 +40,16 @@ pub enum Backend {
     Mpi,
 }
 
+impl From<Backend> for comm::Backend {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::Auto => Self::Auto,
+            Backend::Nccl => Self::Nccl,
+            Backend::Mpi => Self::Mpi,
+        }
+    }
+}
+
 /// The type of gradients on their way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,0 +1,95 @@
+//! What this rank finds on its machine, and the one thing it changes there.
+#![allow(unsafe_code)]
+
+use std::{env, fs, thread};
+
+use anyhow::{Result, ensure};
+
+use crate::devices::{Found, sharing_variables};
+use crate::nccl::{self, Limits};
+use crate::{Backend, Compute, Request, gpu};
+
+/// For the tests of this program: NCCL on the host's memory, by a stand-in for it and for the driver.
+const ON_HOST: &str = "IAD_TEST_NCCL_ON_HOST";
+
+/// Whether this is such a test.
+pub(crate) fn on_host() -> bool {
+    env::var(ON_HOST).is_ok_and(|value| value == "1")
+}
+
+/// What must be said about that.
+pub(crate) fn notes() -> Vec<String> {
+    let note = format!("{ON_HOST}: a TEST without GPUs; NCCL and the driver are stand-ins on the host's memory");
+    on_host().then_some(note).into_iter().collect()
+}
+
+/// Looks around, as far as the request needs it.
+///
+/// # Errors
+/// There are GPUs that this process cannot use.
+pub(crate) fn look(request: &Request) -> Result<Found> {
+    let gpus = match request.compute {
+        Compute::Cpu => vec![],
+        Compute::Auto => match visible_gpus()? {
+            0 => vec![],
+            seen => {
+                let gpus = gpu::all()?;
+                ensure!(gpus.len() == seen, "libtorch sees {seen} GPUs, the driver {}", gpus.len());
+                gpus
+            }
+        },
+    };
+    let tried = request.backend != Backend::Mpi && !gpus.is_empty();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("unknown").trim();
+    let threads = env::var("OMP_NUM_THREADS").ok().and_then(|text| text.trim().parse().ok());
+    Ok(Found {
+        host: host_name(),
+        kernel: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string(),
+        without_nccl: if tried { nccl::check(on_host()).err() } else { None },
+        gpus,
+        timeout: env::var(Limits::VARIABLE).ok(),
+        cores: (cores.to_string(), thread::available_parallelism().map_or(1, usize::from)),
+        threads: threads.filter(|&count| count > 0),
+    })
+}
+
+/// Sets what NCCL needs to let ranks share a GPU, and says so. Before its first call, which reads all of it once.
+pub(crate) fn share_gpus(rank: usize, one_host: bool) -> String {
+    let variables = sharing_variables(rank, one_host);
+    for (name, value) in &variables {
+        // SAFETY: threads of this program read variables under the lock that this takes; those of MPI have read theirs when it
+        // was initialised, and libtorch has started none yet.
+        unsafe { env::set_var(name, value) };
+    }
+    let set: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    format!("comm.share_gpus sets {}", set.join(" "))
+}
+
+/// The number of GPUs this process can use; 0 on a machine without any.
+///
+/// # Errors
+/// An NVIDIA driver is there but libtorch's CUDA half does not load or sees no GPU: never a silent run on the CPU.
+pub fn visible_gpus() -> Result<usize> {
+    if on_host() {
+        return Ok(gpu::all()?.len());
+    }
+    let driver = std::path::Path::new("/proc/driver/nvidia/version").exists();
+    let hidden = env::var("CUDA_VISIBLE_DEVICES").is_ok_and(|list| list.is_empty() || list == "-1");
+    if !driver || hidden {
+        return Ok(0);
+    }
+    // First of all CUDA questions: libtorch remembers the first answer.
+    torch_ext::load_cuda().map_err(|reason| {
+        anyhow::anyhow!("this machine has an NVIDIA driver, but libtorch_cuda does not load: {reason}")
+    })?;
+    match tch::Cuda::device_count() {
+        count if count > 0 => Ok(count as usize),
+        _ => anyhow::bail!("this machine has an NVIDIA driver, but libtorch sees no GPU; see `nvidia-smi`"),
+    }
+}
+
+/// This machine's name, as the kernel has it.
+pub fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
+}

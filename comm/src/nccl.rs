@@ -1,0 +1,286 @@
+//! Sums over ranks by NCCL, between GPUs. Host values, and tensors that live elsewhere, go the way of the host.
+//!
+//! A collective waits for what libtorch has queued before its call and runs on a stream of its own; `finish_sums` makes
+//! libtorch's stream wait for it. Nothing here waits for the GPU.
+//!
+//! Why NCCL and the host's transport cannot block each other: both are called in program order, the same on every rank. Host
+//! collectives come from the step's thread, NCCL's also from the backward pass, for which that thread waits. NCCL's calls
+//! return when they are queued, except that they may wait for the other ranks' same call while a connection is made. MPI sees
+//! the host's memory only, so it never waits for a GPU's work.
+#![allow(unsafe_code)]
+
+mod library;
+mod watch;
+
+use std::ffi::c_void;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cudarc::driver::sys::CUstream;
+use tch::{Device, Kind, Tensor};
+
+use self::library::Handle;
+pub(crate) use self::library::{check, version};
+pub(crate) use self::watch::Limits;
+use self::watch::{Watch, within};
+use crate::gpu::{Event, Streams};
+use crate::{Alignment, Communicator, HostSum, Report, together};
+
+/// How often the watch looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Between a rank's last words and its end, which is that of all: others that have something to say say it too.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a rank connects with.
+pub(crate) struct Place {
+    /// The number of its GPU.
+    pub(crate) gpu: usize,
+    /// Where its tensors live: on that GPU, but for tests.
+    pub(crate) tensors: Device,
+    /// Who it is, in messages.
+    pub(crate) name: String,
+}
+
+/// The ranks of a job, each with a GPU.
+pub(crate) struct Nccl {
+    shared: Arc<Shared>,
+    device: Device,
+    turn: Mutex<Turn>,
+    /// Dropped when the session ends, which ends the watch.
+    watching: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+}
+
+/// What the watch sees too.
+struct Shared {
+    host: Arc<dyn Communicator>,
+    handle: Handle,
+    streams: Arc<Streams>,
+    watch: Watch<Event>,
+    limits: Limits,
+    name: String,
+    report: Report,
+}
+
+/// Sums started and not finished. Whoever holds it may call NCCL.
+#[derive(Default)]
+struct Turn {
+    last: Option<Arc<Event>>,
+    /// Their memory must not be used again before libtorch's stream waits for the sums.
+    tensors: Vec<Tensor>,
+}
+
+/// A collective of [`Handle`].
+type Call = unsafe fn(Handle, *mut c_void, usize, Kind, CUstream) -> Result<()>;
+
+impl Nccl {
+    /// Connects the ranks of `host`, or ends all of them with a message.
+    ///
+    /// # Errors
+    /// What every rank hears of: no identity, no stream.
+    pub(crate) fn connect(host: Arc<dyn Communicator>, place: Place, limits: Limits, report: Report) -> Result<Self> {
+        let made = if host.is_leader() { library::unique_id() } else { Ok(String::new()) };
+        let id = host.gather(&together(host.as_ref(), made)?)?.swap_remove(0);
+        let streams = together(host.as_ref(), Streams::open(place.gpu, place.tensors))?;
+        // No rank may still be inside MPI, waiting for the identity, when another waits for it inside NCCL.
+        host.barrier()?;
+        let streams = Arc::new(streams);
+        let (rank, ranks, inside) = (host.rank(), host.world_size(), Arc::clone(&streams));
+        let connected = within(limits.connect, move || {
+            inside.enter()?;
+            Handle::connect(rank, ranks, &id)
+        });
+        let failure = match connected {
+            Some(Ok(handle)) => return Ok(Self::watched(host, handle, streams, place, limits, report)),
+            Some(Err(error)) => format!("{error:#}"),
+            None => format!("no connection after {} s ({} sets the limit)", limits.connect.as_secs(), Limits::VARIABLE),
+        };
+        report(&format!(
+            "{}: NCCL does not connect: {failure}\n  next: start again with NCCL_DEBUG=INFO to see where it waits; choose the \
+             network by NCCL_SOCKET_IFNAME (`ip address` lists what there is); make sure that no firewall stands between the \
+             hosts and that all of them are up; comm.backend = \"mpi\" does without NCCL",
+            place.name
+        ));
+        thread::sleep(LINGER);
+        host.abort(1)
+    }
+
+    fn watched(
+        host: Arc<dyn Communicator>,
+        handle: Handle,
+        streams: Arc<Streams>,
+        place: Place,
+        limits: Limits,
+        report: Report,
+    ) -> Self {
+        let shared = Shared { host, handle, streams, watch: Watch::new(), limits, name: place.name, report };
+        let shared = Arc::new(shared);
+        let (open, closed) = channel();
+        let watched = Arc::clone(&shared);
+        let watch = thread::spawn(move || watched.keep_watch(&closed));
+        Self { shared, device: place.tensors, turn: Mutex::default(), watching: Mutex::new(Some((open, watch))) }
+    }
+
+    /// Waits for what is under way and disconnects. Every rank must call it, as the last of its collectives.
+    pub(crate) fn close(&self) {
+        // A collective that hangs here is seen by the watch.
+        while !self.shared.watch.is_idle() {
+            thread::sleep(LOOK / 10);
+        }
+        let Some((open, watch)) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        drop(open);
+        // The watch must not ask a communicator that is gone.
+        let _ = watch.join();
+        let (handle, streams) = (self.shared.handle, Arc::clone(&self.shared.streams));
+        // Where it hangs, the end of the process frees what is left.
+        within(self.shared.limits.release, move || {
+            let _ = streams.enter();
+            handle.destroy();
+        });
+    }
+
+    /// Queues a collective on `tensor` behind everything that libtorch has queued.
+    fn queue(&self, what: &'static str, call: Call, tensor: &Tensor, turn: &mut Turn) -> Result<()> {
+        ensure!(tensor.is_contiguous(), "only contiguous tensors travel, this one has shape {:?}", tensor.size());
+        let shared = &self.shared;
+        shared.streams.enter()?;
+        shared.streams.collectives_wait()?;
+        let (values, count, kind) = (tensor.data_ptr(), tensor.numel(), tensor.kind());
+        let stream = shared.streams.collectives();
+        shared.watch.calls(what, kind, count);
+        // SAFETY: the tensor is contiguous, on this rank's device, and kept in `turn` until libtorch's stream has been made
+        // to wait; until then it is the collective's alone, as the contract of `start_sum` says.
+        let called = unsafe { call(shared.handle, values, count, kind, stream) };
+        let end = called.and_then(|()| shared.streams.mark()).map(Arc::new);
+        shared.watch.returned(end.as_ref().ok().cloned());
+        // A call that was aborted fails too, but the watch has told why.
+        shared.watch.wait_if_failed();
+        turn.last = Some(end.with_context(|| format!("NCCL, {}", shared.watch.under_way()))?);
+        turn.tensors.push(tensor.shallow_clone());
+        Ok(())
+    }
+
+    /// Makes libtorch's stream wait for all that was queued.
+    fn join(&self, turn: &mut Turn) -> Result<()> {
+        if let Some(event) = turn.last.take() {
+            self.shared.streams.enter()?;
+            self.shared.streams.torch_waits(&event)?;
+        }
+        turn.tensors.clear();
+        Ok(())
+    }
+
+    /// The turn to call NCCL, if the communicator is whole.
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.shared.watch.wait_if_failed();
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host's transport, if the communicator is whole.
+    fn host(&self) -> &dyn Communicator {
+        self.shared.watch.wait_if_failed();
+        self.shared.host.as_ref()
+    }
+}
+
+impl Shared {
+    /// Looks after the communicator until the session ends.
+    fn keep_watch(self: Arc<Self>, closed: &Receiver<()>) {
+        // Events are asked for on the rank's GPU; where that fails, asking fails and is told.
+        let _ = self.streams.enter().and_then(|()| Streams::spare_captures());
+        while closed.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            // First, so that what is said of NCCL's own errors names the collective that they stopped.
+            let late = self.watch.look(self.limits.collective, Event::is_past);
+            let told = self.handle.trouble().map(|words| format!("{}: {words}", self.watch.under_way()));
+            if let Some(trouble) = told.or(late) {
+                self.end(&trouble);
+            }
+        }
+    }
+
+    /// Ends all ranks. What waits for a GPU is freed by aborting the communicator, which may itself hang.
+    fn end(&self, trouble: &str) -> ! {
+        self.watch.fail();
+        (self.report)(&format!(
+            "{}: NCCL, {trouble}\n  next: look at what the other ranks say; NCCL_DEBUG=INFO shows NCCL's own reasons; the same \
+             command goes on from the last checkpoint",
+            self.name
+        ));
+        let handle = self.handle;
+        if within(self.limits.release, move || handle.abort()).is_none() {
+            (self.report)(&format!(
+                "{}: NCCL does not let itself be aborted either; this rank ends without it",
+                self.name
+            ));
+        }
+        thread::sleep(LINGER);
+        self.host.abort(1)
+    }
+}
+
+impl Communicator for Nccl {
+    fn rank(&self) -> usize {
+        self.shared.host.rank()
+    }
+
+    fn world_size(&self) -> usize {
+        self.shared.host.world_size()
+    }
+
+    fn start_sum(&self, tensor: &Tensor) -> Result<()> {
+        if tensor.device() != self.device {
+            return self.host().start_sum(tensor);
+        }
+        self.queue("sum", Handle::sum, tensor, &mut self.turn())
+    }
+
+    fn finish_sums(&self) -> Result<()> {
+        self.join(&mut self.turn())?;
+        self.host().finish_sums()
+    }
+
+    fn overlaps(&self) -> bool {
+        true
+    }
+
+    fn sums(&self, kind: Kind) -> bool {
+        library::travels(kind)
+    }
+
+    fn start_host_sum(&self, values: Vec<f64>) -> Result<HostSum> {
+        self.host().start_host_sum(values)
+    }
+
+    fn align(&self, clock: &dyn Fn() -> f64) -> Result<Alignment> {
+        self.host().align(clock)
+    }
+
+    fn broadcast(&self, tensor: &Tensor) -> Result<()> {
+        if tensor.device() != self.device {
+            return self.host().broadcast(tensor);
+        }
+        let mut turn = self.turn();
+        self.queue("broadcast", Handle::broadcast, tensor, &mut turn)?;
+        self.join(&mut turn)
+    }
+
+    fn sum(&self, values: &mut [f64]) -> Result<()> {
+        self.host().sum(values)
+    }
+
+    fn gather(&self, text: &str) -> Result<Vec<String>> {
+        self.host().gather(text)
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.host().barrier()
+    }
+
+    fn abort(&self, code: i32) -> ! {
+        // The watch may be about to say more, and may not be waited for.
+        self.shared.host.abort(code)
+    }
+}

@@ -1,0 +1,246 @@
+// Stands in for the CUDA driver: a stream is a thread that does its work in order, and the memory of GPUs is the host's.
+// The null stream is the calling thread itself, as tensors of the host are computed at once.
+//
+//   IAD_STAND_IN_GPUS   the GPUs that ranks see, "0 1;1" for 0 and 1 on rank 0 and 1 on all others; by default eight
+//   IAD_STAND_IN_TRACE  a folder for the calls of each rank, in files rank-N
+
+#include "gpu.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, INVALID_CONTEXT = 201, NOT_READY = 600 };
+
+pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+
+struct task {
+    void (*work)(void *);
+    void *argument;
+    struct task *next;
+};
+
+struct stream {
+    struct task *first, **last;
+};
+
+// Held by whoever made it and by each piece of work that names it.
+struct event {
+    int holders;
+    int done;
+};
+
+static __thread int current = -1;
+
+int current_gpu(void) { return current; }
+
+int launcher_rank(void) {
+    const char *names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"};
+    for (size_t index = 0; index < 3; ++index) {
+        const char *value = getenv(names[index]);
+        if (value) return atoi(value);
+    }
+    return 0;
+}
+
+void trace(const char *format, ...) {
+    const char *folder = getenv("IAD_STAND_IN_TRACE");
+    if (!folder) return;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/rank-%d", folder, launcher_rank());
+    FILE *file = fopen(path, "a");
+    if (!file) return;
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(file, format, arguments);
+    va_end(arguments);
+    fputc('\n', file);
+    fclose(file);
+}
+
+// The numbers on the machine of the GPUs that this rank sees.
+static int visible(int *gpus) {
+    const char *text = getenv("IAD_STAND_IN_GPUS");
+    if (!text) text = "0 1 2 3 4 5 6 7";
+    for (int rank = launcher_rank(); rank > 0 && strchr(text, ';'); --rank) text = strchr(text, ';') + 1;
+    int count = 0;
+    while (*text && *text != ';' && count < 16) {
+        char *end;
+        gpus[count] = (int)strtol(text, &end, 10);
+        if (end == text) break;
+        text = end;
+        ++count;
+    }
+    return count;
+}
+
+static const char *name_of(const struct stream *stream) { return stream ? "own" : "torch"; }
+
+// --- devices ---------------------------------------------------------------------------------------------------------
+
+int cuInit(unsigned flags) {
+    (void)flags;
+    return SUCCESS;
+}
+
+int cuDeviceGetCount(int *count) {
+    int gpus[16];
+    *count = visible(gpus);
+    return SUCCESS;
+}
+
+int cuDeviceGet(int *device, int number) {
+    int gpus[16];
+    if (number >= visible(gpus)) return INVALID_VALUE;
+    *device = gpus[number];
+    return SUCCESS;
+}
+
+int cuDeviceGetName(char *name, int size, int device) {
+    (void)device;
+    snprintf(name, (size_t)size, "Stand-in");
+    return SUCCESS;
+}
+
+int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
+    memset(uuid, 0, 16);
+    uuid[15] = (unsigned char)(device + 1);
+    return SUCCESS;
+}
+
+int cuDeviceGetPCIBusId(char *place, int size, int device) {
+    snprintf(place, (size_t)size, "0000:%02X:00.0", device + 1);
+    return SUCCESS;
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    *context = (void *)(size_t)(device + 1);
+    return SUCCESS;
+}
+
+int cuCtxSetCurrent(void *context) {
+    current = (int)(size_t)context - 1;
+    return SUCCESS;
+}
+
+int cuCtxGetStreamPriorityRange(int *least, int *greatest) {
+    *least = 0;
+    *greatest = -5;
+    return SUCCESS;
+}
+
+int cuThreadExchangeStreamCaptureMode(int *mode) {
+    *mode = 0;
+    return SUCCESS;
+}
+
+int cuGetErrorString(int error, const char **text) {
+    *text = error == INVALID_CONTEXT ? "no GPU is current in this thread" : "an error of the stand-in";
+    return SUCCESS;
+}
+
+// --- streams and events ----------------------------------------------------------------------------------------------
+
+static void *run(void *argument) {
+    struct stream *stream = argument;
+    for (;;) {
+        pthread_mutex_lock(&lock);
+        while (!stream->first) pthread_cond_wait(&changed, &lock);
+        struct task *task = stream->first;
+        stream->first = task->next;
+        if (!stream->first) stream->last = &stream->first;
+        pthread_mutex_unlock(&lock);
+        task->work(task->argument);
+        free(task);
+    }
+    return NULL;
+}
+
+void queue(struct stream *stream, void (*work)(void *), void *argument) {
+    struct task *task = malloc(sizeof *task);
+    *task = (struct task){work, argument, NULL};
+    pthread_mutex_lock(&lock);
+    *stream->last = task;
+    stream->last = &task->next;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+int cuStreamCreateWithPriority(struct stream **stream, unsigned flags, int priority) {
+    if (current < 0) return INVALID_CONTEXT;
+    *stream = calloc(1, sizeof **stream);
+    (*stream)->last = &(*stream)->first;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run, *stream)) return INVALID_VALUE;
+    trace("stream %s, priority %d", flags == 1 ? "non-blocking" : "blocking", priority);
+    return SUCCESS;
+}
+
+static void release(struct event *event) {
+    if (--event->holders == 0) free(event);
+}
+
+static void reach(void *argument) {
+    struct event *event = argument;
+    pthread_mutex_lock(&lock);
+    event->done = 1;
+    release(event);
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+static void wait_for(void *argument) {
+    struct event *event = argument;
+    pthread_mutex_lock(&lock);
+    while (!event->done) pthread_cond_wait(&changed, &lock);
+    release(event);
+    pthread_mutex_unlock(&lock);
+}
+
+static void hold(struct event *event) {
+    pthread_mutex_lock(&lock);
+    ++event->holders;
+    pthread_mutex_unlock(&lock);
+}
+
+int cuEventCreate(struct event **event, unsigned flags) {
+    (void)flags;
+    if (current < 0) return INVALID_CONTEXT;
+    *event = calloc(1, sizeof **event);
+    (*event)->holders = 1;
+    return SUCCESS;
+}
+
+int cuEventRecord(struct event *event, struct stream *stream) {
+    trace("record on %s", name_of(stream));
+    hold(event);
+    if (stream) queue(stream, reach, event);
+    else reach(event);
+    return SUCCESS;
+}
+
+int cuStreamWaitEvent(struct stream *stream, struct event *event, unsigned flags) {
+    (void)flags;
+    trace("%s waits", name_of(stream));
+    hold(event);
+    if (stream) queue(stream, wait_for, event);
+    else wait_for(event);
+    return SUCCESS;
+}
+
+int cuEventQuery(struct event *event) {
+    if (current < 0) return INVALID_CONTEXT;
+    pthread_mutex_lock(&lock);
+    const int done = event->done;
+    pthread_mutex_unlock(&lock);
+    return done ? SUCCESS : NOT_READY;
+}
+
+int cuEventDestroy_v2(struct event *event) {
+    pthread_mutex_lock(&lock);
+    release(event);
+    pthread_mutex_unlock(&lock);
+    return SUCCESS;
+}
