@@ -3,7 +3,10 @@
 use std::path::Path;
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/shim.cpp");
+    let sources = ["src/shim.cpp", "src/precision.cpp", "src/update.cpp"];
+    for file in sources.into_iter().chain(["src/guarded.hpp"]) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let Ok(libtorch) = std::env::var("LIBTORCH") else {
         panic!("LIBTORCH is not set: run scripts/setup first (it writes .cargo/config.toml)");
@@ -12,7 +15,7 @@ fn main() {
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        .file("src/shim.cpp")
+        .files(sources)
         // As system headers: their warnings are not ours.
         .flag(format!("-isystem{}", libtorch.join("include").display()))
         .flag(format!("-isystem{}", libtorch.join("include/torch/csrc/api/include").display()))

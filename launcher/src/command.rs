@@ -1,5 +1,6 @@
 //! The command line. No option mirrors a configuration key: `--set` changes those.
 
+mod bench;
 mod paper;
 mod weigh;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer::config::{Override, Pixels};
 
+pub(crate) use self::bench::{Bench, BenchStep};
 pub(crate) use self::paper::{Paper, Part};
 pub(crate) use self::weigh::Weigh;
 
@@ -40,6 +42,9 @@ pub(crate) enum Command {
     Report(Report),
     /// Train the rows of a table of the paper, and print their numbers beside the published ones.
     Paper(Paper),
+    /// Time parts of the program; benches/ has the programs that call it.
+    #[command(subcommand, hide = true)]
+    Bench(Bench),
 }
 
 /// Where a command computes.

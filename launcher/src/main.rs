@@ -1,6 +1,7 @@
 //! The program `iad-launch`. Exit codes: 0 done; 1 the run failed; 2 the command, the configuration or the data are wrong;
 //! 85 stopped on request, the same command goes on.
 
+mod bench;
 mod command;
 mod console;
 mod data;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             report::run(&report.runs, report.page.as_deref(), report.figure.as_deref()).map(|()| 0)
         }
         Command::Paper(paper) => paper::run(&paper),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Weights(weigh) => weights::run(&weigh).map(|()| 0),
     };
     match result {

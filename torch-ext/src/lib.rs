@@ -1,4 +1,4 @@
-//! What libtorch can do and tch does not say. The C++ side is `shim.cpp`; everything `unsafe` about it is here.
+//! What libtorch can do and tch does not say. The C++ side is `shim.cpp`, and a file beside each module.
 //!
 //! | function | libtorch |
 //! |---|---|
@@ -7,12 +7,22 @@
 //! | [`exact_arithmetic`] | cuDNN determinism, TF32 off |
 //! | [`set_gradient`] | `Tensor::mutable_grad` |
 //! | [`batch_norm_across_ranks`] | an autograd function with its own backward |
+//! | [`Autocast`], [`Casts`] | `at::autocast` |
+//! | [`Tf32`] | TF32 in products of matrices and convolutions |
+//! | [`fast_bfloat16`] | `at::cpu::get_cpu_capabilities` |
+//! | [`fused_sgd`] | `at::_fused_sgd_` |
 #![allow(unsafe_code)]
+
+mod precision;
+mod update;
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
 
 use tch::Tensor;
+
+pub use precision::{Autocast, Casts, Tf32, fast_bfloat16};
+pub use update::{Sgd, fused_sgd};
 
 /// Replaces a tensor by its sum over all ranks.
 pub type Sum = Arc<dyn Fn(&mut Tensor) + Send + Sync>;

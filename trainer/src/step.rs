@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use comm::Communicator;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 use crate::attack::{Attack, Noise};
 use crate::batch::Batch;
-use crate::config::{AttackKind, RunConfig};
+use crate::config::{AttackKind, Precision, RunConfig};
 use crate::gradients::Gradients;
 use crate::loss::Term;
 use crate::model::Mode;
@@ -29,6 +29,7 @@ pub struct Step {
     attack_mode: Mode,
     objective: Term,
     observer: Observer,
+    precision: Precision,
     ranks: Arc<dyn Communicator>,
 }
 
@@ -47,7 +48,8 @@ impl Step {
         let objective = Term::plain("attack", Images::Adversarial, config.attack.towards.clone());
         let attack_mode = config.attack.batch_norm.mode();
         let observer = Observer::new(config);
-        Ok(Self { networks, parameters, optimizer, attack, attack_mode, objective, observer, ranks })
+        let precision = config.precision;
+        Ok(Self { networks, parameters, optimizer, attack, attack_mode, objective, observer, precision, ranks })
     }
 
     /// Attacks the student on `batch`, and moves it by `rate` against the gradient of `terms` over the global batch.
@@ -55,10 +57,15 @@ impl Step {
     /// # Errors
     /// A failure of the transport.
     pub fn run(&mut self, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
+        let _products = self.precision.products();
+        let casts = self.precision.casts();
         let statistics = self.networks.student.flat_statistics.copy();
-        let adversarial = self.adversarial(batch, noise);
+        let fixed = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
+        let adversarial = self.adversarial(batch, noise, &fixed);
 
+        let asked = terms.iter().filter(|term| term.weight != 0.0).flat_map(Term::asks).chain(self.observer.asks());
         let views = Views::new(&self.networks, Mode::Train, &batch.images, &adversarial);
+        let views = views.taking(&fixed).expecting(asked);
         let global_count = batch.global_count as f64;
         let mut summands = vec![];
         for term in terms {
@@ -75,9 +82,8 @@ impl Step {
         average_over_ranks(&self.networks.student, batch, self.ranks.as_ref())?;
 
         // Everything below is masked by this flag on the device; the host reads it one step late.
-        let finite = self.parameters.gradients.isfinite();
-        let place = finite.logical_not().to_kind(Kind::Int8).argmax(0, false);
-        let finite = finite.all();
+        let (finite, place) = finite(&self.parameters.gradients);
+        drop(casts);
         self.optimizer.step(&mut self.parameters, rate, &finite);
         self.keep_statistics(&statistics, &finite);
 
@@ -88,9 +94,8 @@ impl Step {
     }
 
     /// The student's adversarial images of the batch.
-    fn adversarial(&self, batch: &Batch, noise: &Noise) -> Tensor {
+    fn adversarial(&self, batch: &Batch, noise: &Noise, fixed: &Views) -> Tensor {
         let Some(attack) = &self.attack else { return batch.images.shallow_clone() };
-        let fixed = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
         attack.perturb(&batch.images, noise, &|candidate| {
             self.objective.evaluate(&fixed.with_candidate(candidate), &batch.labels, 1.0)
         })
@@ -101,6 +106,14 @@ impl Step {
         let statistics = &self.networks.student.flat_statistics;
         no_grad(|| statistics.shallow_clone().copy_(&statistics.where_self(finite, before)));
     }
+}
+
+/// Whether all `values` are finite, and where one stands that is not. The largest and the smallest tell: of values that are
+/// not numbers, both are the first.
+fn finite(values: &Tensor) -> (Tensor, Tensor) {
+    let ((largest, at_largest), (smallest, at_smallest)) = (values.max_dim(0, false), values.min_dim(0, false));
+    let bounded = largest.isfinite();
+    (bounded.logical_and(&smallest.isfinite()), at_smallest.where_self(&bounded, &at_largest))
 }
 
 #[cfg(test)]

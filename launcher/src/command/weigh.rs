@@ -49,7 +49,7 @@ pub(crate) enum Weigh {
 }
 
 /// Channels, height and width: `3x32x32`.
-fn shape(text: &str) -> Result<[usize; 3], String> {
+pub(super) fn shape(text: &str) -> Result<[usize; 3], String> {
     let sizes = text.split('x').map(|size| size.parse().ok().filter(|size| (1..=4096).contains(size)));
     let sizes: Option<Vec<usize>> = sizes.collect();
     sizes
