@@ -214,6 +214,37 @@ mod tests {
         assert_eq!(f64::try_from(half.count).unwrap(), 54.0);
     }
 
+    /// Maps of a forward pass in bfloat16 meet weights and statistics in single precision.
+    #[test]
+    fn bfloat16_maps_are_normalised_by_single_precision_statistics() {
+        let results: Vec<Vec<Tensor>> = [Kind::BFloat16, Kind::Double]
+            .into_iter()
+            .map(|kind| {
+                // All sides see the same rounded images, and gradients of the same rounded weights.
+                let rounded = |shape: &[i64], scale| values(shape, scale).to_kind(Kind::BFloat16).to_kind(kind);
+                let parameters = if kind == Kind::Double { kind } else { Kind::Float };
+                let images = (rounded(&[8, 3, 6, 6], 2.0) + 4.0).set_requires_grad(true);
+                let weight = rounded(&[3], 1.5).to_kind(parameters).set_requires_grad(true);
+                let bias = rounded(&[3], 0.5).to_kind(parameters).set_requires_grad(true);
+                let normalised = batch_norm_across_ranks(&images, &weight, &bias, 1e-5, &alone());
+                assert_eq!((normalised.output.kind(), normalised.mean.kind()), (kind, parameters));
+                (&normalised.output * rounded(&[8, 3, 6, 6], 3.0)).sum(parameters).backward();
+                let gradients = [images.grad(), weight.grad(), bias.grad()];
+                assert_eq!(gradients[1].kind(), parameters);
+                [normalised.mean, normalised.variance, normalised.output.detach()]
+                    .into_iter()
+                    .chain(gradients)
+                    .collect()
+            })
+            .collect();
+        // Statistics have the digits of single precision; maps and gradients round once.
+        for ((lower, exact), tolerance) in results[0].iter().zip(&results[1]).zip([1e-4, 1e-4, 0.01, 0.03, 0.01, 0.01])
+        {
+            let apart = f64::try_from((lower.to_kind(Kind::Double) - exact).norm() / exact.norm()).unwrap();
+            assert!(apart <= tolerance, "{apart} apart, {tolerance} allowed");
+        }
+    }
+
     #[test]
     fn an_empty_rank_joins_both_passes() {
         let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));

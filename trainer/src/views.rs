@@ -107,9 +107,9 @@ impl<'a> Views<'a> {
     /// an image's logits do not depend on its neighbours.
     pub fn expecting<'b>(mut self, predictions: impl Iterator<Item = (&'b str, Images)>) -> Self {
         let all: HashSet<_> = predictions.filter(|(network, _)| *network != STUDENT).collect();
-        let both = all.iter().filter(|(network, images)| {
-            *images == Images::Natural && all.contains(&(*network, Images::Adversarial))
-        });
+        let both = all
+            .iter()
+            .filter(|(network, images)| *images == Images::Natural && all.contains(&(*network, Images::Adversarial)));
         self.of_both = both.map(|(network, _)| network.to_string()).collect();
         self
     }

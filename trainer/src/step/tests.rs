@@ -15,8 +15,8 @@ use crate::model::Model;
 
 mod lower_precision;
 mod passes;
-mod waits;
 mod single_precision;
+mod waits;
 
 const BASE: &str = r#"
 epochs = 1

