@@ -54,11 +54,11 @@ fn bfloat16_trains_on_one_and_two_ranks() -> Result<()> {
             let found = losses(&run)?;
             assert_eq!(found.len(), exact.len());
             assert!(found != exact, "it computed in float32");
+            // After the first, the weights differ, and with them the signs that the attack takes.
             for (step, (found, exact)) in found.iter().zip(&exact).enumerate() {
-                assert!(
-                    (found - exact).abs() <= 0.05 * exact,
-                    "{ranks} ranks, step {step}: {found}, {exact} in float32"
-                );
+                let allowed = if step == 0 { 0.03 } else { 0.15 };
+                let apart = (found - exact).abs() / exact;
+                assert!(apart <= allowed, "{ranks} ranks, step {step}: {found}, {exact} in float32");
             }
             for (name, stored) in student(&run.join("checkpoints/final.safetensors"))? {
                 let counter = name.ends_with("num_batches_tracked");
