@@ -10,6 +10,7 @@ import time
 import torch
 import torch.distributed as distributed
 
+import methods
 from methods import ReferenceStep, Step
 from network import load, read
 
@@ -26,6 +27,7 @@ def main():
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--attack-steps", type=int, default=10)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -34,6 +36,7 @@ def main():
     device = torch.device(options.device, rank if options.device == "cuda" else None)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
     torch.backends.cudnn.benchmark = True
+    methods.STEPS = options.attack_steps
     wrap = None
     if ranks > 1:
         distributed.init_process_group("nccl" if options.device == "cuda" else "gloo")
