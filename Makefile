@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo autoattack bundle gpu-check test test-nodes fuzz clean distclean
+.PHONY: help setup build demo autoattack bundle gpu-check bench test test-nodes fuzz clean distclean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -43,6 +43,12 @@ fuzz: setup ## Give every importer two million damaged files, new ones each time
 	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \
 	echo "fuzz: to repeat these inputs: make fuzz IAD_FUZZ_SEED=$$IAD_FUZZ_SEED IAD_FUZZ_INPUTS=$$IAD_FUZZ_INPUTS"; \
 	cargo test --release --locked -p datasets every_reader_survives
+
+bench: ## Time the step beside PyTorch, some 20 minutes on two quiet cores; the records stand in benches/records
+	@$(MAKE) --no-print-directory build
+	@. scripts/env.sh; \
+	torch=$$(sed -n "s/^LIBTORCH = '\(.*\)\/lib\/python.*/\1/p" .cargo/config.toml); \
+	"$$torch/bin/python" benches/step/bench.py $(BENCH)
 
 clean: ## Remove what was built
 	rm -rf target

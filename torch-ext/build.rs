@@ -4,6 +4,7 @@ use std::path::Path;
 
 fn main() {
     println!("cargo:rerun-if-changed=src");
+    let sources = ["src/shim.cpp", "src/precision.cpp", "src/update.cpp", "src/device.cpp"];
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let Ok(libtorch) = std::env::var("LIBTORCH") else {
         panic!("LIBTORCH is not set: run scripts/setup first (it writes .cargo/config.toml)");
@@ -12,7 +13,7 @@ fn main() {
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        .files(["src/shim.cpp", "src/device.cpp"])
+        .files(sources)
         // As system headers: their warnings are not ours.
         .flag(format!("-isystem{}", libtorch.join("include").display()))
         .flag(format!("-isystem{}", libtorch.join("include/torch/csrc/api/include").display()))

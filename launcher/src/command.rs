@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trainer::config::{Override, Pixels};
 
-pub(crate) use self::bench::{Bench, Mode, Project, Scaling, Sums};
+pub(crate) use self::bench::{Bench, BenchStep, Mode, Project, Scaling, Sums};
 pub(crate) use self::paper::{Paper, Part};
 pub(crate) use self::weigh::Weigh;
 

@@ -186,7 +186,7 @@ fn run_folder(command: &Eval) -> Result<Subject> {
         subset: config.data.subset,
         reading: config.data.reading,
         seed: config.seed,
-        dtype: config.precision.dtype,
+        dtype: config.precision.dtype.of_evaluation(),
         selection: config.evaluation.selection.name(),
         evaluation: config.evaluation,
         results: (folder.path.clone(), "evaluation".into()),

@@ -113,6 +113,40 @@ const RANDOM: Rule = Rule {
     spares_tests: true,
 };
 
+const NO_WAITING: Rule = Rule {
+    says: "the numbers of a step reach the host through trainer::host alone",
+    words: &[
+        "f64::try_from",
+        "f32::try_from",
+        "bool::try_from",
+        "Vec::try_from",
+        "::<f64>::try_from",
+        "::<f32>::try_from",
+        "::<i64>::try_from",
+        "i64::try_from",
+        "int64_value",
+        "double_value",
+        "copy_data",
+        "to_device(Device::Cpu",
+    ],
+    within: &[
+        "trainer/src/step.rs",
+        "trainer/src/views.rs",
+        "trainer/src/loss.rs",
+        "trainer/src/observe.rs",
+        "trainer/src/optimizer.rs",
+        "trainer/src/gradients.rs",
+        "trainer/src/statistics.rs",
+        "trainer/src/batch.rs",
+        "trainer/src/attack/pgd.rs",
+        "trainer/src/attack/noise.rs",
+        "trainer/src/precision.rs",
+        "trainer/src/model",
+    ],
+    except: &[],
+    spares_tests: true,
+};
+
 #[track_caller]
 fn holds(rule: &Rule) -> Result<()> {
     let found = find(checkout(), rule)?;
@@ -213,6 +247,16 @@ fn nothing_draws_from_a_global_generator() -> Result<()> {
     let tests = format!("#[cfg(test)]\nmod tests {{\n{draw}\n}}");
     assert!(words(&RANDOM, "trainer/src/attack/pgd.rs", &tests).is_empty());
     holds(&RANDOM)
+}
+
+#[test]
+fn nothing_in_a_step_waits_for_its_device() -> Result<()> {
+    let read = "let loss = f64::try_from(&total)?;";
+    assert_eq!(words(&NO_WAITING, "trainer/src/step.rs", read), ["f64::try_from"]);
+    assert_eq!(words(&NO_WAITING, "trainer/src/model/resnet.rs", "bool::try_from(map.any())"), ["bool::try_from"]);
+    assert!(words(&NO_WAITING, "trainer/src/host.rs", read).is_empty());
+    assert!(words(&NO_WAITING, "trainer/src/model/tests.rs", read).is_empty());
+    holds(&NO_WAITING)
 }
 
 /// A rule whose folder was renamed must fail, not pass over nothing.

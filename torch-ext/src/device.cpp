@@ -4,7 +4,7 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
-#include "guarded.h"
+#include "guarded.hpp"
 
 extern "C" {
 

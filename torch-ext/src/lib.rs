@@ -1,5 +1,4 @@
-//! What libtorch can do and tch does not say. The C++ side is `shim.cpp`; everything `unsafe` about it is in this
-//! crate.
+//! What libtorch can do and tch does not say. The C++ side is `shim.cpp`, and a file beside each module.
 //!
 //! | function | libtorch |
 //! |---|---|
@@ -12,19 +11,26 @@
 //! | [`batch_norm_across_ranks`] | an autograd function with its own backward |
 //! | [`Moment`] | `c10::Event` with timing |
 //! | [`peak_memory`] | `DeviceAllocator::getDeviceStats` |
+//! | [`Autocast`], [`Casts`] | `at::autocast` |
+//! | [`Tf32`] | TF32 in products of matrices and convolutions |
+//! | [`fast_bfloat16`] | `at::cpu::get_cpu_capabilities` |
+//! | [`fused_sgd`] | `at::_fused_sgd_` |
 #![allow(unsafe_code)]
 
 mod moment;
+mod precision;
 mod ready;
-
-pub use crate::moment::{Moment, peak_memory};
+mod update;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Arc;
 
 use tch::Tensor;
 
+pub use crate::moment::{Moment, peak_memory};
+pub use crate::precision::{Autocast, Casts, Tf32, fast_bfloat16};
 pub use crate::ready::on_gradient;
+pub use crate::update::{Sgd, fused_sgd};
 
 /// Replaces a tensor by its sum over all ranks.
 pub type Sum = Arc<dyn Fn(&mut Tensor) + Send + Sync>;
@@ -227,6 +233,37 @@ mod tests {
         let difference = f64::try_from((half.output - whole.output.narrow(0, 0, 4)).abs().max()).unwrap();
         assert!(difference < 1e-12, "differs by {difference}");
         assert_eq!(f64::try_from(half.count).unwrap(), 54.0);
+    }
+
+    /// Maps of a forward pass in bfloat16 meet weights and statistics in single precision.
+    #[test]
+    fn bfloat16_maps_are_normalised_by_single_precision_statistics() {
+        let results: Vec<Vec<Tensor>> = [Kind::BFloat16, Kind::Double]
+            .into_iter()
+            .map(|kind| {
+                // All sides see the same rounded images, and gradients of the same rounded weights.
+                let rounded = |shape: &[i64], scale| (values(shape, scale) + 2.0).to_kind(Kind::BFloat16).to_kind(kind);
+                let parameters = if kind == Kind::Double { kind } else { Kind::Float };
+                let images = rounded(&[8, 3, 6, 6], 2.0).set_requires_grad(true);
+                let weight = rounded(&[3], 1.5).to_kind(parameters).set_requires_grad(true);
+                let bias = rounded(&[3], 0.5).to_kind(parameters).set_requires_grad(true);
+                let normalised = batch_norm_across_ranks(&images, &weight, &bias, 1e-5, &alone());
+                assert_eq!((normalised.output.kind(), normalised.mean.kind()), (kind, parameters));
+                (&normalised.output * rounded(&[8, 3, 6, 6], 3.0)).sum(parameters).backward();
+                let gradients = [images.grad(), weight.grad(), bias.grad()];
+                assert_eq!(gradients[1].kind(), parameters);
+                [normalised.mean, normalised.variance, normalised.output.detach()]
+                    .into_iter()
+                    .chain(gradients)
+                    .collect()
+            })
+            .collect();
+        // Statistics have the digits of single precision; maps and gradients round once.
+        for ((lower, exact), tolerance) in results[0].iter().zip(&results[1]).zip([1e-6, 1e-5, 0.01, 0.03, 0.01, 0.01])
+        {
+            let apart = f64::try_from((lower.to_kind(Kind::Double) - exact).norm() / exact.norm()).unwrap();
+            assert!(apart <= tolerance, "{apart} apart, {tolerance} allowed");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@
 
 #include <memory>
 
-#include "guarded.h"
+#include "guarded.hpp"
 
 namespace {
 
@@ -53,7 +53,9 @@ struct BatchNormAcrossRanks : torch::autograd::Function<BatchNormAcrossRanks> {
         Tensor sums = at::zeros({2 * channels + 1}, images.options().dtype(at::kDouble));
         if (images.numel() > 0) {
             const auto elements = static_cast<double>(images.numel() / channels);
-            auto [local_mean, local_variance] = at::batch_norm_update_stats(images, {}, {}, 0.0);
+            // Running statistics that go nowhere: by their type, those of bfloat16 images come in single precision.
+            Tensor aside = at::zeros({2, channels}, weight.options());
+            auto [local_mean, local_variance] = at::batch_norm_update_stats(images, aside[0], aside[1], 0.0);
             local_mean = local_mean.to(at::kDouble);
             local_variance = local_variance.to(at::kDouble);
             sums.slice(0, 0, channels).copy_(local_mean * elements);
@@ -101,10 +103,12 @@ struct BatchNormAcrossRanks : torch::autograd::Function<BatchNormAcrossRanks> {
 
         std::vector<int64_t> over_channels(images.dim(), 1);
         over_channels[1] = channels;
-        const auto type = images.scalar_type();
+        const auto images_type = images.scalar_type(), type = weight.scalar_type();
+        // In the type of the weight: a mean that bfloat16 rounds would be wrong for all images alike.
+        images_gradient = images_gradient.to(type);
         images_gradient.addcmul_(images, slope.to(type).view(over_channels), -1);
         images_gradient.sub_(offset.to(type).view(over_channels));
-        return {images_gradient, weight_gradient, bias_gradient, Tensor(), Tensor()};
+        return {images_gradient.to(images_type), weight_gradient, bias_gradient, Tensor(), Tensor()};
     }
 };
 

@@ -53,7 +53,7 @@ impl Batch {
 }
 
 /// A copy on `device`. A GPU takes it from page-locked memory while the host goes on; libtorch keeps that memory until then.
-fn on_device(host: &Tensor, device: Device) -> Tensor {
+pub(crate) fn on_device(host: &Tensor, device: Device) -> Tensor {
     if device.is_cuda() {
         host.pin_memory(device).to_device_(device, host.kind(), true, false)
     } else {

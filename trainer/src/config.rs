@@ -9,6 +9,7 @@ mod data;
 mod evaluation;
 mod overrides;
 mod pixels;
+mod precision;
 mod preset;
 mod read;
 
@@ -26,6 +27,7 @@ pub use self::data::{Data, Reading};
 pub use self::evaluation::{AutoAttack, Evaluation, Selection};
 pub use self::overrides::Override;
 pub use self::pixels::Pixels;
+pub use self::precision::{Dtype, Precision};
 pub use self::preset::names as preset_names;
 use crate::loss::Term;
 use crate::model::Architecture;
@@ -192,36 +194,6 @@ fn default_momentum() -> f64 {
 
 fn default_weight_decay() -> f64 {
     2e-4
-}
-
-/// `[precision]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Precision {
-    /// The type of parameters and computation.
-    #[serde(default)]
-    pub dtype: Dtype,
-}
-
-/// Number formats.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Dtype {
-    /// Single precision.
-    #[default]
-    Float32,
-    /// Double precision, for comparisons.
-    Float64,
-}
-
-impl Dtype {
-    /// tch's name for it.
-    pub fn kind(self) -> tch::Kind {
-        match self {
-            Dtype::Float32 => tch::Kind::Float,
-            Dtype::Float64 => tch::Kind::Double,
-        }
-    }
 }
 
 /// `[checkpoint]`

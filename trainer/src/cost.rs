@@ -77,13 +77,13 @@ impl Passes {
 /// The passes of one image in a training step of `epoch`, by network.
 pub fn passes(config: &RunConfig, epoch: u64) -> BTreeMap<String, Passes> {
     let mut all = BTreeMap::<String, Passes>::new();
-    let attacks = config.attack.kind != AttackKind::None;
-    if attacks {
-        attack(config, &mut all);
-    }
-
     // Each prediction is made once; whether a gradient flows into it.
     let mut views = HashMap::<(String, Images), bool>::new();
+    let attacks = config.attack.kind != AttackKind::None;
+    if attacks {
+        attack(config, &mut all, &mut views);
+    }
+
     let mut need = |network: &str, images: Images, gradient: bool| {
         *views.entry((network.to_string(), images)).or_default() |= gradient;
     };
@@ -123,13 +123,17 @@ pub fn passes(config: &RunConfig, epoch: u64) -> BTreeMap<String, Passes> {
     all
 }
 
-fn attack(config: &RunConfig, all: &mut BTreeMap<String, Passes>) {
+fn attack(config: &RunConfig, all: &mut BTreeMap<String, Passes>, views: &mut HashMap<(String, Images), bool>) {
     let steps = config.attack.steps as u64;
     let search = Passes { forward: steps, to_image: steps, to_parameters: 0 };
     all.insert(STUDENT.into(), search);
     match &config.attack.towards {
-        Target::Prediction(Prediction { network, images: Images::Natural }) => {
+        // The student's has no gradient and may be of another mode: the loss makes its own. A teacher's serves both.
+        Target::Prediction(Prediction { network, images: Images::Natural }) if network == STUDENT => {
             all.entry(network.clone()).or_default().forward += 1;
+        }
+        Target::Prediction(Prediction { network, images: Images::Natural }) => {
+            views.insert((network.clone(), Images::Natural), false);
         }
         // A teacher that looks at each candidate is searched through as well.
         Target::Prediction(Prediction { network, images: Images::Adversarial }) => {

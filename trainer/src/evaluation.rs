@@ -289,6 +289,6 @@ fn load(request: &Request, place: &Place) -> Result<(Model, String, u64)> {
     let model = Model::build(form, 0, request.dtype.kind(), place.device, None);
     load_student(&model, &tensors).with_context(|| path.display().to_string())?;
     model.freeze();
-    model.fold_batch_norm();
+    model.fold_batch_norm(model.kind());
     Ok((model, checkpoint::file_sha256(path)?, header.progress.step))
 }

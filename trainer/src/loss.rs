@@ -101,6 +101,16 @@ impl Term {
         Self { name, of, towards, weight: 1.0, temperature: 1.0, trust: None, stop_gradient: false, from_epoch: 0 }
     }
 
+    /// The predictions besides that of the student on the images it is `of` that [`evaluate`](Self::evaluate) asks for.
+    pub fn asks(&self) -> impl Iterator<Item = (&str, Images)> {
+        let guide = match &self.towards {
+            Target::Label => None,
+            Target::Prediction(prediction) => Some((prediction.network.as_str(), prediction.images)),
+        };
+        let trusted = self.trust.as_ref().map(|trust| (trust.teacher.as_str(), Images::Adversarial));
+        guide.into_iter().chain(trusted)
+    }
+
     /// The term's part of the loss for the samples of this rank: their sum (a scalar) divided by `global_count`, the
     /// number of samples over all ranks. `labels [N]` are int64.
     pub fn evaluate(&self, views: &Views, labels: &Tensor, global_count: f64) -> Tensor {

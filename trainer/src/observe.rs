@@ -6,6 +6,7 @@ use anyhow::Result;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::config::{AttackKind, Diagnostics, RunConfig};
+use crate::host;
 use crate::loss::{Target, Term, Trust, log_probability_of};
 use crate::views::{Images, STUDENT, Views};
 
@@ -24,7 +25,7 @@ pub struct Observed {
     pub values: Tensor,
     /// Whether every value of the gradient was finite (bool scalar).
     pub finite: Tensor,
-    /// Where the first value stands that was not (int64 scalar).
+    /// Where a value stands that was not (int64 scalar); anywhere if all were.
     pub place: Tensor,
 }
 
@@ -42,7 +43,7 @@ pub type Sums = BTreeMap<String, f64>;
 pub struct Seen {
     /// The sums.
     pub sums: Sums,
-    /// Where the first gradient value stands that is not finite, if there is one. The step then moved nothing.
+    /// Where a gradient value stands that is not finite, if there is one: the first that is not a number, else infinity. The step then moved nothing.
     pub not_finite: Option<usize>,
 }
 
@@ -52,7 +53,9 @@ impl Observed {
     /// # Errors
     /// libtorch's error of the device.
     pub fn read(self) -> Result<Seen> {
-        let values = Vec::<f64>::try_from(self.values)?;
+        let scalar = |tensor: Tensor| tensor.to_kind(Kind::Double).view([1]);
+        let all = host::read(&Tensor::cat(&[scalar(self.finite), scalar(self.place), self.values], 0))?;
+        let (finite, place, values) = (all[0] != 0.0, all[1] as usize, &all[2..]);
         let (numbers, bins) = values.split_at(self.names.len());
         let mut sums: Sums = self.names.into_iter().zip(numbers.iter().copied()).collect();
         let samples = sums["samples"];
@@ -61,8 +64,7 @@ impl Observed {
         for (index, count) in bins.iter().enumerate().filter(|(_, count)| **count > 0.0) {
             sums.insert(bin_name(index), *count);
         }
-        let not_finite = if bool::try_from(self.finite)? { None } else { Some(i64::try_from(self.place)? as usize) };
-        Ok(Seen { sums, not_finite })
+        Ok(Seen { sums, not_finite: (!finite).then_some(place) })
     }
 }
 
@@ -107,6 +109,13 @@ impl Observer {
         let teacher = observed_teacher(config).map(str::to_string);
         let full = config.metrics.diagnostics == Diagnostics::Full;
         Self { teacher, trust, full, adversarial: config.attack.kind != AttackKind::None }
+    }
+
+    /// The teachers' predictions that [`observe`](Self::observe) asks for, whatever the loss does.
+    pub(crate) fn asks(&self) -> impl Iterator<Item = (&str, Images)> {
+        let teacher = self.teacher.as_deref().filter(|_| self.full);
+        let adversarial = teacher.filter(|_| self.adversarial).map(|teacher| (teacher, Images::Adversarial));
+        teacher.map(|teacher| (teacher, Images::Natural)).into_iter().chain(adversarial)
     }
 
     /// Collects this rank's numbers of a step. Which numbers there are depends on the configuration and the epoch alone, so

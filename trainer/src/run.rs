@@ -191,6 +191,9 @@ impl Run<'_> {
                            paper: its test accuracy is an optimistic estimate";
             self.record(&Event::Warned { message: message.into() })?;
         }
+        if let Some(message) = self.config.precision.warning(self.place.device) {
+            self.record(&Event::Warned { message: message.into() })?;
+        }
         Ok(())
     }
 
@@ -263,7 +266,7 @@ impl Run<'_> {
             let bad =
                 if bad.is_empty() { String::new() } else { format!("; not finite: loss term {}", bad.join(", ")) };
             let message = format!(
-                "step {step}: the gradient is not finite, first in {}{bad}. The step moved nothing and the last \
+                "step {step}: the gradient is not finite, as in {}{bad}. The step moved nothing and the last \
                  checkpoint is as it was. Lower optimizer.lr (now {rate}), or look for damaged images",
                 self.step.parameters.name_at(place),
             );

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use comm::Communicator;
 use datasets::Shard;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 use crate::attack::{Attack, Noise};
 use crate::batch::Batch;
-use crate::config::{AttackKind, RunConfig};
+use crate::config::{AttackKind, Precision, RunConfig};
 use crate::gradients::Gradients;
 use crate::loss::Term;
 use crate::model::{Mode, Model};
@@ -33,6 +33,7 @@ pub struct Step {
     objective: Term,
     observer: Observer,
     accumulate: usize,
+    precision: Precision,
     ranks: Arc<dyn Communicator>,
 }
 
@@ -51,8 +52,19 @@ impl Step {
         let objective = Term::plain("attack", Images::Adversarial, config.attack.towards.clone());
         let attack_mode = config.attack.batch_norm.mode();
         let observer = Observer::new(config);
-        let accumulate = config.batch.accumulate;
-        Ok(Self { networks, parameters, optimizer, attack, attack_mode, objective, observer, accumulate, ranks })
+        let (accumulate, precision) = (config.batch.accumulate, config.precision);
+        Ok(Self {
+            networks,
+            parameters,
+            optimizer,
+            attack,
+            attack_mode,
+            objective,
+            observer,
+            accumulate,
+            precision,
+            ranks,
+        })
     }
 
     /// Attacks the student on `batch`, and moves it by `rate` against the gradient of `terms` over the global batch.
@@ -61,6 +73,8 @@ impl Step {
     /// A failure of the transport.
     pub fn run(&mut self, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
         let timeline = self.networks.timeline.clone();
+        let _products = self.precision.products();
+        let casts = self.precision.casts();
         let statistics = self.networks.student.flat_statistics.copy();
         self.parameters.zero();
         let shard = Shard { rank: self.ranks.rank(), world_size: self.ranks.world_size() };
@@ -78,9 +92,8 @@ impl Step {
         })?;
 
         // Everything below is masked by this flag on the device; the host reads it one step late.
-        let finite = self.parameters.gradients.isfinite();
-        let place = finite.logical_not().to_kind(Kind::Int8).argmax(0, false);
-        let finite = finite.all();
+        let (finite, place) = finite(&self.parameters.gradients);
+        drop(casts);
         timeline.during(Phase::Update, "update", || {
             self.optimizer.step(&mut self.parameters, rate, &finite);
             keep_statistics(&self.networks.student, &statistics, &finite);
@@ -97,8 +110,11 @@ impl Step {
     /// there is to see of it.
     fn part(&self, batch: &Batch, noise: &Noise, terms: &[Term], last: bool) -> Result<(Vec<String>, Tensor)> {
         let timeline = &self.networks.timeline;
-        let adversarial = timeline.during(Phase::Attack, "attack", || self.adversarial(batch, noise));
+        let fixed = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
+        let adversarial = timeline.during(Phase::Attack, "attack", || self.adversarial(batch, noise, &fixed));
+        let asked = terms.iter().filter(|term| term.weight != 0.0).flat_map(Term::asks).chain(self.observer.asks());
         let views = Views::new(&self.networks, Mode::Train, &batch.images, &adversarial);
+        let views = views.taking(&fixed).expecting(asked);
         let global_count = batch.global_count as f64;
         let mut summands = vec![];
         timeline.during(Phase::Forward, "forward", || {
@@ -119,9 +135,8 @@ impl Step {
     }
 
     /// The student's adversarial images of the batch.
-    fn adversarial(&self, batch: &Batch, noise: &Noise) -> Tensor {
+    fn adversarial(&self, batch: &Batch, noise: &Noise, fixed: &Views) -> Tensor {
         let Some(attack) = &self.attack else { return batch.images.shallow_clone() };
-        let fixed = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
         let steps = Cell::new(0);
         attack.perturb(&batch.images, noise, &|candidate| {
             steps.set(steps.get() + 1);
@@ -135,6 +150,14 @@ impl Step {
 fn keep_statistics(student: &Model, before: &Tensor, finite: &Tensor) {
     let statistics = &student.flat_statistics;
     no_grad(|| statistics.shallow_clone().copy_(&statistics.where_self(finite, before)));
+}
+
+/// Whether all `values` are finite, and where one stands that is not. The largest and the smallest tell: of values that are
+/// not numbers, both are the first.
+fn finite(values: &Tensor) -> (Tensor, Tensor) {
+    let ((largest, at_largest), (smallest, at_smallest)) = (values.max_dim(0, false), values.min_dim(0, false));
+    let bounded = largest.isfinite();
+    (bounded.logical_and(&smallest.isfinite()), at_smallest.where_self(&bounded, &at_largest))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! The predictions a loss can speak of, each computed once and on demand.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -12,7 +11,7 @@ use tch::{Tensor, no_grad};
 use torch_ext::Sum;
 
 use crate::checkpoint;
-use crate::config::{AcrossRanks, RunConfig};
+use crate::config::{AcrossRanks, Precision, RunConfig};
 use crate::model::{Mode, Model};
 use crate::prepare::Prepared;
 use crate::run::Place;
@@ -38,11 +37,19 @@ pub struct Networks {
     pub student: Model,
     /// Frozen networks by the names a configuration gives them.
     pub teachers: BTreeMap<String, Model>,
+    /// How they compute in training.
+    pub(crate) precision: Precision,
     /// What their passes take their time from.
     pub timeline: Timeline,
 }
 
 impl Networks {
+    /// A student and its teachers, which are frozen: their tensors may not change any more.
+    pub fn new(student: Model, teachers: BTreeMap<String, Model>, precision: Precision) -> Self {
+        teachers.values().for_each(|teacher| precision.freeze(teacher));
+        Self { student, teachers, precision, timeline: Timeline::default() }
+    }
+
     /// The student with its first values, and the teachers from their files.
     ///
     /// # Errors
@@ -55,10 +62,10 @@ impl Networks {
             let (header, tensors) = checkpoint::read(weights)?;
             let teacher = Model::build(header.form, 0, kind, place.device, None);
             load_student(&teacher, &tensors).with_context(|| format!("teacher {name}: {}", weights.display()))?;
-            teacher.freeze();
             Ok((name.clone(), teacher))
         };
-        Ok(Self { student, teachers: prepared.teachers.iter().map(load).collect::<Result<_>>()?, timeline })
+        let teachers = prepared.teachers.iter().map(load).collect::<Result<_>>()?;
+        Ok(Self { timeline, ..Self::new(student, teachers, config.precision) })
     }
 }
 
@@ -90,12 +97,35 @@ pub struct Views<'a> {
     seen: RefCell<HashMap<(String, Images), Tensor>>,
     /// Views whose natural predictions these take over, held fixed.
     fixed: Option<&'a Views<'a>>,
+    /// Teachers of whom the predictions on both kinds of images will be asked.
+    of_both: HashSet<String>,
 }
 
 impl<'a> Views<'a> {
     /// Views of a batch `[N, C, H, W]` and its adversarial images, with the student in `mode`.
     pub fn new(networks: &'a Networks, mode: Mode, natural: &'a Tensor, adversarial: &'a Tensor) -> Self {
-        Self { networks, mode, natural, adversarial, logits: RefCell::default(), seen: RefCell::default(), fixed: None }
+        let (logits, seen, fixed, of_both) = Default::default();
+        Self { networks, mode, natural, adversarial, logits, seen, fixed, of_both }
+    }
+
+    /// Says what will be asked for: a teacher to whom that is both kinds of images sees them in one pass. In evaluation mode
+    /// an image's logits do not depend on its neighbours.
+    pub fn expecting<'b>(mut self, predictions: impl Iterator<Item = (&'b str, Images)>) -> Self {
+        let all: HashSet<_> = predictions.filter(|(network, _)| *network != STUDENT).collect();
+        let both = all
+            .iter()
+            .filter(|(network, images)| *images == Images::Natural && all.contains(&(*network, Images::Adversarial)));
+        self.of_both = both.map(|(network, _)| network.to_string()).collect();
+        self
+    }
+
+    /// Takes over what the teachers said of the natural images in `other` views of the same batch.
+    pub fn taking(self, other: &Views) -> Self {
+        let known = other.logits.borrow();
+        let teachers = known.iter().filter(|((network, images), _)| network != STUDENT && *images == Images::Natural);
+        self.logits.borrow_mut().extend(teachers.map(|(key, logits)| (key.clone(), logits.shallow_clone())));
+        drop(known);
+        self
     }
 
     /// Views of another candidate for the adversarial images: all candidates of an attack share the predictions on the
@@ -115,13 +145,16 @@ impl<'a> Views<'a> {
         if let Some(fixed) = self.fixed.filter(|_| images == Images::Natural) {
             return no_grad(|| fixed.logits(network, images));
         }
+        if self.of_both.contains(network) {
+            self.both(network);
+            if let Some(known) = self.known(network, images) {
+                return known;
+            }
+        }
         let pixels = self.pixels(images);
-        let teacher = || {
-            let pass = || self.networks.teachers[network].logits(pixels, Mode::Eval);
-            self.networks.timeline.during(Phase::Teacher, network, pass)
-        };
+        let teacher = || self.teacher(network, pixels);
         let logits = match self.fixed {
-            _ if network == STUDENT => self.networks.student.logits(pixels, self.mode),
+            _ if network == STUDENT => self.forward(&self.networks.student, pixels, self.mode),
             // Where an attack speaks of a teacher's prediction on the candidate, its gradient counts too (AdaAD).
             Some(_) => teacher(),
             None => no_grad(teacher),
@@ -132,7 +165,7 @@ impl<'a> Views<'a> {
 
     /// A pass of the student that nothing asks for, for its running statistics.
     pub fn pass(&self, images: Images) {
-        let logits = no_grad(|| self.networks.student.logits(self.pixels(images), self.mode));
+        let logits = no_grad(|| self.forward(&self.networks.student, self.pixels(images), self.mode));
         self.seen.borrow_mut().insert((STUDENT.to_string(), images), logits);
     }
 
@@ -146,9 +179,31 @@ impl<'a> Views<'a> {
         if network != STUDENT {
             return self.logits(network, images);
         }
-        let logits = no_grad(|| self.networks.student.logits(self.pixels(images), Mode::TrainFrozen));
+        let logits = no_grad(|| self.forward(&self.networks.student, self.pixels(images), Mode::TrainFrozen));
         self.seen.borrow_mut().insert(key, logits.shallow_clone());
         logits
+    }
+
+    fn forward(&self, network: &Model, images: &Tensor, mode: Mode) -> Tensor {
+        self.networks.precision.logits(network, images, mode)
+    }
+
+    fn teacher(&self, name: &str, images: &Tensor) -> Tensor {
+        let pass = || self.forward(&self.networks.teachers[name], images, Mode::Eval);
+        self.networks.timeline.during(Phase::Teacher, name, pass)
+    }
+
+    /// A teacher's predictions on natural and adversarial images, unless it has said something of one of them before.
+    fn both(&self, teacher: &str) {
+        let kinds = [Images::Natural, Images::Adversarial];
+        if kinds.iter().any(|images| self.known(teacher, *images).is_some()) {
+            return;
+        }
+        let images = Tensor::cat(&kinds.map(|images| self.pixels(images)), 0);
+        let logits = no_grad(|| self.teacher(teacher, &images));
+        for (images, logits) in kinds.into_iter().zip(logits.chunk(2, 0)) {
+            self.logits.borrow_mut().insert((teacher.to_string(), images), logits);
+        }
     }
 
     fn pixels(&self, images: Images) -> &Tensor {

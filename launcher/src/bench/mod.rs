@@ -3,6 +3,7 @@
 mod comm;
 mod project;
 mod scaling;
+mod step;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::command::Bench;
 /// A mistake of the user, or a failed measurement.
 pub(crate) fn run(command: &Bench) -> Result<u8> {
     match command {
+        Bench::Step(step) => step::run(step),
         Bench::Comm(sums) => comm::run(sums),
         Bench::Scaling(scaling) => scaling::run(scaling).map(|()| 0),
         Bench::Project(project) => project::run(project).map(|()| 0),

@@ -8,6 +8,9 @@ use datasets::Draws;
 use datasets::random::MIX32;
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::batch::on_device;
+use crate::host;
+
 /// The keys of a batch's samples.
 pub struct Noise {
     low: Tensor,
@@ -20,7 +23,7 @@ impl Noise {
         let keys: Vec<u64> = samples.iter().map(|&sample| draws.key(sample)).collect();
         let half = |shift: u32| {
             let halves: Vec<i64> = keys.iter().map(|key| i64::from((key >> shift) as u32)).collect();
-            Tensor::from_slice(&halves).view([-1, 1]).to_device(device)
+            on_device(&Tensor::from_slice(&halves).view([-1, 1]), device)
         };
         Self { low: half(0), high: half(32) }
     }
@@ -35,7 +38,7 @@ impl Noise {
     /// cosines of other ways differ from device to device, a table does not.
     pub fn normal(&self, like: &Tensor) -> Tensor {
         let place = (self.uniform(&like.to_kind(Kind::Double)) * QUANTILES as f64).to_kind(Kind::Int64);
-        no_grad(|| quantiles().to_device(like.device()).to_kind(like.kind()).take(&place))
+        no_grad(|| on_device(&quantiles(), like.device()).to_kind(like.kind()).take(&place))
     }
 
     /// Uniform numbers in [0, 1) in the shape `[N, ...]` and type of `like`; element e of a sample is its e-th number.
@@ -65,7 +68,7 @@ fn quantiles() -> Tensor {
     let table = TABLE.get_or_init(|| {
         let parts = Tensor::arange(QUANTILES, (Kind::Double, Device::Cpu));
         let middles = ((parts + 0.5) / QUANTILES as f64) * 2.0 - 1.0;
-        Vec::try_from(middles.erfinv() * 2f64.sqrt())
+        host::read(&(middles.erfinv() * 2f64.sqrt()))
             .unwrap_or_else(|error| unreachable!("a vector of float64: {error}"))
     });
     Tensor::from_slice(table)

@@ -92,13 +92,13 @@ fn passes_in_units_of_a_forward_pass_are_those_of_the_methods() {
         units("iad-1", &reference, 0),
         units("iad-1", &reference, 60),
         units("trades", &reference, 0),
-        // The teacher's natural prediction is made for the attack and for the loss.
+        // The teacher's natural prediction serves the attack and the loss.
         units("rslad", &[], 0),
         // Diagnostics: the student on natural images, its teacher on adversarial ones.
         units("ard", &["metrics.diagnostics=full"], 0),
         units("ard", &["metrics.diagnostics=full", "batch_norm.compat=reference"], 0),
     ];
-    assert_eq!(found, [27, 27, 28, 27, 25, 26, 30, 28, 28, 26, 26]);
+    assert_eq!(found, [27, 27, 28, 27, 25, 26, 30, 28, 27, 26, 26]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use super::*;
+use crate::config::Precision;
 use crate::model::{Form, Mode, Model};
 use crate::views::Networks;
 
@@ -53,11 +54,8 @@ fn terms(parameters: &Value) -> Vec<Term> {
 
 fn networks() -> Networks {
     let form = Form { architecture: "convnet".parse().unwrap(), image: [1, 8, 8], classes: 4 };
-    Networks {
-        student: Model::build(form, 1, Kind::Double, Device::Cpu, None),
-        teachers: BTreeMap::new(),
-        timeline: Default::default(),
-    }
+    let student = Model::build(form, 1, Kind::Double, Device::Cpu, None);
+    Networks::new(student, BTreeMap::new(), Precision::default())
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Batch normalisation: by the batch, over the ranks, by the running statistics, or as part of the convolution before it.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tch::{Kind, Tensor, no_grad};
 use torch_ext::Sum;
@@ -17,7 +16,7 @@ pub struct BatchNorm {
     pub(super) running_mean: Tensor,
     pub(super) running_variance: Tensor,
     pub(super) across_ranks: Option<Sum>,
-    pub(super) folds: Arc<AtomicBool>,
+    pub(super) folds: Arc<OnceLock<Kind>>,
     /// Weight and bias of the convolution before, with this batch norm in them.
     pub(super) folded: OnceCell<(Tensor, Tensor)>,
 }
@@ -40,9 +39,9 @@ impl BatchNorm {
     /// A convolution and then this batch norm, which must follow it wherever it is used. With frozen weights one convolution
     /// does for both: w' = w g / sqrt(v + epsilon) and b' = b - m g / sqrt(v + epsilon).
     pub fn after(&self, convolution: &Convolution, images: &Tensor, mode: Mode) -> Tensor {
-        if mode != Mode::Eval || !self.folds.load(Ordering::Relaxed) {
+        let Some(&kind) = self.folds.get().filter(|_| mode == Mode::Eval) else {
             return self.forward(&convolution.forward(images), mode);
-        }
+        };
         let (weight, bias) = self.folded.get_or_init(|| {
             no_grad(|| {
                 // In double precision, so that the factor itself adds no error.
@@ -50,7 +49,6 @@ impl BatchNorm {
                 let factor = double(&self.weight) / (double(&self.running_variance) + Self::EPSILON).sqrt();
                 let weight = double(&convolution.weight) * factor.view([-1, 1, 1, 1]);
                 let bias = double(&self.bias) - double(&self.running_mean) * factor;
-                let kind = self.weight.kind();
                 (weight.to_kind(kind), bias.to_kind(kind))
             })
         });

@@ -1,7 +1,7 @@
 //! The layers of all networks, with PyTorch's initialisation stated, and the list of their tensors.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use datasets::Draws;
 use datasets::random::{Purpose, uniform};
@@ -26,8 +26,8 @@ pub struct Builder {
     kind: Kind,
     device: Device,
     across_ranks: Option<Sum>,
-    /// Raised once batch norms are part of the convolutions before them.
-    pub folds: Arc<AtomicBool>,
+    /// The type of common weights, once batch norms are part of the convolutions before them.
+    pub folds: Arc<OnceLock<Kind>>,
     /// Trainable tensors.
     pub parameters: Vec<Named>,
     /// Running means and variances of batch norm.

@@ -10,8 +10,8 @@ mod resnet;
 mod wide_resnet;
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ pub struct Model {
     pub batches_tracked: Tensor,
     /// Whether batch norm measures the batch over all ranks.
     pub across_ranks: bool,
-    folds: Arc<AtomicBool>,
+    folds: Arc<OnceLock<Kind>>,
     network: Box<dyn Network>,
     counters: Vec<Counter>,
 }
@@ -129,10 +129,17 @@ impl Model {
         }
     }
 
-    /// Makes each batch norm part of the convolution right before it, in evaluation mode from now on. Logits stay equal to
-    /// about 1e-6; the tensors may not change any more.
-    pub fn fold_batch_norm(&self) {
-        self.folds.store(true, Ordering::Relaxed);
+    /// Makes each batch norm part of the convolution right before it, in evaluation mode from now on; their common weights are
+    /// of type `kind`. In single precision logits stay equal to about 1e-6. The tensors may not change any more.
+    pub fn fold_batch_norm(&self, kind: Kind) {
+        self.folds.get_or_init(|| kind);
+    }
+
+    /// Casts the weights of convolutions and linear layers that are not part of a fold, of a network that is not trained.
+    pub fn cast_weights(&self, kind: Kind) {
+        for Named { tensor, .. } in self.parameters.iter().filter(|named| named.tensor.dim() > 1) {
+            tensor.shallow_clone().set_data(&tensor.to_kind(kind));
+        }
     }
 
     /// The multiply-adds of convolutions and linear layers in all forward passes so far, of all images.

@@ -186,7 +186,7 @@ fn batch_norm_in_the_convolutions_gives_the_same_logits() {
             (logits.detach(), Tensor::run_backward(&[loss], &[&variable], false, false).remove(0))
         };
         let (logits, gradient) = slope();
-        model.fold_batch_norm();
+        model.fold_batch_norm(Kind::Float);
         let (folded, folded_gradient) = slope();
         let distance = |one: &Tensor, other: &Tensor| {
             f64::try_from((one - other).abs().max()).unwrap() / f64::try_from(one.abs().max()).unwrap()

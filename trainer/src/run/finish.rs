@@ -45,7 +45,7 @@ impl Run<'_> {
                 data: &config.data.test,
                 suite: &suite,
                 protocol: Protocol::of(config),
-                dtype: config.precision.dtype,
+                dtype: config.precision.dtype.of_evaluation(),
                 selection: config.evaluation.selection.name(),
                 file: file.clone(),
                 adversarial: None,

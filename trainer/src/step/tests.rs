@@ -7,15 +7,17 @@ use comm::Single;
 use datasets::Draws;
 use datasets::random::Purpose;
 use serde_json::Value;
-use tch::Device;
+use tch::{Device, Kind};
 
 use super::*;
 use crate::fixtures::{self, digest, pattern};
 use crate::model::Model;
 
+mod lower_precision;
 mod passes;
 mod ranks;
 mod single_precision;
+mod waits;
 
 const BASE: &str = r#"
 epochs = 1
@@ -56,8 +58,28 @@ fn expected(case: &str) -> Value {
 fn networks(kind: Kind) -> Networks {
     let teachers =
         BTreeMap::from([("robust".to_string(), network(2, kind)), ("standard".to_string(), network(3, kind))]);
-    teachers.values().for_each(Model::freeze);
-    Networks { student: network(1, kind), teachers, timeline: Default::default() }
+    Networks::new(network(1, kind), teachers, Precision::default())
+}
+
+/// A step as `config` describes it, with teachers as its precision wants them.
+fn step(config: &RunConfig) -> Step {
+    let kind = config.precision.dtype.kind();
+    let teachers =
+        BTreeMap::from([("robust".to_string(), network(2, kind)), ("standard".to_string(), network(3, kind))]);
+    let networks = Networks::new(network(1, kind), teachers, config.precision);
+    Step::new(config, networks, Arc::new(Single)).unwrap()
+}
+
+/// The loss of a step, by all its terms.
+fn loss(seen: &crate::observe::Seen) -> f64 {
+    let terms = seen.sums.iter().filter(|(name, _)| name.starts_with("loss/"));
+    terms.map(|(_, sum)| sum / seen.sums["samples"]).sum()
+}
+
+/// The adversarial images of a step.
+fn adversarial(step: &Step, batch: &Batch, noise: &Noise) -> Tensor {
+    let fixed = Views::new(&step.networks, step.attack_mode, &batch.images, &batch.images);
+    step.adversarial(batch, noise, &fixed)
 }
 
 fn compare(case: &str, config: &RunConfig) {
@@ -74,7 +96,7 @@ fn compare(case: &str, config: &RunConfig) {
         };
         let noise = Noise::new(&Draws::new(1, Purpose::AttackStart, 0), &batch.samples, Device::Cpu);
         let before = (step.networks.student.flat_statistics.copy(), step.networks.student.batches_tracked.copy());
-        let adversarial = step.adversarial(&batch, &noise);
+        let adversarial = adversarial(&step, &batch, &noise);
         close(digest(&adversarial)[0], &expected[&format!("adversarial_{number}")], "adversarial images");
         // The step makes them again: take back what that attack did to the running statistics.
         step.networks.student.flat_statistics.copy_(&before.0);

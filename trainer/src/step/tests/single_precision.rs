@@ -26,7 +26,7 @@ fn at_most_one_pixel_in_ten_thousand_differs_from_pytorch() {
         let (batch, noise) = batch(Kind::Float);
         let config = single(preset);
         let step = Step::new(&config, networks(Kind::Float), Arc::new(Single)).unwrap();
-        let adversarial = step.adversarial(&batch, &noise);
+        let adversarial = adversarial(&step, &batch, &noise);
         // 120ths of the radius around 128, as make.py stores them; a sign that differs moves a pixel by 60.
         let found = ((adversarial - &batch.images) * (120.0 * 255.0 / 8.0) + 128.0).round().flatten(0, -1);
         let found = Vec::<f64>::try_from(found.to_kind(Kind::Double)).unwrap();
@@ -61,7 +61,7 @@ fn the_attack_moves_running_statistics_in_one_mode_only() {
         let step = Step::new(&config, networks(Kind::Float), Arc::new(Single)).unwrap();
         let student = &step.networks.student;
         let before = student.flat_statistics.copy();
-        let _ = step.adversarial(&batch, &noise);
+        let _ = adversarial(&step, &batch, &noise);
         assert_eq!(i64::try_from(&student.batches_tracked).unwrap(), passes, "{mode}");
         assert_eq!(before.equal(&student.flat_statistics), passes == 0, "{mode}");
     }

@@ -1,11 +1,9 @@
-// What every function of the shim does with a C++ exception.
+// Exceptions of libtorch as messages: null, or a string that the caller gives to iad_free.
 #pragma once
 
-#include <cstdlib>
 #include <cstring>
 #include <exception>
 
-// Null, or a message that the caller gives to iad_free.
 template <typename Body>
 char *guarded(Body body) {
     try {

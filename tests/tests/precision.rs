@@ -1,0 +1,116 @@
+//! Training in lower precision and other layouts: whole runs, their checkpoints, and what is measured of them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tests::{Images, Program, World, assert_same_run, metrics, student, tensors};
+
+/// A world with one epoch of introspective distillation, four steps, in the precision of each test.
+struct Distillation {
+    world: World,
+    data: PathBuf,
+    teacher: PathBuf,
+}
+
+impl Distillation {
+    fn new() -> Result<Self> {
+        let world = World::new()?;
+        let data = world.images("data", Images::colour(60))?;
+        let teacher = world.teacher(&data)?;
+        Ok(Self { world, data, teacher })
+    }
+
+    fn config(&self, dtype: &str, channels_last: bool) -> Result<PathBuf> {
+        let mut changes = World::distil(&self.teacher);
+        changes.push(("precision", format!("{{ dtype = {dtype:?}, channels_last = {channels_last} }}")));
+        changes.push(("evaluation.selection", "\"held_out\"".into()));
+        changes.push(("evaluation.held_out", "0.1".into()));
+        let changes: Vec<(&str, &str)> = changes.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        self.world.config(&format!("{dtype}-{channels_last}"), &self.data, &changes)
+    }
+
+    fn trained(&self, name: &str, config: &Path, ranks: usize) -> Result<PathBuf> {
+        let run = self.world.run(name);
+        Program::on(ranks).train(config, &run).run()?.expect(0);
+        Ok(run)
+    }
+}
+
+fn losses(run: &Path) -> Result<Vec<f64>> {
+    let events = metrics(run)?;
+    let steps = events.iter().filter(|event| event["event"] == "step");
+    steps.map(|step| step["loss"].as_f64().context("a loss that is not a number")).collect()
+}
+
+#[test]
+fn bfloat16_trains_on_one_and_two_ranks() -> Result<()> {
+    let distillation = Distillation::new()?;
+    let exact = losses(&distillation.trained("exact", &distillation.config("float32", false)?, 1)?)?;
+    for channels_last in [false, true] {
+        let config = distillation.config("bfloat16", channels_last)?;
+        for ranks in [1, 2] {
+            let run = distillation.trained(&format!("{ranks}-{channels_last}"), &config, ranks)?;
+            let found = losses(&run)?;
+            assert_eq!(found.len(), exact.len());
+            assert!(found != exact, "it computed in float32");
+            // After the first, the weights differ, and with them the signs that the attack takes.
+            for (step, (found, exact)) in found.iter().zip(&exact).enumerate() {
+                let allowed = if step == 0 { 0.03 } else { 0.15 };
+                let apart = (found - exact).abs() / exact;
+                assert!(apart <= allowed, "{ranks} ranks, step {step}: {found}, {exact} in float32");
+            }
+            for (name, stored) in student(&run.join("checkpoints/final.safetensors"))? {
+                let counter = name.ends_with("num_batches_tracked");
+                assert!(counter || stored.bytes.len() == 4 * stored.shape.iter().product::<usize>(), "{name}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_run_in_bfloat16_ends_as_the_unbroken_one() -> Result<()> {
+    let distillation = Distillation::new()?;
+    let config = distillation.config("bfloat16", true)?;
+    for ranks in [1, 2] {
+        let whole = distillation.trained(&format!("whole-{ranks}"), &config, ranks)?;
+        let broken = distillation.world.run(&format!("broken-{ranks}"));
+        for steps in [1, 3] {
+            Program::on(ranks).train(&config, &broken).stop_after(steps).run()?.expect(85);
+        }
+        Program::on(ranks).train(&config, &broken).run()?.expect(0);
+        assert_same_run(&whole, &broken, &format!("in bfloat16 on {ranks} ranks"))?;
+    }
+    Ok(())
+}
+
+/// The weights alone are evaluated in the type a configuration begins with: float32. A run says the same of them.
+#[test]
+fn networks_are_measured_in_float32_whatever_they_were_trained_in() -> Result<()> {
+    let distillation = Distillation::new()?;
+    let run = distillation.trained("run", &distillation.config("bfloat16", false)?, 1)?;
+    let weights = distillation.world.path("weights.safetensors");
+    std::fs::copy(run.join("checkpoints/best.safetensors"), &weights)?;
+    let attacks = |path: PathBuf| -> Result<Value> {
+        let evaluation: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+        Ok(evaluation["attacks"].clone())
+    };
+    let eval = Program::alone()
+        .args(["eval".as_ref(), weights.as_os_str()])
+        .args(["--data".as_ref(), distillation.data.as_os_str()]);
+    eval.args(["--suite", "natural,pgd2", "--batch", "16"]).run()?.expect(0);
+    let alone = attacks(distillation.world.path("weights-evaluation-natural+pgd2-data-batch16.json"))?;
+    assert_eq!(attacks(run.join("evaluation.json"))?, alone);
+    Ok(())
+}
+
+#[test]
+fn tf32_on_a_processor_is_float32_to_the_bit() -> Result<()> {
+    let distillation = Distillation::new()?;
+    let exact = distillation.trained("exact", &distillation.config("float32", false)?, 1)?;
+    let rounded = distillation.trained("rounded", &distillation.config("tf32", false)?, 1)?;
+    let file = "checkpoints/final.safetensors";
+    assert_eq!(tensors(&exact.join(file))?, tensors(&rounded.join(file))?);
+    Ok(())
+}
