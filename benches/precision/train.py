@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--ranks", type=int, default=1)
     options = parser.parse_args()
+    options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
     found = []
     print("| dtype | channels last | seed | natural | PGD-20 | loss | seconds |\n|---|---|---|---|---|---|---|")
