@@ -4,6 +4,8 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <dlfcn.h>
+
 #include "guarded.hpp"
 
 extern "C" {
@@ -28,6 +30,17 @@ char *iad_event_milliseconds(const c10::Event *from, const c10::Event *to, doubl
 }
 
 void iad_event_free(c10::Event *event) { delete event; }
+
+// What libtorch does with operations that wait for a GPU: 0 nothing, 1 a warning, 2 an error; `before` is what it did.
+char *iad_set_sync_debug(int mode, int *before) {
+    return guarded([&] {
+        // c10::cuda::warning_state() is inline: its one object, whose first and only member is the mode, is what libraries share.
+        auto *state = static_cast<int *>(dlsym(RTLD_DEFAULT, "_ZZN3c104cuda13warning_stateEvE14warning_state_"));
+        if (state == nullptr) throw std::runtime_error("libtorch's CUDA half is not loaded");
+        *before = *state;
+        *state = mode;
+    });
+}
 
 // The most bytes that tensors have held on CUDA device `index`.
 char *iad_peak_memory(int index, int64_t *bytes) {

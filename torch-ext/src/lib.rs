@@ -15,12 +15,14 @@
 //! | [`Tf32`] | TF32 in products of matrices and convolutions |
 //! | [`fast_bfloat16`] | `at::cpu::get_cpu_capabilities` |
 //! | [`fused_sgd`] | `at::_fused_sgd_` |
+//! | [`without_waits`] | `c10::cuda::warning_state` |
 #![allow(unsafe_code)]
 
 mod moment;
 mod precision;
 mod ready;
 mod update;
+mod waits;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Arc;
@@ -31,6 +33,7 @@ pub use crate::moment::{Moment, peak_memory};
 pub use crate::precision::{Autocast, Casts, Tf32, fast_bfloat16};
 pub use crate::ready::on_gradient;
 pub use crate::update::{Sgd, fused_sgd};
+pub use crate::waits::without_waits;
 
 /// Replaces a tensor by its sum over all ranks.
 pub type Sum = Arc<dyn Fn(&mut Tensor) + Send + Sync>;
