@@ -67,11 +67,13 @@ impl Moment {
     }
 
     /// Returns when it is reached.
-    pub fn wait(&self) {
-        if let Kind::Device(event) = &self.0 {
-            // SAFETY: a live event. An error of the device shows itself at the next operation; nothing is read here.
-            let _ = check(unsafe { iad_event_wait(event.0) });
-        }
+    ///
+    /// # Errors
+    /// That of the device, which did not get there.
+    pub fn wait(&self) -> Result<(), String> {
+        let Kind::Device(event) = &self.0 else { return Ok(()) };
+        // SAFETY: a live event.
+        check(unsafe { iad_event_wait(event.0) })
     }
 
     /// Seconds from `earlier`, a moment of the same clock, to this one; both must have been reached. Not a number where the
@@ -113,7 +115,7 @@ mod tests {
         let first = Moment::now(Device::Cpu).unwrap();
         std::thread::sleep(Duration::from_millis(20));
         let second = Moment::now(Device::Cpu).unwrap();
-        second.wait();
+        second.wait().unwrap();
         assert!(second.seconds_since(&first) >= 0.02);
         assert_eq!(first.seconds_since(&second), 0.0);
     }

@@ -58,7 +58,7 @@ fn measured_peak(kind: Kind, device: Device) -> f64 {
         let began = moment();
         let products: Vec<Tensor> = (0..repeats / 4).map(|_| product()).collect();
         let ended = moment();
-        ended.wait();
+        let _ = ended.wait();
         products.len() as f64 * 2.0 * (size as f64).powi(3) / ended.seconds_since(&began).max(1e-9)
     });
     rates.fold(0.0, f64::max)

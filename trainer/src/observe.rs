@@ -1,4 +1,5 @@
-//! What a step lets us see: term values and counts, summed over the ranks on the device, read by the host a step later.
+//! What a step lets us see: term values and counts, summed over the ranks on the device, sent to the host behind the step
+//! that computes them, and read a step later.
 
 use std::collections::BTreeMap;
 
@@ -17,16 +18,12 @@ pub const ALPHA_BINS: usize = 1000;
 /// The cases that histograms are kept apart by: the teacher right on both images, on natural ones only, wrong on natural.
 pub const CASES: [&str; 3] = ["case_a", "case_b", "case_c"];
 
-/// The numbers of one step, still on the device.
+/// The numbers of one step, on their way to the host.
 pub struct Observed {
     /// The names of the first numbers; histograms of [`PROBABILITY_BINS`] and [`ALPHA_BINS`] for each case may follow.
-    pub names: Vec<String>,
-    /// The numbers `[K]`, float64, this rank's until they are summed over the ranks.
-    pub values: Tensor,
-    /// Whether every value of the gradient was finite (bool scalar).
-    pub finite: Tensor,
-    /// Where a value stands that was not (int64 scalar); anywhere if all were.
-    pub place: Tensor,
+    names: Vec<String>,
+    /// Whether every value of the gradient was finite, where one stands that was not, and the numbers.
+    reading: host::Reading,
 }
 
 /// The numbers of one step on the host: sums over the samples of the global batch, by name.
@@ -48,13 +45,22 @@ pub struct Seen {
 }
 
 impl Observed {
-    /// Brings the numbers to the host: the only wait for the device in training.
+    /// Sends what a step has computed to the host: numbers `values [K]`, float64, summed over the ranks; whether every value of
+    /// the gradient was `finite` (bool scalar); the `place` of one that was not (int64 scalar), anywhere if all were.
+    ///
+    /// # Errors
+    /// libtorch's error of the device.
+    pub(crate) fn send(names: Vec<String>, values: &Tensor, finite: &Tensor, place: &Tensor) -> Result<Self> {
+        let [finite, place] = [finite, place].map(|tensor| tensor.to_kind(Kind::Double).view([1]));
+        Ok(Self { names, reading: host::send(&Tensor::cat(&[&finite, &place, values], 0))? })
+    }
+
+    /// Takes the numbers when they are there: the only wait for the device in training.
     ///
     /// # Errors
     /// libtorch's error of the device.
     pub fn read(self) -> Result<Seen> {
-        let scalar = |tensor: Tensor| tensor.to_kind(Kind::Double).view([1]);
-        let all = host::read(&Tensor::cat(&[scalar(self.finite), scalar(self.place), self.values], 0))?;
+        let all = self.reading.take()?;
         let (finite, place, values) = (all[0] != 0.0, all[1] as usize, &all[2..]);
         let (numbers, bins) = values.split_at(self.names.len());
         let mut sums: Sums = self.names.into_iter().zip(numbers.iter().copied()).collect();

@@ -103,7 +103,7 @@ impl Step {
             self.ranks.start_sum(&values)?;
             self.ranks.finish_sums()
         })?;
-        Ok(Observed { names, values, finite, place })
+        Observed::send(names, &values, &finite, &place)
     }
 
     /// Attacks the student on a part of the batch and adds the gradient of `terms` to those of the parts before. Returns what

@@ -104,7 +104,8 @@ impl Clock {
             Ok(moment) => (device, moment),
             Err(_) => (Device::Cpu, Moment::of_host()),
         };
-        moment.wait();
+        // An error of the device is that of the work, which tells it; times are then not numbers.
+        let _ = moment.wait();
         let host = now();
         Self { device, reference: (moment, host.1), host }
     }
@@ -178,7 +179,7 @@ impl Timeline {
         let spans = state.trace.take().unwrap_or_default();
         drop(state);
         let timed = spans.into_iter().map(|span| {
-            span.ended.wait();
+            let _ = span.ended.wait();
             let (began, length) =
                 (seconds + span.began.seconds_since(&reference), span.ended.seconds_since(&span.began));
             (span, began, length)
@@ -270,7 +271,7 @@ pub struct Lap {
 impl Lap {
     /// Waits until it has passed; the seconds of each phase, which add up to its length.
     pub fn seconds(&self) -> Seconds {
-        self.ended.wait();
+        let _ = self.ended.wait();
         let mut seconds = Seconds::default();
         let ends = self.changes.iter().skip(1).map(|(moment, _)| moment).chain([&self.ended]);
         for ((began, phase), ended) in self.changes.iter().zip(ends) {
