@@ -58,11 +58,12 @@ optimizer = { lr = 0.05, lr_policy = "constant" }
 metrics = { diagnostics = "full" }
 "#;
 
-/// The run of a preset whose terms all count from the first epoch.
+/// The run of a preset whose terms all count from the first epoch, with a random start of the attack.
 fn config(preset: &str, overrides: &[&str]) -> RunConfig {
     let begun: &[&str] = match preset {
         "iad-1" => &["loss.terms.introspect.from_epoch=0"],
         "iad-2" => &["loss.terms.introspect.from_epoch=0", "loss.terms.teach.trust.from_epoch=0"],
+        "trades" => &["attack.start=gaussian"],
         _ => &[],
     };
     let overrides: Vec<_> = begun.iter().chain(overrides).map(|text| text.parse().unwrap()).collect();
