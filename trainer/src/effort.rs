@@ -28,8 +28,11 @@ impl Effort {
         let device = networks.student.device();
         let kind = if config.precision.dtype == Dtype::Bfloat16 { Kind::BFloat16 } else { networks.student.kind() };
         let _products = config.precision.products();
-        let mut counted = BTreeMap::from([(STUDENT.to_string(), Forward::through(&networks.student))]);
-        counted.extend(networks.teachers.iter().map(|(name, teacher)| (name.clone(), Forward::through(teacher))));
+        let mut counted =
+            BTreeMap::from([(STUDENT.to_string(), Forward::through(&networks.student, config.precision))]);
+        counted.extend(
+            networks.teachers.iter().map(|(name, teacher)| (name.clone(), Forward::through(teacher, config.precision))),
+        );
         let peak = config.metrics.peak_tflops.map_or_else(|| measured_peak(kind, device), |peak| peak * 1e12);
         let mut peaks = [peak];
         ranks.sum(&mut peaks)?;
