@@ -93,6 +93,10 @@ impl Sink for Logged<'_> {
         self.rest.record(event)
     }
 
+    fn note(&mut self, text: &str) {
+        self.rest.note(text);
+    }
+
     fn progress(&mut self, work: &str, share: f64) {
         self.rest.progress(work, share);
     }

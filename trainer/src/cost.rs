@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::config::{AttackKind, Diagnostics, RunConfig, Selection};
+use crate::config::{AttackKind, Diagnostics, Precision, RunConfig, Selection};
 use crate::evaluate::{Protocol, Suite};
 use crate::loss::{Prediction, Target, Term};
 use crate::model::{Form, Mode, Model};
@@ -24,15 +24,15 @@ pub struct Forward {
 impl Forward {
     /// Measured by sending one black image through a new network.
     pub fn of(form: Form) -> Self {
-        Self::through(&Model::build(form, 0, Kind::Float, Device::Cpu, None))
+        Self::through(&Model::build(form, 0, Kind::Float, Device::Cpu, None), Precision::default())
     }
 
-    /// Measured by sending one black image through `model`, which it leaves as it is.
-    pub fn through(model: &Model) -> Self {
+    /// Measured by sending one black image through `model` in `precision`, which leaves it as it is.
+    pub fn through(model: &Model, precision: Precision) -> Self {
         let [channels, height, width] = model.form.image.map(|size| size as i64);
         let image = Tensor::zeros([1, channels, height, width], (model.kind(), model.device()));
         let before = (model.multiply_adds(), model.stem_multiply_adds());
-        let _ = no_grad(|| model.logits(&image, Mode::Eval));
+        let _ = no_grad(|| precision.logits(model, &image, Mode::Eval));
         Self { all: model.multiply_adds() - before.0, stem: model.stem_multiply_adds() - before.1 }
     }
 }

@@ -8,7 +8,7 @@ use comm::Communicator;
 use tch::{Device, Kind, Tensor, no_grad};
 use torch_ext::Moment;
 
-use crate::config::RunConfig;
+use crate::config::{Dtype, RunConfig};
 use crate::cost::{Forward, step_per_image};
 use crate::views::{Networks, STUDENT};
 
@@ -25,9 +25,14 @@ impl Effort {
     /// # Errors
     /// A failure of the transport.
     pub(crate) fn new(config: &RunConfig, networks: &Networks, ranks: &dyn Communicator) -> Result<Self> {
-        let (kind, device) = (networks.student.kind(), networks.student.device());
-        let mut counted = BTreeMap::from([(STUDENT.to_string(), Forward::through(&networks.student))]);
-        counted.extend(networks.teachers.iter().map(|(name, teacher)| (name.clone(), Forward::through(teacher))));
+        let device = networks.student.device();
+        let kind = if config.precision.dtype == Dtype::Bfloat16 { Kind::BFloat16 } else { networks.student.kind() };
+        let _products = config.precision.products();
+        let mut counted =
+            BTreeMap::from([(STUDENT.to_string(), Forward::through(&networks.student, config.precision))]);
+        counted.extend(
+            networks.teachers.iter().map(|(name, teacher)| (name.clone(), Forward::through(teacher, config.precision))),
+        );
         let peak = config.metrics.peak_tflops.map_or_else(|| measured_peak(kind, device), |peak| peak * 1e12);
         let mut peaks = [peak];
         ranks.sum(&mut peaks)?;
@@ -50,7 +55,7 @@ impl Effort {
 fn measured_peak(kind: Kind, device: Device) -> f64 {
     // Large enough to fill the device, small enough to take a fraction of a second.
     let (size, repeats) = if device == Device::Cpu { (768, 12) } else { (8192, 20) };
-    let matrix = Tensor::ones([size, size], (kind, device)) / size as f64;
+    let matrix = (Tensor::ones([size, size], (Kind::Float, device)) / size as f64).to_kind(kind);
     let product = || no_grad(|| matrix.matmul(&matrix));
     let moment = || Moment::now(device).unwrap_or_else(|_| Moment::of_host());
     // The fastest of a few, so that a disturbance does not count.

@@ -3,6 +3,7 @@
 mod epoch_end;
 mod finish;
 mod requests;
+mod settle;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,7 +14,6 @@ use comm::{Communicator, HostSum};
 use datasets::{Draws, Pipeline, Purpose, Shard, per_class};
 use tch::Device;
 
-use crate::agreement::Agreed;
 use crate::attack::Noise;
 use crate::averages::Averages;
 use crate::batch::Batch;
@@ -23,17 +23,18 @@ use crate::config::{RunConfig, Selection};
 use crate::effort::Effort;
 use crate::folder::RunFolder;
 use crate::loss::Term;
-use crate::metrics::{Event, JsonLines, Sink, losses};
+use crate::metrics::{Event, JsonLines, Sink};
 use crate::model::Model;
-use crate::observe::{Observed, Sums};
+use crate::observe::Sums;
 use crate::prepare::Prepared;
 use crate::state;
 use crate::step::Step;
-use crate::timeline::{Lap, Phase};
+use crate::timeline::Phase;
 use crate::trace::Tracer;
 use crate::views::Networks;
 
 use self::requests::Requests;
+use self::settle::Pending;
 
 /// How a run left off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,13 +136,6 @@ struct Run<'a> {
     saved: Instant,
     /// What the ranks were asked for at the last step, on its way.
     asked: Option<HostSum>,
-}
-
-/// A step whose numbers are not read yet.
-struct Pending {
-    observed: Observed,
-    rate: f64,
-    lap: Lap,
 }
 
 impl Run<'_> {
@@ -252,38 +246,6 @@ impl Run<'_> {
         Ok(Ending::Finished)
     }
 
-    /// Reads the numbers of a step that was started earlier, adds them up, and records them now and then.
-    fn settle(&mut self, pending: Option<Pending>) -> Result<()> {
-        let Some(Pending { observed, rate, lap }) = pending else { return Ok(()) };
-        let seen = observed.read()?;
-        self.clock.passed(lap.seconds());
-        let (loss, terms) = losses(&seen.sums);
-        let done = self.totals.get("steps").copied().unwrap_or(0.0) + 1.0;
-        let step = self.header.progress.step - self.header.progress.batch + done as u64;
-        if let Some(place) = seen.not_finite {
-            let bad: Vec<&str> =
-                terms.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.as_str()).collect();
-            let bad =
-                if bad.is_empty() { String::new() } else { format!("; not finite: loss term {}", bad.join(", ")) };
-            let message = format!(
-                "step {step}: the gradient is not finite, as in {}{bad}. The step moved nothing and the last \
-                 checkpoint is as it was. Lower optimizer.lr (now {rate}), or look for damaged images",
-                self.step.parameters.name_at(place),
-            );
-            // Every rank sees the same sums.
-            return Err(Agreed { message, user: false }.into());
-        }
-        state::add(&mut self.totals, &seen.sums);
-        self.totals.insert("steps".into(), done);
-        self.totals.insert("rate".into(), rate);
-        self.clock.images += seen.sums["samples"];
-        if step == 1 || step.is_multiple_of(self.config.metrics.every) {
-            let (epoch, timing) = (self.header.progress.epoch, self.clock.lap());
-            self.record(&Event::Step { epoch, step, learning_rate: rate, loss, terms, timing })?;
-        }
-        Ok(())
-    }
-
     /// Writes the whole state, after making sure that all ranks agree on it.
     fn save_checkpoint(&mut self) -> Result<()> {
         let ranks = self.place.ranks.as_ref();
@@ -306,19 +268,6 @@ impl Run<'_> {
             return Ok(());
         }
         state::save_weights(self.folder, name, &self.header, model)
-    }
-
-    /// Counts a step of the trace, and writes it after the last one.
-    fn trace_step(&mut self) -> Result<()> {
-        if self.tracer.as_mut().is_some_and(Tracer::step) { self.finish_trace() } else { Ok(()) }
-    }
-
-    fn finish_trace(&mut self) -> Result<()> {
-        let Some(tracer) = self.tracer.take() else { return Ok(()) };
-        let said =
-            tracer.finish(&format!("{}, {:?}", comm::host_name(), self.place.device), self.place.ranks.as_ref())?;
-        self.console.note(&said);
-        Ok(())
     }
 
     fn record(&mut self, event: &Event) -> Result<()> {

@@ -1,11 +1,15 @@
 //! Where the time goes: phases that add up to the whole, and, on demand, a trace of every piece of work.
 
+mod delay;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tch::Device;
 use torch_ext::Moment;
+
+use self::delay::Delay;
 
 /// What a rank is doing. At any time it is one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -278,23 +282,6 @@ impl Lap {
             seconds[*phase as usize] += ended.seconds_since(began);
         }
         seconds
-    }
-}
-
-/// A pause that a test puts into a phase: `IAD_TEST_DELAY=RANK,PHASE,LAP,MILLISECONDS`.
-struct Delay {
-    phase: Phase,
-    lap: u64,
-    length: Duration,
-}
-
-impl Delay {
-    fn of_environment(rank: usize) -> Option<Self> {
-        let text = std::env::var("IAD_TEST_DELAY").ok()?;
-        let [delayed, phase, lap, milliseconds] = text.split(',').collect::<Vec<_>>().try_into().ok()?;
-        let phase = Phase::ALL.into_iter().find(|known| known.name() == phase)?;
-        let length = Duration::from_millis(milliseconds.parse().ok()?);
-        (delayed.parse() == Ok(rank)).then_some(Self { phase, lap: lap.parse().ok()?, length })
     }
 }
 
