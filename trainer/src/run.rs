@@ -66,7 +66,7 @@ pub struct Stop<'a> {
 /// the folder and tells `console`; the caller has checked and claimed the folder.
 ///
 /// # Errors
-/// [`Agreed`] errors, which all ranks know of; any other error is this rank's alone, and the
+/// [`Agreed`](crate::agreement::Agreed) errors, which all ranks know of; any other error is this rank's alone, and the
 /// caller must abort the others.
 pub fn train(
     config: &RunConfig,
