@@ -14,6 +14,6 @@ $program bench comm --ranks 2 --device cpu --factor 4 --seconds 2 \
     --gradients configs/cifar10_resnet18_iad1.toml --gradients configs/wrn_cifar10.toml --json "$folder/comm.json"
 for policy in sync local; do
     $program bench scaling benches/step/step.toml --epoch 60 --set batch.size=16 --set batch_norm.across_ranks=$policy \
-        --ranks 1,2 --independent --steps 5 --device cpu --json "$folder/scaling-$policy.json" \
+        --ranks 2 --independent --steps 4 --rounds 3 --device cpu --json "$folder/scaling-$policy.json" \
         --figure "$folder/scaling-$policy.svg"
 done

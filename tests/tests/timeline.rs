@@ -57,7 +57,9 @@ fn an_injected_delay_stands_in_the_trace_where_it_was() -> Result<()> {
     let run = world.run("traced");
     let ended = Program::under_mpirun(2)
         .variable("IAD_TEST_DELAY", "1,teacher,2,50")
+        .variable("IAD_TEST_OVERLAP", "1")
         .train(&config, &run)
+        .set("comm.bucket_mib", 0.05)
         .args(["--trace=4"])
         .stop_after(5)
         .run()?;
@@ -91,6 +93,14 @@ fn an_injected_delay_stands_in_the_trace_where_it_was() -> Result<()> {
     };
     let waited: f64 = spans(0, "communication").map(overlap).filter(|overlap| *overlap > 0.0).sum();
     assert!(waited > 0.9 * 50.0, "rank 0 waited {waited} of {length} ms");
+    // Gradients leave in buckets while backward goes on.
+    let backward: Vec<(f64, f64)> = spans(0, "backward").map(|(_, _, from, length)| (from, from + length)).collect();
+    let first: Vec<f64> = spans(0, "communication")
+        .filter(|(name, ..)| name.starts_with("bucket 1 of"))
+        .map(|(_, _, from, _)| from)
+        .collect();
+    assert_eq!((backward.len(), first.len()), (4, 4));
+    assert!(backward.iter().zip(&first).all(|((from, to), bucket)| from <= bucket && bucket <= to));
     // Every step of the attack, each traced step, both ranks.
     let attack: Vec<_> = spans(0, "attack").filter(|(name, ..)| *name == "step 2").map(|(_, step, ..)| step).collect();
     assert_eq!(attack, [0, 1, 2, 3].map(Some));

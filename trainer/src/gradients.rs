@@ -11,6 +11,7 @@ use tch::Tensor;
 use self::buckets::Buckets;
 use crate::config::Comm;
 use crate::model::{Model, Named, flatten};
+use crate::timeline::Timeline;
 
 /// With this variable in the environment, sums start during the backward pass over every transport: for tests on CPUs.
 const OVERLAP: &str = "IAD_TEST_OVERLAP";
@@ -60,6 +61,15 @@ impl Gradients {
             torch_ext::on_gradient(tensor, ready).map_err(|message| anyhow!("gradient of {name}: {message}"))?;
         }
         Ok(Self { values, gradients, names, ranks, buckets, overlaps })
+    }
+
+    /// The starts of sums take their time from `timeline` from here on.
+    ///
+    /// # Errors
+    /// A panic in an earlier backward pass.
+    pub fn take_time_from(&self, timeline: &Timeline) -> Result<()> {
+        self.buckets()?.timeline = timeline.clone();
+        Ok(())
     }
 
     /// Forgets the gradients of the last step.

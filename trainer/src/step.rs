@@ -44,6 +44,7 @@ impl Step {
     /// A failure of the transport.
     pub fn new(config: &RunConfig, mut networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
         let parameters = Gradients::flatten(&mut networks.student, Arc::clone(&ranks), &config.comm)?;
+        parameters.take_time_from(&networks.timeline)?;
         let optimizer = Sgd::new(&parameters.values, config.optimizer.momentum, config.optimizer.weight_decay);
         let attack: Option<Box<dyn Attack>> = match config.attack.kind {
             AttackKind::None => None,

@@ -92,16 +92,23 @@ fn measure(command: &Scaling, config: &RunConfig, mode: Mode, ranks: usize) -> R
         _ => config.batch.size,
     };
     let images = if mode == Mode::Strong { config.batch.size } else { each * ranks };
-    let together = median(&steps(command, &[started(command, images, ranks)?])?[0]);
-    let same = |steps: usize| -> Result<Vec<Vec<Timed>>> {
-        let alone: Vec<Command> = (0..steps).map(|_| started_alone(command, each, ranks)).collect::<Result<_>>()?;
-        self::steps(command, &alone)
+    let same = |count: usize| -> Result<Vec<Vec<Timed>>> {
+        let alone: Vec<Command> = (0..count).map(|_| started_alone(command, each, ranks)).collect::<Result<_>>()?;
+        steps(command, &alone)
     };
-    let alone = median(&same(1)?[0]);
-    // GPUs do not share what ranks on one CPU do: its memory.
-    let independent = (command.independent && ranks > 1).then(|| same(ranks)).transpose()?.map(|all| {
-        let seconds: Vec<Timed> = all.iter().map(|one| median(one)).collect();
-        slowest(&seconds)
+    // In turns, so that whatever else the machine does meets all alike.
+    let (mut together, mut alone, mut independent) = (vec![], vec![], vec![vec![]; ranks]);
+    for _ in 0..command.rounds {
+        together.extend(steps(command, &[started(command, images, ranks)?])?.swap_remove(0));
+        alone.extend(same(1)?.swap_remove(0));
+        // GPUs do not share what ranks on one CPU do: its memory.
+        let apart = if command.independent && ranks > 1 { same(ranks)? } else { vec![] };
+        independent.iter_mut().zip(apart).for_each(|(all, one)| all.extend(one));
+    }
+    let (together, alone) = (median(&together), median(&alone));
+    let independent = (!independent[0].is_empty()).then(|| {
+        let each: Vec<Timed> = independent.iter().map(|one| median(one)).collect();
+        slowest(&each)
     });
     let sums = if ranks > 1 { sums(command, ranks)? } else { vec![] };
     let largest = sums.last();

@@ -130,6 +130,9 @@ pub(crate) struct Scaling {
     /// Steps that are timed, after one that is not.
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     pub(crate) steps: usize,
+    /// Start each measurement so many times, all in turn; the steps of all count together.
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
     /// Also time as many ranks at once that do not talk, and model the step from them: for CPUs, whose ranks share memory.
     #[arg(long)]
     pub(crate) independent: bool,

@@ -11,6 +11,8 @@ use anyhow::{Context, Error, Result, anyhow};
 use comm::Communicator;
 use tch::{Kind, Tensor, no_grad};
 
+use crate::timeline::{Phase, Timeline};
+
 /// The buckets of one flat buffer.
 pub(super) struct Buckets {
     /// In the order in which their sums start.
@@ -24,6 +26,8 @@ pub(super) struct Buckets {
     /// What went wrong in a backward pass, where it cannot be returned.
     failure: Option<Error>,
     ranks: Arc<dyn Communicator>,
+    /// What the starts of sums take their time from.
+    pub(super) timeline: Timeline,
 }
 
 /// A piece of the flat buffer.
@@ -58,7 +62,7 @@ impl Buckets {
         let mut of = vec![0; ends.len()];
         cuts.iter().enumerate().for_each(|(bucket, parameters)| of[parameters.clone()].fill(bucket));
         let all = cuts.iter().map(bucket).collect();
-        Self { all, of, expecting: false, started: 0, failure: None, ranks }
+        Self { all, of, expecting: false, started: 0, failure: None, ranks, timeline: Timeline::default() }
     }
 
     /// The next backward pass leaves whole gradients.
@@ -97,8 +101,10 @@ impl Buckets {
     }
 
     fn start_next(&mut self) {
-        let started = self.all[self.started].start(self.ranks.as_ref());
+        let (bucket, ranks) = (&self.all[self.started], self.ranks.as_ref());
         self.started += 1;
+        let name = format!("bucket {} of {}", self.started, self.all.len());
+        let started = self.timeline.during_piece(Phase::Communication, &name, || bucket.start(ranks));
         if let Err(error) = started {
             self.failure.get_or_insert(error);
         }
