@@ -57,7 +57,7 @@ struct Scaled {
 pub(crate) fn run(command: &Scaling) -> Result<()> {
     check_new(command.json.as_deref(), "--json")?;
     check_new(command.figure.as_deref(), "--figure")?;
-    let config = RunConfig::read(&command.config, &command.overrides)?;
+    let config = RunConfig::read(&command.of.config, &command.of.overrides)?;
     let modes: &[Mode] = match command.mode {
         Mode::Both => &[Mode::Weak, Mode::Strong],
         Mode::Weak => &[Mode::Weak],
@@ -114,7 +114,7 @@ fn measure(command: &Scaling, config: &RunConfig, mode: Mode, ranks: usize) -> R
     let largest = sums.last();
     let modelled = independent.as_ref().map(|alone| {
         let measured = Measured { seconds: alone.seconds, backward: phase(alone, "backward"), sums: &pairs(&sums) };
-        played_as_measured(config, command.image, command.classes, command.epoch, ranks, &measured)
+        played_as_measured(config, command.of.image, command.of.classes, command.of.epoch, ranks, &measured)
     });
     Ok(Scaled {
         mode: mode.name().into(),
@@ -146,9 +146,9 @@ fn started_alone(command: &Scaling, images: usize, ranks: usize) -> Result<Comma
 }
 
 fn arguments(command: &Scaling, images: usize) -> Vec<String> {
-    let [channels, height, width] = command.image;
-    let mut arguments = vec!["bench".to_string(), "step".into(), command.config.display().to_string()];
-    for set in &command.overrides {
+    let [channels, height, width] = command.of.image;
+    let mut arguments = vec!["bench".to_string(), "step".into(), command.of.config.display().to_string()];
+    for set in &command.of.overrides {
         arguments.extend(["--set".into(), format!("{}={}", set.key, set.value)]);
     }
     let device = if command.device.compute() == comm::Compute::Cpu { "cpu" } else { "auto" };
@@ -157,8 +157,8 @@ fn arguments(command: &Scaling, images: usize) -> Vec<String> {
             ("--set", format!("batch.size={images}")),
             ("--set", "batch.per=\"global\"".to_string()),
             ("--image", format!("{channels}x{height}x{width}")),
-            ("--classes", command.classes.to_string()),
-            ("--epoch", command.epoch.to_string()),
+            ("--classes", command.of.classes.to_string()),
+            ("--epoch", command.of.epoch.to_string()),
             ("--steps", (command.steps + 1).to_string()),
             ("--device", device.to_string()),
         ]
@@ -222,7 +222,7 @@ fn sums(command: &Scaling, ranks: usize) -> Result<Vec<Sum>> {
     let folder = std::env::temp_dir().join(format!("iad-bench-{}-{ranks}", std::process::id()));
     let arguments = ["bench", "comm", "--from", "64", "--to", "1048576", "--factor", "4", "--gradients"];
     let mut arguments: Vec<String> = arguments.map(String::from).into();
-    arguments.extend([command.config.display().to_string(), "--json".into(), folder.display().to_string()]);
+    arguments.extend([command.of.config.display().to_string(), "--json".into(), folder.display().to_string()]);
     together(&[launch::on_ranks(ranks, &arguments)?])?;
     let text = std::fs::read(&folder).with_context(|| format!("reading {}", folder.display()))?;
     let _ = std::fs::remove_file(&folder);

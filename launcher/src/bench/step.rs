@@ -26,7 +26,7 @@ pub(super) fn run(command: &BenchStep) -> Result<u8> {
             return launch::spawn(&command.place, ranks, &[]);
         }
     }
-    let transport = || Ok(RunConfig::read(&command.config, &command.overrides)?.comm);
+    let transport = || Ok(RunConfig::read(&command.of.config, &command.of.overrides)?.comm);
     with_session(&command.place, transport, |session, _| {
         let config = agree(session.ranks.as_ref(), check(command, session.ranks.world_size()))?;
         time(command, &config, session)?;
@@ -39,13 +39,13 @@ fn check(command: &BenchStep, ranks: usize) -> Result<RunConfig> {
         return Err(UserError::expected("--steps COUNT on several ranks").key("--steps").value("missing").into());
     }
     command.save.as_deref().map_or(Ok(()), refuse_existing)?;
-    RunConfig::read(&command.config, &command.overrides)
+    RunConfig::read(&command.of.config, &command.of.overrides)
 }
 
 fn time(command: &BenchStep, config: &RunConfig, session: &Session) -> Result<()> {
-    let form = Form { architecture: config.student.architecture, image: command.image, classes: command.classes };
+    let form = Form { architecture: config.student.architecture, image: command.of.image, classes: command.of.classes };
     let place = Place { ranks: Arc::clone(&session.ranks), device: session.device };
-    let mut bench = Bench::new(config, form, command.epoch, &place)?;
+    let mut bench = Bench::new(config, form, command.of.epoch, &place)?;
     if session.ranks.is_leader() {
         command.save.as_deref().map_or(Ok(()), |file| bench.save(file))?;
         let place = format!("{:?}", session.device);

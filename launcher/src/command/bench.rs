@@ -21,9 +21,9 @@ pub(crate) enum Bench {
     Project(Project),
 }
 
-/// `iad-launch bench step CONFIG`
+/// A step on images that are made up.
 #[derive(Debug, Args)]
-pub(crate) struct BenchStep {
+pub(crate) struct StepOf {
     /// The configuration; its data and its teachers' files are not looked at.
     pub(crate) config: PathBuf,
     /// Change a key of the configuration; may be repeated.
@@ -38,6 +38,14 @@ pub(crate) struct BenchStep {
     /// The epoch whose terms count.
     #[arg(long, value_name = "EPOCH", default_value_t = 0)]
     pub(crate) epoch: u64,
+}
+
+/// `iad-launch bench step CONFIG`
+#[derive(Debug, Args)]
+pub(crate) struct BenchStep {
+    /// The step.
+    #[command(flatten)]
+    pub(crate) of: StepOf,
     /// Take so many steps and end; without it, one for each line of standard input (on one rank).
     #[arg(long, value_name = "COUNT")]
     pub(crate) steps: Option<usize>,
@@ -118,8 +126,9 @@ impl Mode {
 /// `iad-launch bench scaling CONFIG`
 #[derive(Debug, Args)]
 pub(crate) struct Scaling {
-    /// The configuration; its data and its teachers' files are not looked at.
-    pub(crate) config: PathBuf,
+    /// The step.
+    #[command(flatten)]
+    pub(crate) of: StepOf,
     /// The numbers of ranks.
     #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_values_t = [1, 2],
         value_parser = clap::value_parser!(u16).range(1..))]
@@ -136,18 +145,6 @@ pub(crate) struct Scaling {
     /// Also time as many ranks at once that do not talk, and model the step from them: for CPUs, whose ranks share memory.
     #[arg(long)]
     pub(crate) independent: bool,
-    /// The shape of the images.
-    #[arg(long, value_name = "CxHxW", value_parser = shape, default_value = "3x32x32")]
-    pub(crate) image: [usize; 3],
-    /// The number of classes.
-    #[arg(long, value_name = "COUNT", default_value_t = 10)]
-    pub(crate) classes: usize,
-    /// The epoch whose terms count.
-    #[arg(long, value_name = "EPOCH", default_value_t = 0)]
-    pub(crate) epoch: u64,
-    /// Change a key of the configuration; may be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(crate) overrides: Vec<Override>,
     /// Also draw the efficiency.
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) figure: Option<PathBuf>,
