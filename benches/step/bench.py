@@ -242,12 +242,15 @@ def run(jobs):
 
 
 def check(method, sides, found, against="plain float32"):
-    """Ends the program where a side computes something else."""
-    expected = found[against]["losses"]
+    """Ends the program where a side computes something else. Layouts round differently, and ten attack steps take the sign of
+    gradients close to zero: float32 with channels last is compared with PyTorch's in the same layout."""
+    last = "plain float32 channels last"
     for name, side in sides.items():
+        same = last if name.endswith("float32 channels last") and last in found else against
+        expected = found[same]["losses"]
         for place, (loss, right, tolerance) in enumerate(zip(found[name]["losses"], expected, TOLERANCE[side[1]])):
             if not abs(loss - right) <= tolerance * abs(right):
-                raise SystemExit(f"{method}, {name}: the loss of step {place + 1} is {loss}, that of {against} {right}")
+                raise SystemExit(f"{method}, {name}: the loss of step {place + 1} is {loss}, that of {same} {right}")
 
 
 def sections(options):
