@@ -127,12 +127,7 @@ class Bench:
                 found[name] = {"losses": [workers[name].step()["loss"] for _ in range(2)], "seconds": [], "processor": []}
                 print(f"  {name}: losses {found[name]['losses']}", file=sys.stderr, flush=True)
             check(method, sides, found)
-            for turn in range(rounds):
-                for name in sorted(sides, reverse=turn % 2 == 1):
-                    time.sleep(0.2)  # Threads of the side before may still spin.
-                    before = workers[name].processor_seconds()
-                    found[name]["seconds"].append(workers[name].step()["seconds"])
-                    found[name]["processor"].append(workers[name].processor_seconds() - before)
+            take_turns(workers, found, rounds)
             return found
         finally:
             for worker in workers.values():
@@ -180,12 +175,7 @@ class Bench:
                 workers[name] = Worker(command, self.environment)
                 workers[name].step()
                 found[name] = {"seconds": [], "processor": []}
-            for turn in range(rounds):
-                for name in sorted(workers, reverse=turn % 2 == 1):
-                    time.sleep(0.2)
-                    before = workers[name].processor_seconds()
-                    found[name]["seconds"].append(workers[name].step()["seconds"])
-                    found[name]["processor"].append(workers[name].processor_seconds() - before)
+            take_turns(workers, found, rounds)
             return found
         finally:
             for worker in workers.values():
@@ -225,6 +215,16 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
+
+
+def take_turns(workers, found, rounds):
+    """A step of each worker, round after round, in an order that is reversed each time."""
+    for turn in range(rounds):
+        for name in sorted(workers, reverse=turn % 2 == 1):
+            time.sleep(0.2)  # Threads of the side before may still spin.
+            before = workers[name].processor_seconds()
+            found[name]["seconds"].append(workers[name].step()["seconds"])
+            found[name]["processor"].append(workers[name].processor_seconds() - before)
 
 
 def run(jobs):

@@ -42,7 +42,7 @@ fn set(mode: c_int) -> Result<c_int, String> {
 mod tests {
     use super::*;
 
-    /// trainer/tests/gpu.rs sees what it does where the CUDA half is loaded.
+    /// trainer/tests/gpu/ sees what it does where the CUDA half is loaded.
     #[test]
     fn without_the_cuda_half_nothing_is_done() {
         let mut done = false;

@@ -54,7 +54,12 @@ impl Effort {
 /// can hope for.
 fn measured_peak(kind: Kind, device: Device) -> f64 {
     // Large enough to fill the device, small enough to take a fraction of a second.
-    let (size, repeats) = if device == Device::Cpu { (768, 12) } else { (8192, 20) };
+    let (size, repeats) = match (device, kind) {
+        (Device::Cpu, _) => (768, 12),
+        // Most GPUs are slow in double precision.
+        (_, Kind::Double) => (4096, 8),
+        _ => (8192, 20),
+    };
     let matrix = (Tensor::ones([size, size], (Kind::Float, device)) / size as f64).to_kind(kind);
     let product = || no_grad(|| matrix.matmul(&matrix));
     let moment = || Moment::now(device).unwrap_or_else(|_| Moment::of_host());

@@ -40,7 +40,8 @@ pub type Sums = BTreeMap<String, f64>;
 pub struct Seen {
     /// The sums.
     pub sums: Sums,
-    /// Where a gradient value stands that is not finite, if there is one: the first that is not a number, else infinity. The step then moved nothing.
+    /// Where a gradient value stands that is not finite, if there is one: the first that is not a number, else an infinite
+    /// one. The step then moved nothing.
     pub not_finite: Option<usize>,
 }
 

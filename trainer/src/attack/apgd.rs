@@ -43,10 +43,6 @@ impl Search for ApgdT {
         let objective = |logits: &Tensor| difference_ratio(logits, labels, &targets);
         Apgd::start(self.ball, subject, images, labels, noise, &objective).run(self.iterations)
     }
-
-    fn classes_needed(&self) -> usize {
-        self.target.max(4)
-    }
 }
 
 /// A run of the search on a batch: what it knows of each image.

@@ -39,10 +39,6 @@ impl Search for FabT {
         }
         fab.found.images
     }
-
-    fn classes_needed(&self) -> usize {
-        self.target.max(2)
-    }
 }
 
 /// A run of the search on a batch: what it knows of each image.

@@ -18,7 +18,7 @@ pub use self::fab::FabT;
 pub use self::noise::Noise;
 pub use self::objective::predictions;
 pub use self::pgd::{Pgd, Start};
-pub use self::search::{Ball, Norm, Search, Slope, Subject, targets};
+pub use self::search::{Ball, Norm, Search, Slope, Subject};
 pub use self::square::Square;
 
 /// Searches adversarial images.

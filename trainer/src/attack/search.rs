@@ -11,16 +11,6 @@ pub trait Search: Send + Sync {
     /// subject gets wrong if one is found, else any. The caller judges it by a pass of its own. Random numbers come from
     /// `noise` alone. May end early once every image has fallen.
     fn search(&self, subject: &Subject, images: &Tensor, labels: &Tensor, noise: &Noise) -> Tensor;
-
-    /// The smallest number of classes that it can work with; to be asked before [`search`](Self::search).
-    fn classes_needed(&self) -> usize {
-        2
-    }
-}
-
-/// How many targets AutoAttack tries per image, one search each: the classes of rank 2 up to this number plus 1.
-pub fn targets(classes: usize) -> usize {
-    classes.saturating_sub(1).min(9)
 }
 
 /// A network under attack: in evaluation mode, its parameters without gradients.

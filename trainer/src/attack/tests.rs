@@ -178,11 +178,3 @@ fn an_image_before_a_plane_falls_where_the_ball_crosses_it() {
         }
     }
 }
-
-#[test]
-fn searches_say_how_many_classes_they_need() {
-    let needed: Vec<usize> = searches(BALL, 1).iter().map(|search| search.classes_needed()).collect();
-    assert_eq!(needed, [2, 2, 4, 2, 2]);
-    assert_eq!(FabT { ball: BALL, iterations: 1, target: 10 }.classes_needed(), 10);
-    assert_eq!([2, 4, 10, 200].map(targets), [1, 3, 9, 9]);
-}
