@@ -126,6 +126,9 @@ fn check_world(place: &Where, session: &Session, announced: impl Fn(&str) -> Opt
 /// A panic on one rank must not leave the others waiting for it.
 fn abort_on_panic(ranks: Arc<dyn Communicator>, log: Arc<RankLog>) {
     std::panic::set_hook(Box::new(move |panic| {
+        if trainer::runner::catches_panics() {
+            return;
+        }
         let message = panic.payload_as_str().unwrap_or("unknown panic");
         // libtorch adds its whole stack, with its line ends spelt out.
         let message = message.lines().next().unwrap_or_default().split("\\n").next().unwrap_or_default().to_string();

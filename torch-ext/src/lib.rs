@@ -15,9 +15,11 @@
 //! | [`Tf32`] | TF32 in products of matrices and convolutions |
 //! | [`fast_bfloat16`] | `at::cpu::get_cpu_capabilities` |
 //! | [`fused_sgd`] | `at::_fused_sgd_` |
+//! | [`Graph`], [`Queue`] | `at::cuda::CUDAGraph`, a stream of the pool |
 //! | [`without_waits`] | `c10::cuda::warning_state` |
 #![allow(unsafe_code)]
 
+mod graph;
 mod moment;
 mod precision;
 mod ready;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
+pub use crate::graph::{Graph, Queue, is_recording};
 pub use crate::moment::{Moment, peak_memory};
 pub use crate::precision::{Autocast, Casts, Tf32, fast_bfloat16};
 pub use crate::ready::on_gradient;

@@ -9,14 +9,18 @@
 
 extern "C" {
 
-// `velocity` may be null where the momentum is 0.
+// `velocity` may be null where the momentum is 0. The rate is `rate_on_device` if that is not null.
 char *iad_fused_sgd(at::Tensor *values, at::Tensor *gradients, at::Tensor *velocity, const at::Tensor *stay,
-                    double momentum, double weight_decay, double rate) {
+                    double momentum, double weight_decay, double rate, const at::Tensor *rate_on_device) {
     return guarded([&] {
         std::vector<at::Tensor> buffers;
         if (velocity != nullptr) buffers.push_back(*velocity);
-        at::_fused_sgd_({*values}, {*gradients}, buffers, weight_decay, momentum, rate, /*dampening=*/0.0,
-                        /*nesterov=*/false, /*maximize=*/false, /*is_first_step=*/false, /*grad_scale=*/{}, *stay);
+        const auto update = [&](const auto &rate) {
+            at::_fused_sgd_({*values}, {*gradients}, buffers, weight_decay, momentum, rate, /*dampening=*/0.0,
+                            /*nesterov=*/false, /*maximize=*/false, /*is_first_step=*/false, /*grad_scale=*/{}, *stay);
+        };
+        if (rate_on_device != nullptr) update(*rate_on_device);
+        else update(rate);
     });
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use datasets::{HostBatch, Shard};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// The images and labels of one rank in one step.
 pub struct Batch {
@@ -28,6 +28,20 @@ impl Batch {
             samples: host.samples.clone(),
             global_count: host.global_count,
         }
+    }
+
+    /// The same in memory of its own.
+    pub fn copy(&self) -> Self {
+        let (images, labels) = (self.images.copy(), self.labels.copy());
+        Self { images, labels, samples: self.samples.clone(), global_count: self.global_count }
+    }
+
+    /// Takes over the images and labels of `other`, of the same shapes, where its own lie; numbers of samples stay.
+    pub fn take(&self, other: &Self) {
+        no_grad(|| {
+            self.images.shallow_clone().copy_(&other.images);
+            self.labels.shallow_clone().copy_(&other.labels);
+        });
     }
 
     /// The rows that this rank has of each of `parts` consecutive pieces of the global batch, which differ by one sample at

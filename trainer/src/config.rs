@@ -250,10 +250,11 @@ impl RunConfig {
         toml::to_string(self).unwrap_or_else(|error| unreachable!("a configuration is always TOML: {error}"))
     }
 
-    /// SHA-256 of the resolved configuration, in hexadecimal, but for `[comm]`: a run may go on over another transport, as on
-    /// another number of ranks.
+    /// SHA-256 of the resolved configuration, in hexadecimal, but for what changes no number: a run may go on over another
+    /// transport (`[comm]`), as on another number of ranks, and with recorded steps or without.
     pub fn hash(&self) -> String {
-        let lasting = Self { comm: Comm::default(), ..self.clone() };
+        let precision = Precision { cuda_graphs: false, ..self.precision };
+        let lasting = Self { comm: Comm::default(), precision, ..self.clone() };
         hexadecimal(&Sha256::digest(lasting.resolved()))
     }
 }

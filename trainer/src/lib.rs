@@ -28,6 +28,7 @@ pub mod optimizer;
 mod precision;
 pub mod prepare;
 pub mod run;
+pub mod runner;
 pub mod schedule;
 pub mod state;
 pub mod statistics;

@@ -18,6 +18,21 @@ pub const ALPHA_BINS: usize = 1000;
 /// The cases that histograms are kept apart by: the teacher right on both images, on natural ones only, wrong on natural.
 pub const CASES: [&str; 3] = ["case_a", "case_b", "case_c"];
 
+/// The numbers of one step, on the device.
+pub(crate) struct Computed {
+    names: Vec<String>,
+    numbers: Tensor,
+}
+
+impl Computed {
+    /// The numbers `values [K]`, float64, summed over the ranks; whether every value of the gradient was `finite` (bool
+    /// scalar); the `place` of one that was not (int64 scalar), anywhere if all were.
+    pub(crate) fn new(names: Vec<String>, values: &Tensor, finite: &Tensor, place: &Tensor) -> Self {
+        let [finite, place] = [finite, place].map(|tensor| tensor.to_kind(Kind::Double).view([1]));
+        Self { names, numbers: Tensor::cat(&[&finite, &place, values], 0) }
+    }
+}
+
 /// The numbers of one step, on their way to the host.
 pub struct Observed {
     /// The names of the first numbers; histograms of [`PROBABILITY_BINS`] and [`ALPHA_BINS`] for each case may follow.
@@ -46,14 +61,12 @@ pub struct Seen {
 }
 
 impl Observed {
-    /// Sends what a step has computed to the host: numbers `values [K]`, float64, summed over the ranks; whether every value of
-    /// the gradient was `finite` (bool scalar); the `place` of one that was not (int64 scalar), anywhere if all were.
+    /// Sends what a step has computed to the host.
     ///
     /// # Errors
     /// libtorch's error of the device.
-    pub(crate) fn send(names: Vec<String>, values: &Tensor, finite: &Tensor, place: &Tensor) -> Result<Self> {
-        let [finite, place] = [finite, place].map(|tensor| tensor.to_kind(Kind::Double).view([1]));
-        Ok(Self { names, reading: host::send(&Tensor::cat(&[&finite, &place, values], 0))? })
+    pub(crate) fn send(computed: &Computed) -> Result<Self> {
+        Ok(Self { names: computed.names.clone(), reading: host::send(&computed.numbers)? })
     }
 
     /// Takes the numbers when they are there: the only wait for the device in training.

@@ -214,6 +214,9 @@ impl Run<'_> {
             let noise = Noise::new(&draws, &batch.samples, self.place.device);
             let rate = rates.rate(epoch, self.header.progress.step);
             let observed = self.step.run(&batch, &noise, &terms, rate)?;
+            if let Some(message) = self.step.take_warning() {
+                self.record(&Event::Warned { message })?;
+            }
             let Step { parameters, networks, .. } = &self.step;
             self.averages.after_step(epoch, self.header.progress.batch, parameters, &networks.student);
             self.settle(pending.replace(Pending { observed, rate, lap: timeline.lap() }))?;

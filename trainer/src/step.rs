@@ -1,12 +1,14 @@
 //! One optimisation step. Read this first.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use comm::Communicator;
 use datasets::Shard;
 use tch::{Tensor, no_grad};
+use torch_ext::Queue;
 
 use crate::attack::{Attack, Noise};
 use crate::batch::Batch;
@@ -14,11 +16,12 @@ use crate::config::{AttackKind, Precision, RunConfig};
 use crate::gradients::Gradients;
 use crate::loss::Term;
 use crate::model::{Mode, Model};
-use crate::observe::{Observed, Observer};
+use crate::observe::{Computed, Observed, Observer};
 use crate::optimizer::Sgd;
+use crate::runner::{Inputs, Key, Runner, can_record};
 use crate::statistics::average_over_ranks;
 use crate::timeline::Phase;
-use crate::views::{Images, Networks, Views};
+use crate::views::{Images, Networks, Predictions, Views};
 
 /// A student, its optimizer, and how they move.
 pub struct Step {
@@ -35,6 +38,17 @@ pub struct Step {
     accumulate: usize,
     precision: Precision,
     ranks: Arc<dyn Communicator>,
+    /// What does the step, and what does the attack within it.
+    runners: (Runner<Computed>, RefCell<Runner<Attacked>>),
+    warning: Option<String>,
+    _queue: Option<Queue>,
+}
+
+/// What an attack leaves behind.
+struct Attacked {
+    adversarial: Tensor,
+    /// What teachers said of the natural images on the way.
+    said: Predictions,
 }
 
 impl Step {
@@ -54,7 +68,9 @@ impl Step {
         let attack_mode = config.attack.batch_norm.mode();
         let observer = Observer::new(config);
         let (accumulate, precision) = (config.batch.accumulate, config.precision);
-        Ok(Self {
+        let queue =
+            precision.cuda_graphs.then(|| Queue::own(parameters.values.device())).transpose().map_err(Error::msg)?;
+        let mut step = Self {
             networks,
             parameters,
             optimizer,
@@ -65,7 +81,39 @@ impl Step {
             accumulate,
             precision,
             ranks,
-        })
+            runners: Default::default(),
+            warning: None,
+            _queue: queue,
+        };
+        if precision.cuda_graphs {
+            let device = step.parameters.values.device();
+            let recorded = if can_record(device) { step.record() } else { Err("only GPUs do so".to_string()) };
+            step.warning = recorded.err().map(|reason| not_recorded(&reason));
+        }
+        Ok(step)
+    }
+
+    /// From here on steps are recorded and replayed, or the attacks alone where sums over the ranks lie between; or not, for
+    /// the returned reason.
+    fn record(&mut self) -> Result<(), String> {
+        let Networks { student, timeline, .. } = &self.networks;
+        let device = student.device();
+        if self.ranks.world_size() == 1 {
+            self.runners.0 = Runner::recording(device, timeline, Phase::Replay);
+        } else if self.attack.is_none() || (student.across_ranks && self.attack_mode != Mode::Eval) {
+            return Err(
+                "sums over the ranks lie in all of it; with batch_norm.across_ranks = \"local\" attacks are".into()
+            );
+        } else {
+            *self.runners.1.get_mut() = Runner::recording(device, timeline, Phase::Attack);
+        }
+        Ok(())
+    }
+
+    /// What the user should know, said once.
+    pub fn take_warning(&mut self) -> Option<String> {
+        let refusal = self.runners.0.take_refusal().or_else(|| self.runners.1.get_mut().take_refusal());
+        self.warning.take().or(refusal.map(|reason| not_recorded(&reason)))
     }
 
     /// Attacks the student on `batch`, and moves it by `rate` against the gradient of `terms` over the global batch.
@@ -73,6 +121,14 @@ impl Step {
     /// # Errors
     /// A failure of the transport.
     pub fn run(&mut self, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
+        let mut runner = std::mem::take(&mut self.runners.0);
+        let computed = runner.run(&Key::of(batch, terms), batch, noise, rate, |inputs| self.compute(&inputs, terms));
+        self.runners.0 = runner;
+        Observed::send(&*computed?)
+    }
+
+    fn compute(&mut self, inputs: &Inputs, terms: &[Term]) -> Result<Computed> {
+        let Inputs { batch, noise, rate } = inputs;
         let timeline = self.networks.timeline.clone();
         let _products = self.precision.products();
         let casts = self.precision.casts();
@@ -96,7 +152,7 @@ impl Step {
         let (finite, place) = finite(&self.parameters.gradients);
         drop(casts);
         timeline.during(Phase::Update, "update", || {
-            self.optimizer.step(&mut self.parameters, rate, &finite);
+            self.optimizer.step(&mut self.parameters, *rate, &finite);
             keep_statistics(&self.networks.student, &statistics, &finite);
         });
 
@@ -104,18 +160,17 @@ impl Step {
             self.ranks.start_sum(&values)?;
             self.ranks.finish_sums()
         })?;
-        Observed::send(names, &values, &finite, &place)
+        Ok(Computed::new(names, &values, &finite, &place))
     }
 
     /// Attacks the student on a part of the batch and adds the gradient of `terms` to those of the parts before. Returns what
     /// there is to see of it.
     fn part(&self, batch: &Batch, noise: &Noise, terms: &[Term], last: bool) -> Result<(Vec<String>, Tensor)> {
         let timeline = &self.networks.timeline;
-        let fixed = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
-        let adversarial = timeline.during(Phase::Attack, "attack", || self.adversarial(batch, noise, &fixed));
+        let attacked = timeline.during(Phase::Attack, "attack", || self.attacked(batch, noise))?;
         let asked = terms.iter().filter(|term| term.weight != 0.0).flat_map(Term::asks).chain(self.observer.asks());
-        let views = Views::new(&self.networks, Mode::Train, &batch.images, &adversarial);
-        let views = views.taking(&fixed).expecting(asked);
+        let views = Views::new(&self.networks, Mode::Train, &batch.images, &attacked.adversarial);
+        let views = views.taking(&attacked.said).expecting(asked);
         let global_count = batch.global_count as f64;
         let mut summands = vec![];
         timeline.during(Phase::Forward, "forward", || {
@@ -135,16 +190,29 @@ impl Step {
         Ok(timeline.during(Phase::Other, "observe", look))
     }
 
+    fn attacked(&self, batch: &Batch, noise: &Noise) -> Result<Rc<Attacked>> {
+        let mut runner = self.runners.1.borrow_mut();
+        runner.run(&Key::of(batch, &[]), batch, noise, 0.0, |inputs| Ok(self.attack(inputs.batch, inputs.noise)))
+    }
+
     /// The student's adversarial images of the batch.
-    fn adversarial(&self, batch: &Batch, noise: &Noise, fixed: &Views) -> Tensor {
-        let Some(attack) = &self.attack else { return batch.images.shallow_clone() };
+    fn attack(&self, batch: &Batch, noise: &Noise) -> Attacked {
+        let fixed = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
+        let Some(attack) = &self.attack else {
+            return Attacked { adversarial: batch.images.shallow_clone(), said: fixed.said_by_teachers() };
+        };
         let steps = Cell::new(0);
-        attack.perturb(&batch.images, noise, &|candidate| {
+        let adversarial = attack.perturb(&batch.images, noise, &|candidate| {
             steps.set(steps.get() + 1);
             self.networks.timeline.mark("step", steps.get());
             self.objective.evaluate(&fixed.with_candidate(candidate), &batch.labels, 1.0)
-        })
+        });
+        Attacked { adversarial, said: fixed.said_by_teachers() }
     }
+}
+
+fn not_recorded(reason: &str) -> String {
+    format!("precision.cuda_graphs: steps are not recorded, and run one operation at a time: {reason}")
 }
 
 /// Takes the running statistics back to `before` where the gradient was not finite.

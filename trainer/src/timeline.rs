@@ -29,13 +29,15 @@ pub enum Phase {
     Communication,
     /// Moving the parameters.
     Update,
+    /// A whole step that is replayed as one piece: attack, teachers, forward, backward and update.
+    Replay,
     /// Observing, recording, saving, and everything else.
     Other,
 }
 
 impl Phase {
     /// All of them.
-    pub const ALL: [Phase; 8] = [
+    pub const ALL: [Phase; 9] = [
         Phase::Data,
         Phase::Attack,
         Phase::Teacher,
@@ -43,17 +45,21 @@ impl Phase {
         Phase::Backward,
         Phase::Communication,
         Phase::Update,
+        Phase::Replay,
         Phase::Other,
     ];
 
+    const NAMES: [&str; 9] =
+        ["data", "attack", "teacher", "forward", "backward", "communication", "update", "replay", "other"];
+
     /// Its name in records.
     pub fn name(self) -> &'static str {
-        ["data", "attack", "teacher", "forward", "backward", "communication", "update", "other"][self as usize]
+        Self::NAMES[self as usize]
     }
 }
 
 /// Seconds by [`Phase`], in the order of [`Phase::ALL`].
-pub type Seconds = [f64; 8];
+pub type Seconds = [f64; 9];
 
 /// The clock of one rank: every moment belongs to the phase that was entered last and not left yet. Its handles share one
 /// state, so that whatever does the work can say so, on any thread.
@@ -129,7 +135,11 @@ impl Timeline {
     }
 
     /// Does `work`, whose time counts as `phase` but for what is entered within it.
+    /// What is recorded for a replay takes its time then.
     pub fn during<T>(&self, phase: Phase, name: &str, work: impl FnOnce() -> T) -> T {
+        if torch_ext::is_recording() {
+            return work();
+        }
         let depth = self.state().enter(phase, name.to_string());
         let delay = self.state().delay_of(phase);
         if let Some(delay) = delay {
@@ -149,7 +159,9 @@ impl Timeline {
 
     /// Names what the phase under way does until the next name, for a trace.
     pub fn mark(&self, name: &str, number: usize) {
-        self.state().mark(name, number);
+        if !torch_ext::is_recording() {
+            self.state().mark(name, number);
+        }
     }
 
     /// What passed since the last lap; a new one begins.

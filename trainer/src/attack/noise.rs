@@ -2,14 +2,13 @@
 //! rank, the batch and the device (see `datasets::random`, which states the same function for single numbers).
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use datasets::Draws;
 use datasets::random::MIX32;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::batch::on_device;
-use crate::host;
 
 /// The keys of a batch's samples.
 pub struct Noise {
@@ -28,6 +27,17 @@ impl Noise {
         Self { low: half(0), high: half(32) }
     }
 
+    /// The same in memory of its own.
+    pub fn copy(&self) -> Self {
+        Self { low: self.low.copy(), high: self.high.copy() }
+    }
+
+    /// Takes over the keys of `other`, of as many samples, where its own lie.
+    pub fn take(&self, other: &Self) {
+        self.low.shallow_clone().copy_(&other.low);
+        self.high.shallow_clone().copy_(&other.high);
+    }
+
     /// The numbers of these samples alone, by their rows.
     pub fn rows(&self, rows: &Range<i64>) -> Self {
         let cut = |keys: &Tensor| keys.narrow(0, rows.start, rows.end - rows.start);
@@ -38,7 +48,7 @@ impl Noise {
     /// cosines of other ways differ from device to device, a table does not.
     pub fn normal(&self, like: &Tensor) -> Tensor {
         let place = (self.uniform(&like.to_kind(Kind::Double)) * QUANTILES as f64).to_kind(Kind::Int64);
-        no_grad(|| on_device(&quantiles(), like.device()).to_kind(like.kind()).take(&place))
+        no_grad(|| quantiles(like.device()).to_kind(like.kind()).take(&place))
     }
 
     /// Uniform numbers in [0, 1) in the shape `[N, ...]` and type of `like`; element e of a sample is its e-th number.
@@ -62,16 +72,19 @@ impl Noise {
 /// The number of equal parts of the normal distribution.
 const QUANTILES: i64 = 1 << 16;
 
-/// The middle of each part, float64: the quantile function at (i + 1/2) / 65,536.
-fn quantiles() -> Tensor {
-    static TABLE: OnceLock<Vec<f64>> = OnceLock::new();
-    let table = TABLE.get_or_init(|| {
-        let parts = Tensor::arange(QUANTILES, (Kind::Double, Device::Cpu));
-        let middles = ((parts + 0.5) / QUANTILES as f64) * 2.0 - 1.0;
-        host::read(&(middles.erfinv() * 2f64.sqrt()))
-            .unwrap_or_else(|error| unreachable!("a vector of float64: {error}"))
-    });
-    Tensor::from_slice(table)
+/// The middle of each part, float64: the quantile function at (i + 1/2) / 65,536. Computed on the CPU for all devices, and
+/// kept on each that asks: what is recorded for a replay refers to it.
+fn quantiles(device: Device) -> Tensor {
+    static TABLES: Mutex<Vec<(Device, Tensor)>> = Mutex::new(vec![]);
+    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, table)) = tables.iter().find(|(known, _)| *known == device) {
+        return table.shallow_clone();
+    }
+    let parts = Tensor::arange(QUANTILES, (Kind::Double, Device::Cpu));
+    let middles = ((parts + 0.5) / QUANTILES as f64) * 2.0 - 1.0;
+    let table = on_device(&(middles.erfinv() * 2f64.sqrt()), device);
+    tables.push((device, table.shallow_clone()));
+    table
 }
 
 /// The bijection of 32-bit integers of `datasets::random`, on int64 lanes whose products wrap modulo 2^64.
@@ -120,7 +133,10 @@ mod tests {
         let moment = |power: f64| f64::try_from(drawn.pow_tensor_scalar(power).mean(Kind::Double)).unwrap();
         // 196,608 numbers: standard errors of 0.0023, 0.0032 and 0.022.
         assert!(moment(1.0).abs() < 0.012 && (moment(2.0) - 1.0).abs() < 0.016 && (moment(4.0) - 3.0).abs() < 0.11);
-        assert_eq!(f64::try_from(quantiles().get(0)).unwrap(), -f64::try_from(quantiles().get(QUANTILES - 1)).unwrap());
+        assert_eq!(
+            f64::try_from(quantiles(Device::Cpu).get(0)).unwrap(),
+            -f64::try_from(quantiles(Device::Cpu).get(QUANTILES - 1)).unwrap()
+        );
     }
 
     /// Where a sample's numbers are drawn does not matter to the bit: on which rank, in which part of a batch.

@@ -11,6 +11,8 @@ pub struct Precision {
     pub dtype: Dtype,
     /// Whether images and maps lie in memory pixel by pixel (all channels of one together) instead of channel by channel.
     pub channels_last: bool,
+    /// Whether a GPU replays steps that are recorded once, instead of being given each operation by the host.
+    pub cuda_graphs: bool,
 }
 
 /// Number formats.

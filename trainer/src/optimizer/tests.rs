@@ -44,7 +44,7 @@ proptest! {
         let (mut weights, mut velocity) = (parameters.values.copy(), parameters.values.zeros_like());
         for step in 0..3 {
             set_gradients(&mut parameters, step);
-            sgd.step(&mut parameters, rate, &finite);
+            sgd.step(&mut parameters, Rate::Number(rate), &finite);
             // The first step's velocity is the gradient itself.
             velocity = &velocity * momentum + &parameters.gradients + &weights * weight_decay;
             weights -= &velocity * rate;
@@ -67,7 +67,7 @@ fn buffers_keep_their_places() {
     let before = places(&parameters, &sgd);
     for step in 0..3 {
         set_gradients(&mut parameters, step);
-        sgd.step(&mut parameters, 0.1, &Tensor::from(true));
+        sgd.step(&mut parameters, Rate::Number(0.1), &Tensor::from(true));
     }
     assert_eq!(before, places(&parameters, &sgd));
 }
@@ -79,10 +79,10 @@ fn what_is_not_finite_moves_not_a_bit() {
             let mut parameters = parameters(kind);
             let mut sgd = Sgd::new(&parameters.values, 0.9, 1e-4);
             set_gradients(&mut parameters, 1);
-            sgd.step(&mut parameters, 0.1, &Tensor::from(true));
+            sgd.step(&mut parameters, Rate::Number(0.1), &Tensor::from(true));
             let before = [parameters.values.copy(), sgd.velocity.copy()];
             let _ = no_grad(|| parameters.gradients.get(5).fill_(bad));
-            sgd.step(&mut parameters, 0.1, &Tensor::from(false));
+            sgd.step(&mut parameters, Rate::Number(0.1), &Tensor::from(false));
             assert!(before[0].equal(&parameters.values) && before[1].equal(&sgd.velocity), "{kind:?}, {bad}");
         }
     }

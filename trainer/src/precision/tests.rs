@@ -6,7 +6,7 @@ use super::*;
 use crate::fixtures::{network, pattern};
 use crate::model::Form;
 
-const LOWER: Precision = Precision { dtype: Dtype::Bfloat16, channels_last: false };
+const LOWER: Precision = Precision { dtype: Dtype::Bfloat16, channels_last: false, cuda_graphs: false };
 
 fn images() -> Tensor {
     pattern(8 * 3 * 16 * 16, 4).view([8, 3, 16, 16]).to_kind(Kind::Float)
@@ -22,7 +22,7 @@ fn a_frozen_network_keeps_its_answers() {
         let expected = no_grad(|| expected.logits(&images(), Mode::Eval));
         for (dtype, tolerance) in [(Dtype::Float32, 1e-5), (Dtype::Bfloat16, 0.05)] {
             for channels_last in [false, true] {
-                let precision = Precision { dtype, channels_last };
+                let precision = Precision { dtype, channels_last, ..Precision::default() };
                 let model = build();
                 (0..5).for_each(|_| drop(no_grad(|| model.logits(&images(), Mode::Train))));
                 precision.freeze(&model);

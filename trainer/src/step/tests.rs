@@ -16,6 +16,7 @@ use crate::model::Model;
 mod lower_precision;
 mod passes;
 mod ranks;
+mod replays;
 mod single_precision;
 mod waits;
 
@@ -78,8 +79,7 @@ fn loss(seen: &crate::observe::Seen) -> f64 {
 
 /// The adversarial images of a step.
 fn adversarial(step: &Step, batch: &Batch, noise: &Noise) -> Tensor {
-    let fixed = Views::new(&step.networks, step.attack_mode, &batch.images, &batch.images);
-    step.adversarial(batch, noise, &fixed)
+    step.attack(batch, noise).adversarial
 }
 
 fn compare(case: &str, config: &RunConfig) {

@@ -1,0 +1,124 @@
+// The CPU in the place of a GPU, for tests: operations below autograd are recorded, with their tensors and all other arguments
+// as they are, and replayed on the same memory. What a graph of CUDA would freeze is frozen here too, what the host wrote into a
+// tensor meanwhile is lost, and an operation that waits for a number is refused.
+
+#include "recording.hpp"
+
+#include <ATen/Tensor.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/library.h>
+
+#include <cstring>
+#include <map>
+#include <set>
+#include <vector>
+
+namespace {
+
+using c10::DispatchKey;
+using torch::jit::Stack;
+
+// A key below autograd that libtorch keeps for others and uses for nothing.
+constexpr DispatchKey KEY = DispatchKey::Fake;
+
+// What makes the host wait for a device.
+const std::set<std::string> WAITS = {"aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::nonzero"};
+
+// Calls `act` with every defined tensor in `values`.
+template <typename Act>
+void each_tensor(const c10::IValue &value, Act act) {
+    if (value.isTensor()) {
+        if (value.toTensor().defined()) act(value.toTensor());
+    } else if (value.isList()) {
+        for (const c10::IValue &element : value.toListRef()) each_tensor(element, act);
+    }
+}
+
+struct Operation {
+    c10::OperatorHandle handle;
+    Stack arguments;
+    // Memory that the operation made: later operations know it by its address.
+    std::vector<std::pair<size_t, at::Tensor>> made;
+};
+
+struct Recording : iad::Graph {
+    std::vector<Operation> operations;
+    std::set<const void *> made;
+    // What memory from before the recording held, where the recording knows of it.
+    std::map<const void *, std::pair<c10::Storage, std::vector<char>>> before;
+
+    void begin() override;
+    void end() override;
+    void replay() override;
+    void record(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, Stack *stack);
+};
+
+thread_local Recording *under_way = nullptr;
+
+void Recording::begin() {
+    TORCH_CHECK(under_way == nullptr, "a recording within a recording");
+    under_way = this;
+    c10::impl::tls_set_dispatch_key_included(KEY, true);
+}
+
+void Recording::end() {
+    c10::impl::tls_set_dispatch_key_included(KEY, false);
+    under_way = nullptr;
+    for (auto &[place, kept] : before) std::memcpy(kept.first.mutable_data(), kept.second.data(), kept.second.size());
+    before.clear();
+}
+
+void Recording::record(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, Stack *stack) {
+    const auto &schema = handle.schema();
+    TORCH_CHECK(WAITS.count(schema.name()) == 0, schema.name(), " waits for the device, which no recording can");
+    Stack arguments(stack->end() - static_cast<std::ptrdiff_t>(schema.arguments().size()), stack->end());
+    std::set<const void *> given;
+    for (const c10::IValue &argument : arguments) {
+        each_tensor(argument, [&](const at::Tensor &tensor) {
+            const auto &storage = tensor.storage();
+            given.insert(storage.data());
+            // Whether it is written to or not: batch norm does not say so of its running statistics.
+            if (made.count(storage.data()) != 0 || before.count(storage.data()) != 0) return;
+            const auto *bytes = static_cast<const char *>(storage.data());
+            before.emplace(bytes, std::make_pair(storage, std::vector<char>(bytes, bytes + storage.nbytes())));
+        });
+    }
+    handle.redispatchBoxed(keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, KEY), stack);
+    Operation operation{handle, std::move(arguments), {}};
+    const size_t outputs = schema.returns().size();
+    size_t place = 0;
+    for (auto output = stack->end() - static_cast<std::ptrdiff_t>(outputs); output != stack->end(); ++output) {
+        each_tensor(*output, [&](const at::Tensor &tensor) {
+            if (given.count(tensor.storage().data()) == 0) {
+                made.insert(tensor.storage().data());
+                operation.made.emplace_back(place, tensor);
+            }
+            ++place;
+        });
+    }
+    operations.push_back(std::move(operation));
+}
+
+void Recording::replay() {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    for (const Operation &operation : operations) {
+        Stack stack = operation.arguments;
+        operation.handle.callBoxed(stack);
+        std::vector<at::Tensor> outputs;
+        for (const c10::IValue &output : stack) each_tensor(output, [&](const at::Tensor &tensor) { outputs.push_back(tensor); });
+        for (const auto &[place, tensor] : operation.made) tensor.copy_(outputs.at(place));
+    }
+}
+
+void fall_back(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, Stack *stack) {
+    const c10::impl::ExcludeDispatchKeyGuard once(KEY);
+    under_way->record(handle, keys, stack);
+}
+
+TORCH_LIBRARY_IMPL(_, Fake, library) { library.fallback(torch::CppFunction::makeFromBoxedFunction<&fall_back>()); }
+
+} // namespace
+
+iad::Graph *iad_new_recording() { return new Recording; }

@@ -1,0 +1,172 @@
+//! Recorded steps, here on the CPU: they are those that are called, to the bit, whatever changes from step to step.
+
+use super::*;
+use crate::config::preset_names;
+use crate::fixtures::{network_across, on_ranks};
+use crate::observe::Seen;
+use crate::runner::WARM_UP;
+use crate::timeline::Timeline;
+use crate::views::sum_over;
+
+/// So many steps: each with other images, labels, random numbers and rates; the terms are those of the epoch `number / 6`, and
+/// every sixth batch is smaller.
+fn steps(step: &mut Step, config: &RunConfig, count: u64, images_of: impl Fn(u64, usize) -> Tensor) -> Vec<Seen> {
+    let kind = config.precision.dtype.kind();
+    let shard = Shard { rank: step.ranks.rank(), world_size: step.ranks.world_size() };
+    let one = |number: u64| {
+        let whole: Vec<u64> = (0..if number % 6 == 5 { 4 } else { 6 }).collect();
+        let samples: Vec<u64> = shard.slots(whole.len()).map(|slot| whole[slot]).collect();
+        let noise = Noise::new(&Draws::new(1, Purpose::AttackStart, number), &samples, Device::Cpu);
+        let labels: Vec<i64> = samples.iter().map(|sample| (sample * 3 + number) as i64 % 5).collect();
+        let rows: Vec<Tensor> = samples.iter().map(|&sample| images_of(number, sample as usize)).collect();
+        let images = Tensor::stack(&rows, 0).to_kind(kind);
+        let batch = Batch { images, labels: Tensor::from_slice(&labels), samples, global_count: whole.len() };
+        let terms: Vec<Term> = config.active_terms(number / 6).collect();
+        step.run(&batch, &noise, &terms, 0.05 / (1.0 + number as f64)).unwrap().read().unwrap()
+    };
+    (0..count).map(one).collect()
+}
+
+fn images(number: u64, sample: usize) -> Tensor {
+    pattern(3 * 16 * 16, number * 100 + sample as u64).view([3, 16, 16])
+}
+
+/// What a step leaves behind.
+fn state(step: &Step) -> [Tensor; 4] {
+    let Gradients { values, gradients, .. } = &step.parameters;
+    [values, gradients, &step.optimizer.velocity, &step.networks.student.flat_statistics]
+        .map(|tensor| tensor.detach().copy())
+}
+
+/// Fails unless both went the same way, to the bit.
+fn same(what: &str, called: (&Step, Vec<Seen>), recorded: (&Step, Vec<Seen>)) {
+    for (number, (one, other)) in called.1.iter().zip(&recorded.1).enumerate() {
+        let bits = |seen: &Seen| -> BTreeMap<String, u64> {
+            seen.sums.iter().map(|(name, sum)| (name.clone(), sum.to_bits())).collect()
+        };
+        assert_eq!(bits(one), bits(other), "{what}: step {number}: {:?}, {:?}", one.sums, other.sums);
+        assert_eq!(one.not_finite, other.not_finite, "{what}: step {number}");
+    }
+    for (place, (one, other)) in state(called.0).iter().zip(&state(recorded.0)).enumerate() {
+        let same = one.eq_tensor(other).logical_or(&one.isnan().logical_and(&other.isnan())).all();
+        assert!(bool::try_from(same).unwrap(), "{what}: {place}");
+    }
+}
+
+fn replayed(step: &Step, phase: Phase) -> bool {
+    step.networks.timeline.lap().seconds()[phase as usize] > 0.0
+}
+
+#[test]
+fn every_method_is_replayed_to_the_bit() {
+    let types = [&["precision.dtype=float32"][..], &["precision.dtype=bfloat16", "precision.channels_last=true"]];
+    for preset in preset_names() {
+        for changes in types {
+            // A term that enters with the second epoch.
+            let enters: &[&str] = if preset.starts_with("iad") { &["loss.terms.introspect.from_epoch=1"] } else { &[] };
+            let changes = [changes, enters, &["attack.start=gaussian", "metrics.diagnostics=full"]].concat();
+            let config = config(preset, &changes);
+            let (mut called, mut recorded) = (step(&config), step(&config));
+            recorded.record().unwrap();
+            let seen = [&mut called, &mut recorded].map(|step| steps(step, &config, 13, images));
+            let [one, other] = seen;
+            assert!(!replayed(&called, Phase::Replay) && replayed(&recorded, Phase::Replay), "{preset}");
+            assert_eq!(recorded.take_warning(), None);
+            same(preset, (&called, one), (&recorded, other));
+        }
+    }
+}
+
+/// Parts of a batch, an optimizer in double precision, batch norm as the reference has it: all of it is in the recording.
+#[test]
+fn every_way_of_a_step_is_replayed_to_the_bit() {
+    for (preset, changes) in [
+        ("iad-1", &["batch.accumulate=2"][..]),
+        ("iad-2", &["batch_norm.compat=reference", "precision.dtype=float32"]),
+        ("st", &["attack.kind=none", "optimizer.momentum=0"]),
+        ("at", &["attack.batch_norm=eval"]),
+    ] {
+        let config = config(preset, changes);
+        let (mut called, mut recorded) = (step(&config), step(&config));
+        recorded.record().unwrap();
+        let [one, other] = [&mut called, &mut recorded].map(|step| steps(step, &config, 5, images));
+        assert!(replayed(&recorded, Phase::Replay), "{changes:?}");
+        assert_eq!(recorded.take_warning(), None, "{changes:?}");
+        same(&format!("{changes:?}"), (&called, one), (&recorded, other));
+    }
+}
+
+#[test]
+fn a_replayed_step_of_broken_images_moves_nothing() {
+    let config = config("iad-1", &["precision.dtype=float32"]);
+    let broken = WARM_UP as u64 + 1;
+    let sometimes = |number: u64, sample: usize| images(number, sample) * if number == broken { f64::NAN } else { 1.0 };
+    let (mut called, mut recorded) = (step(&config), step(&config));
+    recorded.record().unwrap();
+    let [one, other] = [&mut called, &mut recorded].map(|step| steps(step, &config, 5, sometimes));
+    assert!(other[broken as usize].not_finite.is_some() && replayed(&recorded, Phase::Replay));
+    same("broken", (&called, one), (&recorded, other));
+}
+
+/// Where sums over the ranks lie between, attacks are replayed.
+#[test]
+fn attacks_of_several_ranks_are_replayed_to_the_bit() {
+    // TRADES asks for the student's own prediction in its attack, AdaAD for the teacher's.
+    let adaad = r#"attack.towards={ network = "robust", images = "natural" }"#;
+    for (preset, change) in [("iad-1", "seed=1"), ("trades", "seed=1"), ("iad-1", adaad)] {
+        let config = config(preset, &[change, "precision.dtype=float32"]);
+        let both = on_ranks(2, false, |ranks| {
+            let new = || {
+                let kind = Kind::Float;
+                let teachers = BTreeMap::from([
+                    ("robust".to_string(), network(2, kind)),
+                    ("standard".to_string(), network(3, kind)),
+                ]);
+                let networks = Networks::new(network(1, kind), teachers, config.precision);
+                Step::new(&config, networks, Arc::clone(&ranks)).unwrap()
+            };
+            let mut called = new();
+            let one = steps(&mut called, &config, 8, images);
+            let mut recorded = new();
+            recorded.record().unwrap();
+            // Where there is a recording, an attack takes no steps of its own.
+            recorded.networks.timeline.begin_trace();
+            let other = steps(&mut recorded, &config, 8, images);
+            let spans = recorded.networks.timeline.end_trace();
+            let replays = spans.iter().filter(|(span, ..)| span.name == "replay").count();
+            same(preset, (&called, one), (&recorded, other));
+            replays
+        });
+        assert!(
+            both.iter().all(|(replays, _)| *replays == 4),
+            "{preset}: {:?}",
+            both.iter().map(|(replays, _)| replays)
+        );
+    }
+}
+
+#[test]
+fn sums_of_batch_norm_in_the_attack_are_not_recorded() {
+    let config = config("iad-1", &["precision.dtype=float32"]);
+    on_ranks(2, false, |ranks| {
+        let sum = sum_over(Arc::clone(&ranks), Timeline::default());
+        let student = network_across(1, 5, Kind::Float, Some(sum));
+        let teachers = ["robust", "standard"].map(|name| (name.to_string(), network(2, Kind::Float)));
+        let networks = Networks::new(student, BTreeMap::from(teachers), config.precision);
+        let mut step = Step::new(&config, networks, ranks).unwrap();
+        let reason = step.record().unwrap_err();
+        assert!(reason.contains("across_ranks"), "{reason}");
+        steps(&mut step, &config, 5, images);
+    });
+}
+
+#[test]
+fn only_gpus_record_and_others_say_so() {
+    let config = config("at", &["precision.cuda_graphs=true"]);
+    let mut step = step(&config);
+    let warning = step.take_warning().unwrap();
+    assert!(warning.contains("precision.cuda_graphs") && warning.contains("only GPUs"), "{warning}");
+    assert_eq!(step.take_warning(), None);
+    steps(&mut step, &config, 5, images);
+    assert!(!replayed(&step, Phase::Replay));
+}
