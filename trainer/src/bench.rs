@@ -45,6 +45,9 @@ pub struct Timed {
     /// The most bytes that tensors held on the GPU, or the process on a CPU, so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
+    /// What the user should know of this step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 impl Bench {
@@ -111,7 +114,8 @@ impl Bench {
         let loss: f64 = seen.sums.iter().filter(|(name, _)| name.starts_with("loss/")).map(|(_, sum)| sum).sum();
         let phases = Phase::ALL.iter().map(|phase| phase.name()).zip(timeline.lap().seconds()).collect();
         let peak_memory = torch_ext::peak_memory(self.device);
-        Ok(Timed { loss: loss / self.own.global_count as f64, seconds, phases, peak_memory })
+        let warning = self.step.take_warning();
+        Ok(Timed { loss: loss / self.own.global_count as f64, seconds, phases, peak_memory, warning })
     }
 
     /// Writes what the step begins with as a safetensors file, in single precision: `images`, `labels`, the attack's first

@@ -250,12 +250,16 @@ impl RunConfig {
         toml::to_string(self).unwrap_or_else(|error| unreachable!("a configuration is always TOML: {error}"))
     }
 
-    /// SHA-256 of the resolved configuration, in hexadecimal, but for what changes no number: a run may go on over another
-    /// transport (`[comm]`), as on another number of ranks, and with recorded steps or without.
-    pub fn hash(&self) -> String {
+    /// What a run keeps to its end. It may go on over another transport (`[comm]`), as on another number of ranks, and with
+    /// recorded steps or without.
+    pub fn lasting(&self) -> Self {
         let precision = Precision { cuda_graphs: false, ..self.precision };
-        let lasting = Self { comm: Comm::default(), precision, ..self.clone() };
-        hexadecimal(&Sha256::digest(lasting.resolved()))
+        Self { comm: Comm::default(), precision, ..self.clone() }
+    }
+
+    /// SHA-256 of what lasts of the resolved configuration, in hexadecimal.
+    pub fn hash(&self) -> String {
+        hexadecimal(&Sha256::digest(self.lasting().resolved()))
     }
 }
 

@@ -120,11 +120,11 @@ impl RunFolder {
                 None => Ok(()),
             };
         }
-        let standing = self.config()?;
-        if standing == *config {
+        let (standing, wanted) = (self.config()?.lasting(), config.lasting());
+        if standing == wanted {
             return Ok(());
         }
-        let (one, other) = (flat(&standing), flat(config));
+        let (one, other) = (flat(&standing), flat(&wanted));
         let keys = one.keys().chain(other.keys().filter(|key| !one.contains_key(*key)));
         let differences: Vec<String> = keys
             .filter(|key| one.get(*key) != other.get(*key))

@@ -53,7 +53,12 @@ impl Precision {
 
 /// The same images, all channels of a pixel together in memory. Convolutions give their maps as they get them.
 fn channels_last(images: &Tensor) -> Tensor {
-    images.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+    let last = images.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+    match *images.size() {
+        // Of a single channel both orders are the same in memory: the strides must say which one is meant.
+        [count, 1, height, width] => last.as_strided([count, 1, height, width], [height * width, 1, width, 1], None),
+        _ => last,
+    }
 }
 
 #[cfg(test)]

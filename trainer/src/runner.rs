@@ -13,8 +13,9 @@ use crate::loss::Term;
 use crate::optimizer::Rate;
 use crate::timeline::{Phase, Timeline};
 
-/// With this variable in the environment, work is recorded on CPUs too, operation by operation: for tests.
-const ON_CPU: &str = "IAD_TEST_GRAPHS";
+/// With this variable in the environment, work is recorded on CPUs too, operation by operation: for tests. Where it is `waits`,
+/// on all devices, what is recorded waits for the device, which cannot be.
+const TEST: &str = "IAD_TEST_GRAPHS";
 
 /// The number of times that work of one kind is done as it is called before it is recorded: libraries set themselves up, and
 /// folded weights are made.
@@ -27,7 +28,7 @@ pub fn catches_panics() -> bool {
 
 /// Whether `device` can record.
 pub fn can_record(device: Device) -> bool {
-    device.is_cuda() || std::env::var_os(ON_CPU).is_some()
+    device.is_cuda() || std::env::var_os(TEST).is_some()
 }
 
 /// What a recording freezes: work of another kind needs another.
@@ -157,7 +158,13 @@ impl<T> Recorded<T> {
         let (batch, noise) = (batch.copy(), noise.copy());
         let rate = Tensor::zeros([] as [i64; 0], (batch.images.kind(), device));
         let inputs = Inputs { batch: &batch, noise: &noise, rate: Rate::OnDevice(&rate) };
-        let (graph, done) = Graph::record(device, || work(inputs)).map_err(Error::msg)?;
+        let waits = std::env::var_os(TEST).is_some_and(|value| value == "waits");
+        let recorded = Graph::record(device, || {
+            let done = work(inputs);
+            let _ = waits && batch.images.sum(batch.images.kind()).is_nonzero();
+            done
+        });
+        let (graph, done) = recorded.map_err(Error::msg)?;
         Ok(Self { key: key.clone(), graph, done: Rc::new(done?), batch, noise, rate })
     }
 

@@ -63,3 +63,15 @@ fn weights_in_training_are_cast_once_until_they_are_said_to_change() {
     drop(casts);
     assert!(!pass().equal(&before), "a cast outlived the change of its weight");
 }
+
+#[test]
+fn maps_of_images_of_any_number_of_channels_are_channels_last() {
+    for channels in [1, 3] {
+        let images = pattern(4 * channels * 64, 4).view([4, channels as i64, 8, 8]).to_kind(Kind::Float);
+        let last = channels_last(&images);
+        assert!(last.equal(&images));
+        let weight = pattern(6 * channels * 9, 5).view([6, channels as i64, 3, 3]).to_kind(Kind::Float);
+        let maps = last.conv2d(&weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1);
+        assert_eq!(maps.stride(), [6 * 64, 1, 8 * 6, 6], "{channels}");
+    }
+}
