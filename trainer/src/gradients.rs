@@ -72,6 +72,11 @@ impl Gradients {
         Ok(())
     }
 
+    /// From here on sums start when the backward pass is over: what is recorded and replayed cannot start them.
+    pub fn sum_at_the_end(&mut self) {
+        self.overlaps = false;
+    }
+
     /// Forgets the gradients of the last step.
     pub fn zero(&mut self) {
         let _ = self.gradients.zero_();

@@ -65,7 +65,6 @@ pub struct Runner<T> {
 struct Replays<T> {
     device: Device,
     timeline: Timeline,
-    phase: Phase,
     /// The kind of the last work, and how many times in a row it came.
     last: Option<(Key, usize)>,
     recorded: Option<Recorded<T>>,
@@ -89,9 +88,9 @@ impl<T> Default for Runner<T> {
 }
 
 impl<T> Runner<T> {
-    /// One that records work of `device`. The time of a replay counts as `phase` of `timeline`.
-    pub fn recording(device: Device, timeline: &Timeline, phase: Phase) -> Self {
-        let replays = Replays { device, timeline: timeline.clone(), phase, last: None, recorded: None };
+    /// One that records work of `device`, and tells `timeline` of replays.
+    pub fn recording(device: Device, timeline: &Timeline) -> Self {
+        let replays = Replays { device, timeline: timeline.clone(), last: None, recorded: None };
         Self { replays: Some(replays), refusal: None }
     }
 
@@ -114,7 +113,7 @@ impl<T> Runner<T> {
         if let Some(replays) = &self.replays
             && let Some(recorded) = replays.recorded.as_ref().filter(|recorded| recorded.key == *key)
         {
-            return replays.timeline.during(replays.phase, "replay", || recorded.replay(batch, noise, rate));
+            return replays.timeline.during(Phase::Replay, "replay", || recorded.replay(batch, noise, rate));
         }
         work(Inputs { batch, noise, rate: Rate::Number(rate) }).map(Rc::new)
     }

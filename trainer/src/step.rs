@@ -21,7 +21,7 @@ use crate::optimizer::Sgd;
 use crate::runner::{Inputs, Key, Runner, can_record};
 use crate::statistics::average_over_ranks;
 use crate::timeline::Phase;
-use crate::views::{Images, Networks, Predictions, Views};
+use crate::views::{Images, Networks, Views};
 
 /// A student, its optimizer, and how they move.
 pub struct Step {
@@ -38,18 +38,16 @@ pub struct Step {
     accumulate: usize,
     precision: Precision,
     ranks: Arc<dyn Communicator>,
-    /// What does the step, and what does the attack within it.
-    runners: (Runner<Computed>, RefCell<Runner<Attacked>>),
+    /// Does whole steps.
+    runner: Runner<Computed>,
+    /// Does the parts of steps, up to the sums over the ranks.
+    part_runner: RefCell<Runner<Values>>,
     warning: Option<String>,
     _queue: Option<Queue>,
 }
 
-/// What an attack leaves behind.
-struct Attacked {
-    adversarial: Tensor,
-    /// What teachers said of the natural images on the way.
-    said: Predictions,
-}
+/// What there is to see of a part of a step: numbers `[K]`, float64, and the names of the first.
+type Values = (Vec<String>, Tensor);
 
 impl Step {
     /// Prepares steps as `config` describes them; every rank starts from rank 0's parameters.
@@ -81,7 +79,8 @@ impl Step {
             accumulate,
             precision,
             ranks,
-            runners: Default::default(),
+            runner: Runner::default(),
+            part_runner: RefCell::default(),
             warning: None,
             _queue: queue,
         };
@@ -93,26 +92,27 @@ impl Step {
         Ok(step)
     }
 
-    /// From here on steps are recorded and replayed, or the attacks alone where sums over the ranks lie between; or not, for
-    /// the returned reason.
+    /// From here on steps are recorded and replayed; with several ranks, what comes before the sums over them. Or not, for the
+    /// returned reason.
     fn record(&mut self) -> Result<(), String> {
         let Networks { student, timeline, .. } = &self.networks;
-        let device = student.device();
-        if self.ranks.world_size() == 1 {
-            self.runners.0 = Runner::recording(device, timeline, Phase::Replay);
-        } else if self.attack.is_none() || (student.across_ranks && self.attack_mode != Mode::Eval) {
+        if student.across_ranks {
             return Err(
-                "sums over the ranks lie in all of it; with batch_norm.across_ranks = \"local\" attacks are".into()
+                "batch norm sums over the ranks in them; with batch_norm.across_ranks = \"local\" they are".into()
             );
+        }
+        if self.ranks.world_size() == 1 {
+            self.runner = Runner::recording(student.device(), timeline);
         } else {
-            *self.runners.1.get_mut() = Runner::recording(device, timeline, Phase::Attack);
+            self.part_runner = RefCell::new(Runner::recording(student.device(), timeline));
+            self.parameters.sum_at_the_end();
         }
         Ok(())
     }
 
     /// What the user should know, said once.
     pub fn take_warning(&mut self) -> Option<String> {
-        let refusal = self.runners.0.take_refusal().or_else(|| self.runners.1.get_mut().take_refusal());
+        let refusal = self.runner.take_refusal().or_else(|| self.part_runner.get_mut().take_refusal());
         self.warning.take().or(refusal.map(|reason| not_recorded(&reason)))
     }
 
@@ -121,9 +121,9 @@ impl Step {
     /// # Errors
     /// A failure of the transport.
     pub fn run(&mut self, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
-        let mut runner = std::mem::take(&mut self.runners.0);
+        let mut runner = std::mem::take(&mut self.runner);
         let computed = runner.run(&Key::of(batch, terms), batch, noise, rate, |inputs| self.compute(&inputs, terms));
-        self.runners.0 = runner;
+        self.runner = runner;
         Observed::send(&*computed?)
     }
 
@@ -131,16 +131,19 @@ impl Step {
         let Inputs { batch, noise, rate } = inputs;
         let timeline = self.networks.timeline.clone();
         let _products = self.precision.products();
-        let casts = self.precision.casts();
         let statistics = self.networks.student.flat_statistics.copy();
         self.parameters.zero();
         let shard = Shard { rank: self.ranks.rank(), world_size: self.ranks.world_size() };
         let parts = batch.parts(self.accumulate, shard);
-        let mut observed: Option<(Vec<String>, Tensor)> = None;
+        let mut observed: Option<Values> = None;
         for (index, rows) in parts.iter().enumerate() {
-            let last = index + 1 == parts.len();
-            let (names, values) = self.part(&batch.rows(rows), &noise.rows(rows), terms, last)?;
-            observed = Some((names, observed.map_or(values.shallow_clone(), |(_, sums)| sums + values)));
+            if index + 1 == parts.len() {
+                self.parameters.expect_last_pass()?;
+            }
+            let part = self.part(&batch.rows(rows), &noise.rows(rows), terms)?;
+            // A replay leaves its numbers where the one before did.
+            let values = observed.map_or_else(|| part.1.copy(), |(_, sums)| sums + &part.1);
+            observed = Some((part.0.clone(), values));
         }
         let (names, values) = observed.context("a step has a part")?;
         timeline.during(Phase::Communication, "gradients", || self.parameters.finish())?;
@@ -150,7 +153,6 @@ impl Step {
 
         // Everything below is masked by this flag on the device; the host reads it one step late.
         let (finite, place) = finite(&self.parameters.gradients);
-        drop(casts);
         timeline.during(Phase::Update, "update", || {
             self.optimizer.step(&mut self.parameters, *rate, &finite);
             keep_statistics(&self.networks.student, &statistics, &finite);
@@ -163,14 +165,20 @@ impl Step {
         Ok(Computed::new(names, &values, &finite, &place))
     }
 
-    /// Attacks the student on a part of the batch and adds the gradient of `terms` to those of the parts before. Returns what
-    /// there is to see of it.
-    fn part(&self, batch: &Batch, noise: &Noise, terms: &[Term], last: bool) -> Result<(Vec<String>, Tensor)> {
+    fn part(&self, batch: &Batch, noise: &Noise, terms: &[Term]) -> Result<Rc<Values>> {
+        let work = |inputs: Inputs| Ok(self.learn(inputs.batch, inputs.noise, terms));
+        self.part_runner.borrow_mut().run(&Key::of(batch, terms), batch, noise, 0.0, work)
+    }
+
+    /// Attacks the student on a part of the batch and adds the gradient of `terms` to those of the parts before.
+    fn learn(&self, batch: &Batch, noise: &Noise, terms: &[Term]) -> Values {
+        let _casts = self.precision.casts();
         let timeline = &self.networks.timeline;
-        let attacked = timeline.during(Phase::Attack, "attack", || self.attacked(batch, noise))?;
+        let fixed = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
+        let adversarial = timeline.during(Phase::Attack, "attack", || self.adversarial(batch, noise, &fixed));
         let asked = terms.iter().filter(|term| term.weight != 0.0).flat_map(Term::asks).chain(self.observer.asks());
-        let views = Views::new(&self.networks, Mode::Train, &batch.images, &attacked.adversarial);
-        let views = views.taking(&attacked.said).expecting(asked);
+        let views = Views::new(&self.networks, Mode::Train, &batch.images, &adversarial);
+        let views = views.taking(&fixed).expecting(asked);
         let global_count = batch.global_count as f64;
         let mut summands = vec![];
         timeline.during(Phase::Forward, "forward", || {
@@ -182,32 +190,20 @@ impl Step {
             }
         });
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
-        if last {
-            self.parameters.expect_last_pass()?;
-        }
         timeline.during(Phase::Backward, "backward", || total.backward());
         let look = || self.observer.observe(&views, &batch.labels, &summands);
-        Ok(timeline.during(Phase::Other, "observe", look))
-    }
-
-    fn attacked(&self, batch: &Batch, noise: &Noise) -> Result<Rc<Attacked>> {
-        let mut runner = self.runners.1.borrow_mut();
-        runner.run(&Key::of(batch, &[]), batch, noise, 0.0, |inputs| Ok(self.attack(inputs.batch, inputs.noise)))
+        timeline.during(Phase::Other, "observe", look)
     }
 
     /// The student's adversarial images of the batch.
-    fn attack(&self, batch: &Batch, noise: &Noise) -> Attacked {
-        let fixed = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
-        let Some(attack) = &self.attack else {
-            return Attacked { adversarial: batch.images.shallow_clone(), said: fixed.said_by_teachers() };
-        };
+    fn adversarial(&self, batch: &Batch, noise: &Noise, fixed: &Views) -> Tensor {
+        let Some(attack) = &self.attack else { return batch.images.shallow_clone() };
         let steps = Cell::new(0);
-        let adversarial = attack.perturb(&batch.images, noise, &|candidate| {
+        attack.perturb(&batch.images, noise, &|candidate| {
             steps.set(steps.get() + 1);
             self.networks.timeline.mark("step", steps.get());
             self.objective.evaluate(&fixed.with_candidate(candidate), &batch.labels, 1.0)
-        });
-        Attacked { adversarial, said: fixed.said_by_teachers() }
+        })
     }
 }
 

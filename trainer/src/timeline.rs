@@ -29,7 +29,7 @@ pub enum Phase {
     Communication,
     /// Moving the parameters.
     Update,
-    /// A whole step that is replayed as one piece: attack, teachers, forward, backward and update.
+    /// What is replayed as one piece: attack, teachers, forward and backward, with one rank the update too.
     Replay,
     /// Observing, recording, saving, and everything else.
     Other,

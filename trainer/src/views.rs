@@ -86,18 +86,15 @@ pub(crate) fn sum_over(ranks: Arc<dyn Communicator>, timeline: Timeline) -> Sum 
     })
 }
 
-/// Logits `[N, classes]` by who says so of which images.
-pub type Predictions = HashMap<(String, Images), Tensor>;
-
 /// Predictions on one batch. The student's carry gradients; teachers run in evaluation mode without.
 pub struct Views<'a> {
     networks: &'a Networks,
     mode: Mode,
     natural: &'a Tensor,
     adversarial: &'a Tensor,
-    logits: RefCell<Predictions>,
+    logits: RefCell<HashMap<(String, Images), Tensor>>,
     /// The student's logits of passes without gradient, which no loss uses.
-    seen: RefCell<Predictions>,
+    seen: RefCell<HashMap<(String, Images), Tensor>>,
     /// Views whose natural predictions these take over, held fixed.
     fixed: Option<&'a Views<'a>>,
     /// Teachers of whom the predictions on both kinds of images will be asked.
@@ -122,15 +119,12 @@ impl<'a> Views<'a> {
         self
     }
 
-    /// What the teachers have said of the natural images.
-    pub fn said_by_teachers(self) -> Predictions {
-        let all = self.logits.into_inner().into_iter();
-        all.filter(|((network, images), _)| network != STUDENT && *images == Images::Natural).collect()
-    }
-
-    /// Takes over what the teachers said of images of the same batch in other views.
-    pub fn taking(self, said: &Predictions) -> Self {
-        self.logits.borrow_mut().extend(said.iter().map(|(key, logits)| (key.clone(), logits.shallow_clone())));
+    /// Takes over what the teachers said of the natural images in `other` views of the same batch.
+    pub fn taking(self, other: &Views) -> Self {
+        let known = other.logits.borrow();
+        let teachers = known.iter().filter(|((network, images), _)| network != STUDENT && *images == Images::Natural);
+        self.logits.borrow_mut().extend(teachers.map(|(key, logits)| (key.clone(), logits.shallow_clone())));
+        drop(known);
         self
     }
 

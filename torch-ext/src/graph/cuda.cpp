@@ -13,6 +13,8 @@ struct CudaGraph : iad::Graph {
 
     void begin() override {
         device = c10::cuda::getCurrentCUDAStream().device_index();
+        // A graph has memory of its own, and calls before it have left theirs.
+        c10::cuda::CUDACachingAllocator::emptyCache();
         // Other threads go on meanwhile: they watch sums and send numbers to the host, which no capture of theirs forbids.
         graph.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
     }

@@ -31,7 +31,7 @@ fn sum(inputs: &Inputs) -> Result<Tensor> {
 }
 
 fn recording() -> Runner<Tensor> {
-    Runner::recording(Device::Cpu, &Timeline::default(), Phase::Replay)
+    Runner::recording(Device::Cpu, &Timeline::default())
 }
 
 #[test]

@@ -79,7 +79,8 @@ fn loss(seen: &crate::observe::Seen) -> f64 {
 
 /// The adversarial images of a step.
 fn adversarial(step: &Step, batch: &Batch, noise: &Noise) -> Tensor {
-    step.attack(batch, noise).adversarial
+    let fixed = Views::new(&step.networks, step.attack_mode, &batch.images, &batch.images);
+    step.adversarial(batch, noise, &fixed)
 }
 
 fn compare(case: &str, config: &RunConfig) {

@@ -1,6 +1,7 @@
 //! What only a GPU can show: that it computes, sums and waits as the CPU's tests say. Without one, each test says so and passes;
-//! with `IAD_TEST_GPU=cpu` they rehearse, the CPU in the GPU's place.
+//! with `IAD_TEST_GPU=cpu` they rehearse, the CPU in the GPU's place; those of graphs with `IAD_TEST_GRAPHS=1` too.
 
+mod graphs;
 mod queue;
 mod steps;
 mod sums;
@@ -109,7 +110,7 @@ impl Taking {
         };
         let batch = Batch::upload(&host, [3, 16, 16], self.config.precision.dtype.kind(), self.device);
         let noise = Noise::new(&draws, &batch.samples, self.device);
-        self.step.run(&batch, &noise, &self.terms, 0.05).unwrap()
+        self.step.run(&batch, &noise, &self.terms, 0.05 / (1.0 + number as f64)).unwrap()
     }
 }
 
