@@ -206,7 +206,10 @@ class Worker:
     def step(self):
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return self.line()
+        taken = self.line()
+        if "warning" in taken:
+            raise SystemExit(f"{' '.join(map(str, self.process.args))}: {taken['warning']}")
+        return taken
 
     def processor_seconds(self):
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()

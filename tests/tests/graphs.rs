@@ -80,6 +80,18 @@ fn a_replayed_run_is_the_called_one_to_the_bit() -> Result<()> {
     Ok(())
 }
 
+/// One rank that mpirun started has a transport, which cannot be recorded and is not needed.
+#[test]
+fn one_rank_under_mpirun_is_replayed_as_one_without() -> Result<()> {
+    let distillation = Distillation::new("\"sync\"")?;
+    let [called, replayed] = ["called", "replayed"].map(|name| distillation.world.run(name));
+    distillation.program(1, &called).set("precision.cuda_graphs", false).run()?.expect(0);
+    Program::under_mpirun(1).train(&distillation.config, &replayed).variable(RECORDS, "1").run()?.expect(0);
+    assert_same_run(&called, &replayed, "under mpirun")?;
+    assert!(warnings(&replayed)?.is_empty() && seconds(&replayed, "replay")? > 0.0);
+    Ok(())
+}
+
 #[test]
 fn where_nothing_can_be_recorded_a_run_says_so_once_and_goes_on() -> Result<()> {
     let (local, sync) = (Distillation::new("\"local\"")?, Distillation::new("\"sync\"")?);

@@ -66,6 +66,8 @@ char *iad_own_stream(int index, int64_t *before) {
     return guarded([&] {
         const c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
         const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+        // What follows asks for the current device, which a stream does not choose.
+        guard.setDevice(device);
         *before = guard.exchangeStream(guard.getStreamFromGlobalPool(device)).id();
     });
 }

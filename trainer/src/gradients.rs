@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use self::buckets::Buckets;
 use crate::config::Comm;
-use crate::model::{Model, Named, flatten};
+use crate::model::{Model, Named, flatten, piece};
 use crate::timeline::Timeline;
 
 /// With this variable in the environment, sums start during the backward pass over every transport: for tests on CPUs.
@@ -44,7 +44,7 @@ impl Gradients {
         let mut names = vec![];
         for Named { name, tensor } in &model.parameters {
             let count = tensor.numel();
-            let view = gradients.narrow(0, offset as i64, count as i64).view_as(tensor);
+            let view = piece(&gradients, offset as i64, tensor);
             torch_ext::set_gradient(tensor, &view).map_err(|message| anyhow!("gradient of {name}: {message}"))?;
             offset += count;
             names.push((name.clone(), offset));

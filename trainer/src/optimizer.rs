@@ -9,7 +9,8 @@ use crate::gradients::Gradients;
 pub enum Rate<'a> {
     /// A number of the host.
     Number(f64),
-    /// A scalar on the device, of the type of the parameters: what is recorded reads it when it is replayed.
+    /// A scalar on the device, of the type of the parameters (libtorch's update on GPUs takes float32 alone): what is recorded
+    /// reads it when it is replayed.
     OnDevice(&'a Tensor),
 }
 
@@ -33,7 +34,7 @@ impl Sgd {
     pub fn step(&mut self, parameters: &mut Gradients, rate: Rate, finite: &Tensor) {
         let stay = finite.logical_not().to_kind(Kind::Float);
         let (rate, rate_on_device) = match rate {
-            // As a scalar on the device is rounded, and as PyTorch's SGD rounds its rate.
+            // As a scalar on the device is rounded, and as PyTorch's SGD without `fused` rounds its rate.
             Rate::Number(rate) if parameters.values.kind() == Kind::Float => (f64::from(rate as f32), None),
             Rate::Number(rate) => (rate, None),
             Rate::OnDevice(rate) => (f64::NAN, Some(rate)),

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use torch_ext::{Autocast, Casts, Tf32};
 
 use crate::config::{Dtype, Precision};
-use crate::model::{Mode, Model};
+use crate::model::{Mode, Model, Named};
 
 impl Precision {
     /// Logits `[N, classes]` of `images [N, C, H, W]`, in the type of the network's parameters, whatever its layers compute
@@ -14,6 +14,14 @@ impl Precision {
         // Around this pass alone: neither losses nor the optimizer nor an evaluation compute within it.
         let _region = (self.dtype == Dtype::Bfloat16).then(|| Autocast::bfloat16(images.device()));
         network.logits(&images, mode).to_kind(network.kind())
+    }
+
+    /// Gives the weights of `network`'s convolutions the order in memory of their maps: else they are reordered at every use.
+    pub fn lay_out(self, network: &Model) {
+        let convolutions = network.parameters.iter().filter(|named| named.tensor.dim() == 4);
+        for Named { tensor, .. } in convolutions.filter(|_| self.channels_last) {
+            no_grad(|| tensor.shallow_clone().set_data(&channels_last(tensor)));
+        }
     }
 
     /// Makes `teacher` as cheap as a network that never changes can be: without gradients, batch norm in the convolutions, and

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Error, Result};
 use tch::{Device, Tensor, no_grad};
-use torch_ext::Graph;
+use torch_ext::{Graph, Moment};
 
 use crate::attack::Noise;
 use crate::batch::Batch;
@@ -20,6 +20,9 @@ const TEST: &str = "IAD_TEST_GRAPHS";
 /// The number of times that work of one kind is done as it is called before it is recorded: libraries set themselves up, and
 /// folded weights are made.
 pub const WARM_UP: usize = 3;
+
+/// So many calls without a recording are enough to say that there will be none.
+const PATIENCE: usize = 200;
 
 /// Whether a panic of this thread is caught where it is recording, and means that the recording is given up.
 pub fn catches_panics() -> bool {
@@ -67,6 +70,8 @@ struct Replays<T> {
     timeline: Timeline,
     /// The kind of the last work, and how many times in a row it came.
     last: Option<(Key, usize)>,
+    /// How often work was called.
+    called: usize,
     recorded: Option<Recorded<T>>,
 }
 
@@ -90,7 +95,7 @@ impl<T> Default for Runner<T> {
 impl<T> Runner<T> {
     /// One that records work of `device`, and tells `timeline` of replays.
     pub fn recording(device: Device, timeline: &Timeline) -> Self {
-        let replays = Replays { device, timeline: timeline.clone(), last: None, recorded: None };
+        let replays = Replays { device, timeline: timeline.clone(), last: None, called: 0, recorded: None };
         Self { replays: Some(replays), refusal: None }
     }
 
@@ -115,6 +120,9 @@ impl<T> Runner<T> {
         {
             return replays.timeline.during(Phase::Replay, "replay", || recorded.replay(batch, noise, rate));
         }
+        if self.replays.as_mut().is_some_and(Replays::loses_patience) {
+            self.refuse("batches, or their parts by batch.accumulate, of one size never come four times in a row");
+        }
         work(Inputs { batch, noise, rate: Rate::Number(rate) }).map(Rc::new)
     }
 
@@ -125,19 +133,28 @@ impl<T> Runner<T> {
 
     fn record(&mut self, key: &Key, batch: &Batch, noise: &Noise, work: &mut impl FnMut(Inputs) -> Result<T>) {
         let Some(replays) = &mut self.replays else { return };
-        // Its memory is free for the next one.
+        // The last replay may be under way. The memory of the recording is free for the next one.
+        let _ = Moment::now(replays.device).and_then(|moment| moment.wait());
         replays.recorded = None;
         match Recorded::new(key, replays.device, batch, noise, work) {
             Ok(recorded) => replays.recorded = Some(recorded),
-            Err(reason) => {
-                self.replays = None;
-                self.refusal = Some(format!("{reason:#}").lines().next().unwrap_or_default().to_string());
-            }
+            Err(reason) => self.refuse(format!("{reason:#}").lines().next().unwrap_or_default()),
         }
+    }
+
+    fn refuse(&mut self, reason: &str) {
+        self.replays = None;
+        self.refusal = Some(reason.to_string());
     }
 }
 
 impl<T> Replays<T> {
+    /// Counts work that is called.
+    fn loses_patience(&mut self) -> bool {
+        self.called += 1;
+        self.recorded.is_none() && self.called >= PATIENCE
+    }
+
     fn should_record(&mut self, key: &Key, batch: &Batch) -> bool {
         let times = self.last.take().filter(|(last, _)| last == key).map_or(0, |(_, times)| times);
         self.last = Some((key.clone(), times + 1));

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result};
-use comm::Communicator;
+use comm::{Communicator, Single};
 use datasets::Shard;
 use tch::{Tensor, no_grad};
 use torch_ext::Queue;
@@ -55,6 +55,9 @@ impl Step {
     /// # Errors
     /// A failure of the transport.
     pub fn new(config: &RunConfig, mut networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
+        // A transport cannot be recorded, and one rank needs none.
+        let alone = config.precision.cuda_graphs && ranks.world_size() == 1;
+        let ranks = if alone { Arc::new(Single) } else { ranks };
         let parameters = Gradients::flatten(&mut networks.student, Arc::clone(&ranks), &config.comm)?;
         parameters.take_time_from(&networks.timeline)?;
         let optimizer = Sgd::new(&parameters.values, config.optimizer.momentum, config.optimizer.weight_decay);
@@ -96,6 +99,9 @@ impl Step {
     /// returned reason.
     fn record(&mut self) -> Result<(), String> {
         let Networks { student, timeline, .. } = &self.networks;
+        if student.device().is_cuda() && student.kind() == tch::Kind::Double {
+            return Err("libtorch's update takes its rate from a GPU in float32 only, not with float64".into());
+        }
         if student.across_ranks {
             return Err(
                 "batch norm sums over the ranks in them; with batch_norm.across_ranks = \"local\" they are".into()

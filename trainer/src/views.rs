@@ -46,7 +46,11 @@ pub struct Networks {
 impl Networks {
     /// A student and its teachers, which are frozen: their tensors may not change any more.
     pub fn new(student: Model, teachers: BTreeMap<String, Model>, precision: Precision) -> Self {
-        teachers.values().for_each(|teacher| precision.freeze(teacher));
+        precision.lay_out(&student);
+        for teacher in teachers.values() {
+            precision.lay_out(teacher);
+            precision.freeze(teacher);
+        }
         Self { student, teachers, precision, timeline: Timeline::default() }
     }
 

@@ -1,10 +1,13 @@
 // Graphs of CUDA. The one file that names CUDA symbols: a library of its own, which the program carries and loads on demand.
 
+#include <ATen/core/CachingHostAllocator.h>
 #include <ATen/cuda/CUDAGraph.h>
 
 #include "graph.hpp"
 
 namespace {
+
+namespace allocator = c10::cuda::CUDACachingAllocator;
 
 struct CudaGraph : iad::Graph {
     at::cuda::CUDAGraph graph;
@@ -14,26 +17,44 @@ struct CudaGraph : iad::Graph {
     void begin() override {
         device = c10::cuda::getCurrentCUDAStream().device_index();
         // A graph has memory of its own, and calls before it have left theirs.
-        c10::cuda::CUDACachingAllocator::emptyCache();
+        allocator::emptyCache();
         // Other threads go on meanwhile: they watch sums and send numbers to the host, which no capture of theirs forbids.
-        graph.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
+        unless_failed([&] { graph.capture_begin(pool, cudaStreamCaptureModeThreadLocal); });
     }
 
     void end() override {
+        unless_failed([&] { graph.capture_end(); });
+    }
+
+    void replay() override { graph.replay(); }
+
+    // A capture that fails leaves both allocators waiting for its end, its memory taken, and an error where the next call
+    // would find it.
+    template <typename Act>
+    void unless_failed(Act act) {
         try {
-            graph.capture_end();
+            act();
         } catch (...) {
-            // A capture that failed leaves the allocator waiting for its end, and the error where the next call finds it.
-            try {
-                c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool);
-            } catch (...) {
-            }
+            attempt([&] {
+                allocator::endAllocateToPool(device, pool);
+                allocator::releasePool(device, pool);
+            });
+            attempt([&] {
+                at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(pool);
+                at::getHostAllocator(at::kCUDA)->release_pool(pool);
+            });
             (void)cudaGetLastError();
             throw;
         }
     }
 
-    void replay() override { graph.replay(); }
+    template <typename Act>
+    static void attempt(Act act) {
+        try {
+            act();
+        } catch (...) { // It had not begun, or had ended.
+        }
+    }
 };
 
 } // namespace

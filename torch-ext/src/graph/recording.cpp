@@ -1,6 +1,6 @@
 // The CPU in the place of a GPU, for tests: operations below autograd are recorded, with their tensors and all other arguments
 // as they are, and replayed on the same memory. What a graph of CUDA would freeze is frozen here too, what the host wrote into a
-// tensor meanwhile is lost, and an operation that waits for a number is refused.
+// tensor meanwhile is lost, and a wait for a number is refused, as is memory from before that nobody keeps.
 
 #include "recording.hpp"
 
@@ -43,6 +43,9 @@ struct Operation {
     std::vector<std::pair<size_t, at::Tensor>> made;
 };
 
+// How often recorded operations hold a tensor.
+using Held = std::map<const c10::TensorImpl *, size_t>;
+
 struct Recording : iad::Graph {
     std::vector<Operation> operations;
     std::set<const void *> made;
@@ -53,6 +56,7 @@ struct Recording : iad::Graph {
     void end() override;
     void replay() override;
     void record(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, Stack *stack);
+    void check_owners() const;
 };
 
 thread_local Recording *under_way = nullptr;
@@ -67,7 +71,28 @@ void Recording::end() {
     c10::impl::tls_set_dispatch_key_included(KEY, false);
     under_way = nullptr;
     for (auto &[place, kept] : before) std::memcpy(kept.first.mutable_data(), kept.second.data(), kept.second.size());
+    check_owners();
     before.clear();
+}
+
+// A graph of CUDA knows memory by its address alone: what it reads must belong to somebody who outlives the recording.
+void Recording::check_owners() const {
+    Held held;
+    std::set<const void *> owned;
+    const auto each = [&](auto act) {
+        for (const Operation &operation : operations) {
+            for (const c10::IValue &argument : operation.arguments) each_tensor(argument, act);
+            for (const auto &[place, tensor] : operation.made) act(tensor);
+        }
+    };
+    each([&](const at::Tensor &tensor) { ++held[tensor.unsafeGetTensorImpl()]; });
+    each([&](const at::Tensor &tensor) {
+        const bool number = tensor.unsafeGetTensorImpl()->is_wrapped_number();
+        if (number || tensor.use_count() > held[tensor.unsafeGetTensorImpl()]) owned.insert(tensor.storage().data());
+    });
+    for (const auto &[place, kept] : before) {
+        TORCH_CHECK(kept.second.empty() || owned.count(place) != 0, "what is recorded reads memory that belongs to nobody afterwards");
+    }
 }
 
 void Recording::record(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, Stack *stack) {

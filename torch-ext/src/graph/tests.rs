@@ -107,6 +107,20 @@ fn work_that_waits_is_refused_and_leaves_no_trace() {
 }
 
 #[test]
+fn memory_that_nobody_keeps_is_refused() {
+    let kept = Tensor::from_slice(&[1.0, 2.0]);
+    let lost = Tensor::from_slice(&[1.0, 2.0]);
+    let reason = Graph::record(Device::Cpu, move || kept_and(&kept, lost)).err().unwrap();
+    assert!(reason.contains("belongs to nobody"), "{reason}");
+    let kept = Tensor::from_slice(&[1.0, 2.0]);
+    assert!(Graph::record(Device::Cpu, || kept_and(&kept, kept.view([2]))).is_ok());
+}
+
+fn kept_and(kept: &Tensor, other: Tensor) -> Tensor {
+    kept * 2.0 + other
+}
+
+#[test]
 fn a_panic_is_a_reason() {
     let bread = |there: bool| assert!(there, "no bread");
     let reason = Graph::record(Device::Cpu, || bread(false)).err();

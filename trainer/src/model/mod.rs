@@ -215,6 +215,11 @@ pub fn outline(form: Form) -> Vec<(String, Vec<i64>)> {
     outline
 }
 
+/// The values of a flat buffer from `offset` on, in the shape and the order in memory of `like`, which leaves no gaps.
+pub fn piece(flat: &Tensor, offset: i64, like: &Tensor) -> Tensor {
+    flat.narrow(0, offset, like.numel() as i64).as_strided(like.size(), like.stride(), None)
+}
+
 /// Moves tensors into one new flat buffer, of which they become views, and returns the buffer.
 pub fn flatten(tensors: &mut [Named], kind: Kind, device: Device) -> Tensor {
     let count: i64 = tensors.iter().map(|named| named.tensor.numel() as i64).sum();
@@ -222,7 +227,7 @@ pub fn flatten(tensors: &mut [Named], kind: Kind, device: Device) -> Tensor {
     let mut offset = 0;
     no_grad(|| {
         for Named { tensor, .. } in tensors {
-            let view = flat.narrow(0, offset, tensor.numel() as i64).view_as(tensor);
+            let view = piece(&flat, offset, tensor);
             view.shallow_clone().copy_(tensor);
             // Every handle to the tensor sees the new place: the layers keep theirs.
             tensor.set_data(&view);
@@ -232,15 +237,15 @@ pub fn flatten(tensors: &mut [Named], kind: Kind, device: Device) -> Tensor {
     flat
 }
 
-/// Cuts a flat buffer into tensors named and shaped as those of `like`, whose values it holds in their order.
+/// Cuts a flat buffer into tensors named, shaped and laid out as those of `like`, whose values it holds in their order.
 pub fn cut(flat: &Tensor, like: &[Named]) -> Vec<Named> {
     let mut offset = 0;
-    let piece = |Named { name, tensor }: &Named| {
+    let named = |Named { name, tensor }: &Named| {
         let count = tensor.numel() as i64;
         offset += count;
-        Named { name: name.clone(), tensor: flat.narrow(0, offset - count, count).view_as(tensor) }
+        Named { name: name.clone(), tensor: piece(flat, offset - count, tensor) }
     };
-    like.iter().map(piece).collect()
+    like.iter().map(named).collect()
 }
 
 #[cfg(test)]

@@ -58,6 +58,16 @@ fn a_smaller_batch_is_called_and_the_recording_lasts() {
 }
 
 #[test]
+fn sizes_that_alternate_are_never_recorded_and_that_is_said() {
+    let mut runner = recording();
+    let sizes: Vec<usize> = (0..PATIENCE + 10).map(|number| 3 + number % 2).collect();
+    let (calls, _) = run(&mut runner, &sizes[..PATIENCE - 1], sum);
+    assert_eq!((calls, runner.take_refusal()), (PATIENCE - 1, None));
+    run(&mut runner, &sizes[PATIENCE - 1..], sum);
+    assert!(runner.take_refusal().unwrap().contains("batch.accumulate"));
+}
+
+#[test]
 fn what_cannot_be_recorded_is_called_and_the_reason_said_once() {
     type Work = fn(&Inputs) -> Result<Tensor>;
     let waits: Work = |inputs| {

@@ -67,9 +67,12 @@ fn a_replayed_step_does_not_wait_for_the_gpu() {
     let mut taking =
         Taking::new(config("iad-1", &["precision.dtype=float32", "precision.cuda_graphs=true"]), gpu.device);
     (0..WARM_UP as u64 + 1).for_each(|number| drop(taking.step(number).read().unwrap()));
+    taking.step.networks.timeline.pause();
     let mut replays = || [taking.step(7), taking.step(8)];
     let observed = if gpu.device.is_cuda() { torch_ext::without_waits(replays).unwrap() } else { replays() };
     observed.into_iter().for_each(|observed| assert!(observed.read().unwrap().not_finite.is_none()));
+    assert_eq!(taking.step.take_warning(), None);
+    assert!(taking.step.networks.timeline.lap().seconds()[Phase::Replay as usize] > 0.0);
 }
 
 /// What a failed recording leaves behind is a thread that computes and records as before.

@@ -1,6 +1,8 @@
 //! Steps in bfloat16 and with images channels last, against float32 and float64.
 
 use super::*;
+use crate::checkpoint::bytes_of;
+use crate::model::cut;
 use crate::optimizer::Sgd;
 
 fn batch(kind: Kind) -> (Batch, Noise) {
@@ -11,14 +13,16 @@ fn batch(kind: Kind) -> (Batch, Noise) {
     (Batch { images, labels: Tensor::from_slice(&labels), samples, global_count: 16 }, noise)
 }
 
-/// The loss of one step and the gradient it followed.
+/// The loss of one step and the gradient it followed, in the order of files.
 fn one_step(config: &RunConfig) -> (f64, Tensor) {
     let mut step = step(config);
     let (batch, noise) = batch(config.precision.dtype.kind());
     let terms: Vec<Term> = config.active_terms(199).collect();
     let seen = step.run(&batch, &noise, &terms, 0.05).unwrap().read().unwrap();
     assert_eq!(seen.not_finite, None);
-    (loss(&seen), step.parameters.gradients.copy())
+    let gradients = cut(&step.parameters.gradients, &step.networks.student.parameters);
+    let flat: Vec<Tensor> = gradients.iter().map(|named| named.tensor.flatten(0, -1)).collect();
+    (loss(&seen), Tensor::cat(&flat, 0))
 }
 
 /// The relative distance (L2) of two gradients.
@@ -73,6 +77,28 @@ fn channels_last_is_the_same_computation() {
         let apart = apart(&other, &gradient);
         assert!(apart <= 1e-9, "{preset}: gradients {apart} apart");
     }
+}
+
+#[test]
+fn weights_lie_in_memory_like_the_maps_and_on_the_disk_always_alike() {
+    let plain = step(&config("iad-1", &[]));
+    let last = step(&config("iad-1", &["precision.channels_last=true"]));
+    let networks = |step: &Step| -> Vec<(String, Tensor)> {
+        let Networks { student, teachers, .. } = &step.networks;
+        let all = std::iter::once(student).chain(teachers.values()).flat_map(Model::tensors);
+        all.map(|named| (named.name.clone(), named.tensor.shallow_clone())).collect()
+    };
+    for ((name, one), (_, other)) in networks(&plain).iter().zip(&networks(&last)) {
+        assert_eq!(bytes_of(one), bytes_of(other), "{name}");
+        assert!(other.dim() != 4 || other.stride()[1] == 1, "{name}: {:?}", other.stride());
+    }
+    let momentum = cut(&last.optimizer.velocity, &last.networks.student.parameters);
+    assert!(
+        momentum
+            .iter()
+            .zip(&last.networks.student.parameters)
+            .all(|(one, other)| one.tensor.stride() == other.tensor.stride())
+    );
 }
 
 #[test]

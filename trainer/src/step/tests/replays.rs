@@ -32,9 +32,9 @@ fn images(number: u64, sample: usize) -> Tensor {
 }
 
 /// What a step leaves behind.
-fn state(step: &Step) -> [Tensor; 4] {
-    let Gradients { values, gradients, .. } = &step.parameters;
-    [values, gradients, &step.optimizer.velocity, &step.networks.student.flat_statistics]
+fn state(step: &Step) -> [Tensor; 5] {
+    let (Gradients { values, gradients, .. }, student) = (&step.parameters, &step.networks.student);
+    [values, gradients, &step.optimizer.velocity, &student.flat_statistics, &student.batches_tracked]
         .map(|tensor| tensor.detach().copy())
 }
 
