@@ -31,7 +31,8 @@ pub struct Sgd {
 }
 
 /// g += decay * w; v = momentum * v + g; w -= rate * v, in place and in one pass. Without momentum, `velocity` is left alone.
-/// The rate is `rate_on_device`, a scalar (on a GPU float32), if it is given. Where `stay` (a float32 scalar on the device) is 1, nothing moves, whatever the gradients are.
+/// The rate is `rate_on_device`, a scalar (on a GPU float32), if it is given. Where `stay` (a float32 scalar on the device) is
+/// 1, nothing moves, whatever the gradients are.
 ///
 /// # Panics
 /// Buffers of other shapes, types or devices, as every tch operation does.

@@ -91,7 +91,8 @@ void Recording::check_owners() const {
         if (number || tensor.use_count() > held[tensor.unsafeGetTensorImpl()]) owned.insert(tensor.storage().data());
     });
     for (const auto &[place, kept] : before) {
-        TORCH_CHECK(kept.second.empty() || owned.count(place) != 0, "what is recorded reads memory that belongs to nobody afterwards");
+        TORCH_CHECK(kept.second.empty() || owned.count(place) != 0,
+                    "what is recorded reads memory that belongs to nobody afterwards");
     }
 }
 
