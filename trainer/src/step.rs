@@ -99,15 +99,14 @@ impl Step {
     /// returned reason.
     fn record(&mut self) -> Result<(), String> {
         let Networks { student, timeline, .. } = &self.networks;
-        if student.device().is_cuda() && student.kind() == tch::Kind::Double {
-            return Err("libtorch's update takes its rate from a GPU in float32 only, not with float64".into());
-        }
         if student.across_ranks {
             return Err(
                 "batch norm sums over the ranks in them; with batch_norm.across_ranks = \"local\" they are".into()
             );
         }
-        if self.ranks.world_size() == 1 {
+        // libtorch's update takes its rate from a GPU in float32 alone.
+        let called_update = student.device().is_cuda() && student.kind() == tch::Kind::Double;
+        if self.ranks.world_size() == 1 && !called_update {
             self.runner = Runner::recording(student.device(), timeline);
         } else {
             self.part_runner = RefCell::new(Runner::recording(student.device(), timeline));
