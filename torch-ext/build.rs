@@ -38,8 +38,14 @@ fn cuda_library(libtorch: &Path) {
     let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
     let library = out.join("libiad_cuda.so");
     let headers = libtorch.join("../nvidia/cu13/include");
-    if !headers.join("cuda_runtime_api.h").is_file() || !headers.join("crt/host_defines.h").is_file() {
-        println!("cargo:warning=no CUDA headers beside libtorch: precision.cuda_graphs will not be there");
+    let needed = [
+        headers.join("cuda_runtime_api.h"),
+        headers.join("crt/host_defines.h"),
+        libtorch.join("include/ATen/cuda/CUDAGraph.h"),
+        libtorch.join("lib/libtorch_cuda.so"),
+    ];
+    if let Some(missing) = needed.iter().find(|file| !file.is_file()) {
+        println!("cargo:warning=no {}: precision.cuda_graphs will not be there", missing.display());
         return std::fs::write(library, b"").unwrap_or_else(|error| panic!("{error}"));
     }
     let mut build = compiler(libtorch);
