@@ -3,13 +3,16 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo autoattack bundle gpu-check bench test test-nodes fuzz clean distclean
+.PHONY: help setup setup-check build demo autoattack bundle gpu-check bench test test-nodes soak fuzz deny clean distclean
 
 help: ## Print this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 21
 
 setup: ## Install what the build needs and is missing; tell cargo where it is
 	@scripts/setup
+
+setup-check: ## List what set-up would fetch, its size and where it goes; install nothing
+	@scripts/setup --check
 
 build: setup ## Set up and build target/release/iad-launch (the default)
 	@. scripts/env.sh; SECONDS=0; \
@@ -37,7 +40,11 @@ test: ## Everything that CI runs
 	@scripts/check
 
 test-nodes: build ## Only the runs over several nodes, which are network namespaces; as root
-	@. scripts/env.sh; cargo test --release --locked -p tests --test nodes -- --nocapture
+	@. scripts/env.sh; cargo test --release --locked -p tests --test nodes -- --include-ignored --nocapture
+
+soak: build ## Stop, kill and hang runs at many random moments, on failing disks too; hours. IAD_FAULT_SEED repeats a draw
+	@. scripts/env.sh; export IAD_KILLS=$${IAD_KILLS:-400} IAD_STOPS=$${IAD_STOPS:-300} IAD_DISK=all; \
+	cargo test --release --locked -p tests --test kill_matrix --test disk --test stops --test hangs --test faults -- --nocapture --test-threads 1
 
 fuzz: setup ## Give every importer two million damaged files, new ones each time; some minutes
 	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \
@@ -45,10 +52,16 @@ fuzz: setup ## Give every importer two million damaged files, new ones each time
 	cargo test --release --locked -p datasets every_reader_survives
 
 bench: ## Time the step beside PyTorch, some 20 minutes on two quiet cores; the records stand in benches/records
+	@scripts/setup --tests
 	@$(MAKE) --no-print-directory build
 	@. scripts/env.sh; \
 	torch=$$(sed -n "s/^LIBTORCH = '\(.*\)\/lib\/python.*/\1/p" .cargo/config.toml); \
 	"$$torch/bin/python" benches/step/bench.py $(BENCH)
+
+deny: ## Check licences and versions of the dependencies with cargo-deny; `cargo install cargo-deny --locked` first
+	@. scripts/env.sh; cargo deny --version >/dev/null 2>&1 || \
+	{ echo "deny: cargo-deny is missing; cargo install cargo-deny --locked brings it, in some minutes" >&2; exit 2; }; \
+	cargo deny --all-features --locked check licenses bans sources
 
 clean: ## Remove what was built
 	rm -rf target

@@ -4,8 +4,15 @@
 
 torch_version=2.11.0 # the one version that tch 0.24 is written for
 torch_series=2.11
-# numpy: torch warns without it. nvidia-cuda-crt: the headers that the wheels of CUDA's headers lack.
-torch_requirements=("torch==$torch_version" numpy 'nvidia-cuda-crt==13.0.*')
+# nvidia-cuda-crt: the headers that the wheels of CUDA's headers lack.
+cuda_headers='nvidia-cuda-crt==13.0.*'
+# What a CPU needs: the wheel alone, and the two libraries of CUDA that libtorch_cpu.so names, as the wheel pins them.
+library_requirements=(--no-deps "torch==$torch_version" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
+    "$cuda_headers")
+library_size='545 MB, 1.3 GB on disk'
+# What a GPU and Python's torch need: all that the wheel names. numpy: torch warns without it.
+whole_requirements=("torch==$torch_version" numpy "$cuda_headers")
+whole_size='2.8 GB, 4.7 GB on disk'
 
 # Prints the version of the libtorch in $1, as the archive (build-version) or the wheel (version.py) states it.
 version_of() {
@@ -53,8 +60,12 @@ install_venv() {
         python=$(find_python) || die 2 'python 3.10 to 3.14 with its venv module is missing'
         "$venv/bin/python" -I -m pip --version >/dev/null 2>&1 || "$python" -I -m venv --clear "$venv"
         log=$(mktemp)
-        LC_ALL=C "$venv/bin/python" -I -m pip install --disable-pip-version-check --no-input --progress-bar off "$@" \
+        LC_ALL=C "$venv/bin/python" -I -m pip install --disable-pip-version-check --no-input --progress-bar off \
+            --retries 1 "$@" \
             </dev/null 2>&1 | tee "$log" | sed -nu 's/^ *Downloading \([^ ]*\.whl (.*)\)$/  \1/p' || {
+            ! grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Temporary failure' "$log" ||
+                die 1 "PyPI cannot be reached from here, and $venv is not complete. Run this where there is a network, \
+or see \"Without a network\" in docs/install.md"
             tail -n 15 "$log" >&2
             die 1 "pip could not fill $venv (above; all of it in $log); run this again to carry on"
         }
@@ -66,11 +77,40 @@ $(spell $((SECONDS - start))) (installing included)")
     exec 9>&-
 }
 
+# Is a GPU of NVIDIA to be expected on this machine?
+has_gpu() { [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; }
+
+# The part of torch asked for is in the folder $1: the whole also serves where the library alone would do.
+torch_is_there() {
+    local marker
+    marker=$(cat "$1/.complete" 2>/dev/null) || return 1
+    [ "$marker" = "${whole_requirements[*]}" ] ||
+        { ! wants_whole_torch && [ "$marker" = "${library_requirements[*]}" ]; }
+}
+
+wants_whole_torch() { [ $cuda = yes ] || [ $tests = yes ] || has_gpu; }
+
+# What tests read files with, in another program than ours.
+readers=('h5py==3.16.0' 'tensorboard==2.21.0' 'onnx==1.23.2' 'onnxruntime==1.32.0')
+
+# One that is there in another version serves as well.
+has_reader() { compgen -G "$1/lib/python3*/site-packages/${2%%==*}" >/dev/null; }
+
+# Each by itself: one that has no wheel for this Python does not keep the others away.
+provide_readers() {
+    local reader
+    for reader in "${readers[@]}"; do
+        has_reader "$1" "$reader" && continue
+        say "fetching $reader from PyPI into $1"
+        "$1/bin/python" -I -m pip install --disable-pip-version-check --no-input --retries 1 --quiet "$reader" </dev/null ||
+            say "$reader could not be installed; the tests and benches that read files with it will say so"
+    done
+}
+
 # The wheels ship libnccl.so.2 only; the loader of NCCL's bindings asks for libnccl.so. $1 = folder for the link,
 # $2 = option for ln.
 link_nccl() {
     local target
-    nccl_folder=''
     for target in "$(dirname "$torch")/nvidia/nccl/lib/libnccl.so.2" "$torch/lib/libnccl.so.2"; do
         [ -f "$target" ] || continue
         nccl_folder=$1
@@ -80,8 +120,11 @@ link_nccl() {
     done
 }
 
+# Torch goes into one folder whichever part of it is installed, and RUNPATH names the same folders: a library that
+# becomes the whole later leaves everything built as it is.
 provide_torch() {
-    local venv=$cache/torch-$torch_version free
+    local venv=$cache/torch-$torch_version free wanted=9 size=$whole_size part='with CUDA' requirements
+    nccl_folder=''
     if [ -n "$torch" ]; then
         # The user's folder may be read-only, so the link lives in the checkout, ignored by git.
         mkdir -p .iad
@@ -89,16 +132,22 @@ provide_torch() {
         link_nccl "$checkout/.iad/lib"
         return
     fi
-    if [ ! -f "$venv/.complete" ]; then
+    requirements=("${whole_requirements[@]}")
+    if ! torch_is_there "$venv"; then
         [ "$(uname -sm)" = 'Linux x86_64' ] || say "torch $torch_version was tried on x86_64 Linux only"
+        if ! wants_whole_torch; then
+            wanted=3 size=$library_size part='for the CPU' requirements=("${library_requirements[@]}")
+        fi
         mkdir -p "$venv"
         free=$(($(df -Pk "$venv" | awk 'END { print $4 }') / 1000000))
-        [ -d "$venv/lib" ] || ((free >= 9)) ||
-            die 2 "torch needs 9 GB in $cache, which has $free GB; free some, or set IAD_CACHE to another folder"
-        say "installing torch $torch_version (about 3 GB to download) into $venv, shared by all checkouts"
+        [ -d "$venv/lib" ] || ((free >= wanted)) ||
+            die 2 "torch needs $wanted GB in $cache, which has $free GB; free some, or set IAD_CACHE to another folder"
+        say "fetching torch $torch_version $part (about $size) from PyPI into $venv, shared by all checkouts"
+        install_venv "$venv" "${requirements[@]}"
     fi
-    install_venv "$venv" "${torch_requirements[@]}"
     torch=$(echo "$venv"/lib/python3*/site-packages/torch)
     has_libtorch "$torch" || die 1 "no libtorch $torch_series in $venv; delete that folder and run this again"
-    link_nccl "$venv/lib/iad" --relative
+    nccl_folder=$venv/lib/iad
+    link_nccl "$nccl_folder" --relative
+    [ $tests = no ] || provide_readers "$venv"
 }

@@ -1,10 +1,25 @@
-//! Builds the stand-in for NCCL and the CUDA driver that tests put in their place. The program never links it.
+//! Builds the C libraries of the tests: a stand-in for NCCL and the CUDA driver, and a disk that fails. The program never
+//! links them.
 
 use std::env;
 use std::path::PathBuf;
 use std::{fs, os::unix::fs::symlink};
 
 fn main() {
+    build_stand_in();
+    build_disk();
+}
+
+fn build_disk() {
+    println!("cargo:rerun-if-changed=disk");
+    let library = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("libdisk.so");
+    let mut compiler = cc::Build::new().warnings(true).extra_warnings(true).pic(true).get_compiler().to_command();
+    compiler.args(["-std=gnu11", "-shared", "-o"]).arg(&library).args(["disk/disk.c", "-ldl"]);
+    assert!(compiler.status().expect("starting the C compiler").success(), "the failing disk does not compile");
+    println!("cargo:rustc-env=IAD_DISK_LIBRARY={}", library.display());
+}
+
+fn build_stand_in() {
     println!("cargo:rerun-if-changed=stand-in");
     let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("stand-in");
     fs::create_dir_all(&folder).expect("making a folder for the stand-in");

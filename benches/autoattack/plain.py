@@ -1,4 +1,4 @@
-"""The standard L-infinity suite of AutoAttack (Croce and Hein 2020), FGSM, PGD and CW in plain PyTorch.
+"""The standard suite of AutoAttack (Croce and Hein 2020) in L-infinity and L2, FGSM, PGD and CW in plain PyTorch.
 
 Written from the descriptions of the attacks as a researcher would write them for one batch, to hold the program's numbers
 and speed against. `forward` gives the logits of images in [0, 1]; the network is in evaluation mode and its parameters
@@ -26,6 +26,9 @@ class Generated:
     def uniform(self, rows, first, count, dtype):
         return torch.rand(len(rows), count, generator=self.generator, dtype=dtype)
 
+    def normal(self, rows, count, dtype):
+        return torch.randn(len(rows), count, generator=self.generator, dtype=dtype)
+
 
 class Shared(Generated):
     """As AutoAttack draws: in Square, all images of a batch share a query's window and signs."""
@@ -36,7 +39,7 @@ class Shared(Generated):
 
 
 class Keyed:
-    """The program's numbers (datasets/src/random.rs): a function of seed, purpose, epoch, sample and element."""
+    """The program's numbers (datasets/src/ground/random.rs): a function of seed, purpose, epoch, sample and element."""
 
     def __init__(self, seed, purpose, epoch, samples):
         state = 0
@@ -51,6 +54,11 @@ class Keyed:
         bits = mix32(torch.arange(first, first + count) ^ self.low[rows])
         bits = mix32((bits + self.high[rows]) & 0xFFFFFFFF)
         return (bits >> 8).to(dtype) / 2**24
+
+    def normal(self, rows, count, dtype):
+        """Elements `0 .. count` by the quantile function in the middles of 2^16 equal parts."""
+        part = (self.uniform(rows, 0, count, torch.float64) * 2**16).floor()
+        return (torch.erfinv((part + 0.5) / 2**16 * 2 - 1) * math.sqrt(2)).to(dtype)
 
 
 def mix64(value):
@@ -104,31 +112,56 @@ def targets(forward, x, rank):
         return forward(x).argsort(dim=1, descending=True, stable=True)[:, rank - 1]
 
 
+# The norm.
+
+
+def length(v):
+    return v.square().sum((1, 2, 3), keepdim=True).sqrt()
+
+
+def unit(v):
+    return v / (length(v) + 1e-12)
+
+
+def distance(norm, v):
+    return length(v)[:, 0, 0, 0] if norm == "l2" else v.abs().amax((1, 2, 3))
+
+
+def projection(norm, x, eps):
+    """Onto the ball around `x`, and then onto [0, 1]; and the steepest direction."""
+    if norm == "l2":
+        onto_ball = lambda v: x + unit(v - x) * length(v - x).clamp(max=eps)
+        return lambda v: onto_ball(v).clamp(0, 1), unit
+    lowest, highest = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
+    return lambda v: torch.clamp(v, lowest, highest), torch.sign
+
+
 # Attacks.
 
 
-def pgd(forward, x, y, eps, draws, objective=cross_entropy, steps=20, step=2 / 255):
-    """Signed steps from a random start; FGSM is one step of length eps, from the image itself without `draws`."""
-    lowest, highest = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-    point = x.clone()
-    if draws is not None:
-        point += (2 * draws.uniform(everyone(x), 0, x[0].numel(), x.dtype).view_as(x) - 1) * eps
-        point.clamp_(0, 1)
+def pgd(forward, x, y, eps, draws, objective=cross_entropy, steps=20, step=2 / 255, norm="linf"):
+    """Steepest steps from a random start; FGSM is one step of length eps, from the image itself without `draws`."""
+    project, steepest = projection(norm, x, eps)
+    point, pixels = x.clone(), x[0].numel()
+    if draws is not None and norm == "l2":
+        radius = eps * draws.uniform(everyone(x), pixels, 1, x.dtype)[:, :, None, None]
+        point = (x + unit(draws.normal(everyone(x), pixels, x.dtype).view_as(x)) * radius).clamp(0, 1)
+    elif draws is not None:
+        point = (x + (2 * draws.uniform(everyone(x), 0, pixels, x.dtype).view_as(x) - 1) * eps).clamp(0, 1)
     for _ in range(steps):
         point.requires_grad_()
         (gradient,) = torch.autograd.grad(objective(forward(point), y).sum(), point)
-        point = torch.clamp(point.detach() + step * gradient.sign(), lowest, highest)
+        point = project(point.detach() + step * steepest(gradient))
     return point
 
 
-def apgd(forward, x, y, eps, draws, objective=cross_entropy, steps=100, first=0, trace=None):
+def apgd(forward, x, y, eps, draws, objective=cross_entropy, steps=100, first=0, trace=None, norm="linf"):
     """Ascent with momentum that halves an image's step, and returns to its best point, when it stops gaining.
 
-    `first` is the first element of the start's draws. `trace` collects each evaluated point with its values, and the step
+    `first` is the first element of the start's draws in L-infinity. `trace` collects each evaluated point with its values, and the step
     that led to it.
     """
-    lowest, highest = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-    project = lambda point: torch.clamp(point, lowest, highest)
+    project, steepest = projection(norm, x, eps)
     column = lambda values: values[:, None, None, None]
 
     def evaluate(point):
@@ -138,8 +171,11 @@ def apgd(forward, x, y, eps, draws, objective=cross_entropy, steps=100, first=0,
         (gradient,) = torch.autograd.grad(values.sum(), point)
         return values.detach(), gradient, logits.argmax(1) != y
 
-    start = 2 * draws.uniform(everyone(x), first, x[0].numel(), x.dtype).view_as(x) - 1
-    start /= start.abs().amax((1, 2, 3), keepdim=True) + 1e-12
+    if norm == "l2":
+        start = unit(draws.normal(everyone(x), x[0].numel(), x.dtype).view_as(x))
+    else:
+        start = 2 * draws.uniform(everyone(x), first, x[0].numel(), x.dtype).view_as(x) - 1
+        start /= start.abs().amax((1, 2, 3), keepdim=True) + 1e-12
     point = (x + eps * start).clamp(0, 1)
     value, gradient, fooled = evaluate(point)
     found = torch.where(column(fooled), point, x)
@@ -156,7 +192,7 @@ def apgd(forward, x, y, eps, draws, objective=cross_entropy, steps=100, first=0,
     for i in range(steps):
         momentum, previous = point - previous, point
         share = RHO if i > 0 else 1
-        moved = project(point + column(step) * gradient.sign())
+        moved = project(point + column(step) * steepest(gradient))
         point = project(point + share * (moved - point) + (1 - share) * momentum)
         value, gradient, wrong = evaluate(point)
         if trace is not None:
@@ -200,7 +236,26 @@ def project_onto_plane(points, w, b):
     return -w.sign() * torch.minimum(length.nan_to_num(0, posinf=math.inf), room)
 
 
-def fab(forward, x, y, eps, target, steps=100, trace=None):
+def project_onto_plane_l2(points, w, b):
+    """The shortest move of each of `points [N, d]` onto its plane w.v = b within the unit cube, found by bisection."""
+    residual = (w * points).sum(1) - b
+    w, need = torch.where(residual[:, None] < 0, -w, w), residual.abs()
+    w = torch.where(w.abs() < 1e-8, torch.zeros_like(w), w)
+    room = torch.where(w > 0, points, 1 - points)
+    move = lambda factor: torch.minimum(factor[:, None] * w.abs(), room)
+    gain = lambda factor: (w.abs() * move(factor)).sum(1)
+    low, high = torch.zeros_like(need), torch.ones_like(need)
+    for _ in range(200):
+        short = gain(high) < need
+        high = torch.where(short & (high < 1e15), high * 2, high)
+    for _ in range(200):
+        middle = (low + high) / 2
+        short = gain(middle) < need
+        low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+    return -w.sign() * move(high)
+
+
+def fab(forward, x, y, eps, target, steps=100, trace=None, norm="linf"):
     """Steps onto the linearised boundary between label and target, pulled back towards the image; keeps the nearest find."""
     column = lambda values: values[:, None, None, None]
     point, found = x.clone(), x.clone()
@@ -212,17 +267,17 @@ def fab(forward, x, y, eps, target, steps=100, trace=None):
         (w,) = torch.autograd.grad(difference.sum(), point)
         point, w = point.detach(), w.flatten(1)
         b = (w * point.flatten(1)).sum(1) - difference.detach()
-        moves = project_onto_plane(torch.cat([point, x]).flatten(1), w.repeat(2, 1), b.repeat(2))
-        lengths = moves.abs().amax(1).clamp(min=1e-8)
+        onto_plane = project_onto_plane_l2 if norm == "l2" else project_onto_plane
+        moves = onto_plane(torch.cat([point, x]).flatten(1), w.repeat(2, 1), b.repeat(2))
         move, move_from_image = moves.view(2, *x.shape)
-        length, length_from_image = lengths.view(2, -1)
-        share = column((length / (length + length_from_image)).clamp(max=0.1))
+        near, far = (distance(norm, way).clamp(min=1e-8) for way in (move, move_from_image))
+        share = column((near / (near + far)).clamp(max=0.1))
         point = ((point + 1.05 * move) * (1 - share) + (x + 1.05 * move_from_image) * share).clamp(0, 1)
         with torch.no_grad():
             wrong = forward(point).argmax(1) != y
-        distance = (point - x).abs().amax((1, 2, 3))
-        nearer = wrong & (distance < shortest)
-        shortest = torch.where(nearer, distance, shortest)
+        away = distance(norm, point - x)
+        nearer = wrong & (away < shortest)
+        shortest = torch.where(nearer, away, shortest)
         found = torch.where(column(nearer), point, found)
         point = torch.where(column(wrong), x + 0.9 * (point - x), point)
     if trace is not None:
@@ -268,6 +323,77 @@ def square(forward, x, y, eps, draws, queries=5000, trace=None):
         value = margin(forward(moved), y[left])
         accepted = (value < best_margin[left]) | (value <= 0)
         best[left] = torch.where(accepted[:, None, None, None], moved, current)
+        best_margin[left] = torch.where(accepted, value, best_margin[left])
+        if trace is not None:
+            trace.append(best_margin.clone())
+    return best
+
+
+def pyramid(rows, columns):
+    """Rings around the middle: ring by ring outwards, 1/k^2 is added to all within. Of length 1."""
+    heights = torch.zeros(rows, columns, dtype=torch.float64)
+    row, column = rows // 2, columns // 2
+    for k in range(max(row + 1, column + 1)):
+        heights[max(row - k, 0) : row + k + 1, max(column - k, 0) : column + k + 1] += 1 / (k + 1) ** 2
+    return heights / heights.norm()
+
+
+def bump(size):
+    upper = pyramid(size // 2, size) if size > 1 else torch.zeros(0, 1, dtype=torch.float64)
+    both = torch.cat([upper, -pyramid(size - size // 2, size)])
+    return both / both.norm()
+
+
+@torch.no_grad()
+def square_l2(forward, x, y, eps, draws, queries=5000, trace=None):
+    """Square in L2: bumps in windows, each paid for by emptying another window.
+
+    Numbers of an image's stream: for each of the first bumps how it lies and a sign per channel; then for each query the
+    corners of two windows (row, column, row, column), how the bump lies and a sign per channel.
+    """
+    count, channels, height, width = x.shape
+    lying = lambda block, draw: block.T if draw > 0.5 else block
+    sign = lambda draw: torch.where(draw > 0.5, 1.0, -1.0).to(x.dtype)[:, None, None]
+    tile = max(min(height, width) // 5, 1)
+    rows, columns = min(5, height // tile), min(5, width // tile)
+    first = rows * columns * (1 + channels)
+    drawn = draws.uniform(everyone(x), 0, first, torch.float64).view(count, rows, columns, 1 + channels)
+    delta = torch.zeros_like(x)
+    for image in range(count):
+        for row in range(rows):
+            for column in range(columns):
+                top, left = (height - rows * tile) // 2 + row * tile, (width - columns * tile) // 2 + column * tile
+                numbers = drawn[image, row, column]
+                block = lying(bump(tile).to(x.dtype), numbers[0]) * sign(numbers[1:])
+                delta[image, :, top : top + tile, left : left + tile] = block
+    best = (x + eps * unit(delta)).clamp(0, 1)
+    best_margin = margin(forward(best), y)
+    for query in range(queries):
+        left = (best_margin > 0).nonzero()[:, 0]
+        if len(left) == 0:
+            break
+        size = max(side(query, min(height, width)), 3)
+        size = min(size + (size % 2 == 0), height, width)
+        drawn = draws.uniform(left, first + query * (5 + channels), 5 + channels, torch.float64)
+        delta = best[left] - x[left]
+        for change, numbers in zip(delta, drawn):
+            corner = lambda draw, extent: int(draw * (extent - size))
+            place = lambda r, c: (slice(None), slice(r, r + size), slice(c, c + size))
+            one = place(corner(numbers[0], height), corner(numbers[1], width))
+            two = place(corner(numbers[2], height), corner(numbers[3], width))
+            union = torch.zeros_like(change)
+            union[one] = union[two] = 1
+            square_of = lambda v: v.square().sum((1, 2), keepdim=True)
+            unused = (eps**2 - change.square().sum()).clamp(min=0) / channels
+            here = change[one]
+            new = lying(bump(size).to(x.dtype), numbers[4]) * sign(numbers[5:]) + here / (1e-12 + square_of(here).sqrt())
+            new = new / (1e-12 + square_of(new).sqrt()) * (unused + square_of(change * union)).sqrt()
+            change[two] = 0
+            change[one] = new
+        moved = (x[left] + eps * unit(delta)).clamp(0, 1)
+        value = margin(forward(moved), y[left])
+        accepted = (value < best_margin[left]) | (value <= 0)
+        best[left] = torch.where(accepted[:, None, None, None], moved, best[left])
         best_margin[left] = torch.where(accepted, value, best_margin[left])
         if trace is not None:
             trace.append(best_margin.clone())

@@ -27,7 +27,8 @@ import plain
 # What the fixtures' module sets for itself.
 torch.set_default_dtype(torch.float32)
 
-EPS = 8 / 255
+EPS = {"linf": 8 / 255, "l2": 0.5}
+STEP = {"linf": 2 / 255, "l2": 15 / 255}
 AUTOATTACK = ("apgd_ce", "apgd_t", "fab_t", "square")
 
 
@@ -68,40 +69,43 @@ def draws_of(name, rank, seed, samples):
     return plain.Keyed(seed, (1 << 32) + number, rank, samples)
 
 
-def searches(name, classes, eps):
+def searches(name, classes, eps, norm):
     """What an attack does, one search after the other: the target's rank (else 0), and (forward, x, y, draws) to candidates."""
     ranks = range(2, min(classes, 10) + 1)
+    step = STEP[norm]
     match name:
         case "natural":
             return [(0, lambda f, x, y, draws: x)]
         case "fgsm":
-            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, None, steps=1, step=eps))]
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, None, steps=1, step=eps, norm=norm))]
         case "fgsm_rs":
-            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws, steps=1, step=eps))]
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws, steps=1, step=eps, norm=norm))]
         case "pgd20":
-            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws))]
-        case "cw_inf":
+            return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws, step=step, norm=norm))]
+        case "cw_inf" if norm == "linf":
             return [(0, lambda f, x, y, draws: plain.pgd(f, x, y, eps, draws, plain.cw, steps=30))]
         case "apgd_ce":
-            return [(0, lambda f, x, y, draws: plain.apgd(f, x, y, eps, draws))]
+            return [(0, lambda f, x, y, draws: plain.apgd(f, x, y, eps, draws, norm=norm))]
         case "apgd_t":
             dlr = lambda f, x, rank: plain.targeted_dlr(plain.targets(f, x, rank))
-            return [(r, lambda f, x, y, draws, r=r: plain.apgd(f, x, y, eps, draws, dlr(f, x, r))) for r in ranks]
+            return [(r, lambda f, x, y, draws, r=r: plain.apgd(f, x, y, eps, draws, dlr(f, x, r), norm=norm)) for r in ranks]
         case "fab_t":
-            return [(r, lambda f, x, y, draws, r=r: plain.fab(f, x, y, eps, plain.targets(f, x, r))) for r in ranks]
+            fab = lambda f, x, y, rank: plain.fab(f, x, y, eps, plain.targets(f, x, rank), norm=norm)
+            return [(r, lambda f, x, y, draws, r=r: fab(f, x, y, r)) for r in ranks]
         case "square":
-            return [(0, lambda f, x, y, draws: plain.square(f, x, y, eps, draws))]
-    raise SystemExit(f"unknown attack {name}")
+            search = plain.square_l2 if norm == "l2" else plain.square
+            return [(0, lambda f, x, y, draws: search(f, x, y, eps, draws))]
+    raise SystemExit(f"unknown attack {name} in {norm}")
 
 
-def attack(model, name, x, y, alive, draws, batch, eps):
+def attack(model, name, x, y, alive, draws, batch, eps, norm):
     """What became of the images `alive`: `stands` or `fell`, where there are targets with the rank; and smallest margins."""
     outcomes, margins = dict.fromkeys(alive.tolist(), "stands"), torch.full(y.shape, torch.inf)
-    for rank, search in searches(name, model.linear.out_features, eps):
+    for rank, search in searches(name, model.linear.out_features, eps, norm):
         wrong = torch.zeros_like(y, dtype=torch.bool)
         for samples in alive.split(batch):
             candidates = search(model, x[samples], y[samples], draws(name, rank, samples.tolist()))
-            assert (candidates - x[samples]).abs().max() <= eps + 1e-6, "a candidate outside the ball"
+            assert plain.distance(norm, candidates - x[samples]).max() <= eps + 1e-6, "a candidate outside the ball"
             with torch.no_grad():
                 logits = model(candidates)
             margins[samples] = margins[samples].minimum(plain.margin(logits, y[samples]))
@@ -119,13 +123,15 @@ def main():
     parser.add_argument("--suite", default="autoattack", help="attacks, by commas; autoattack is its four, one after another")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--eps", type=lambda text: float(fractions.Fraction(text)), default=EPS, help="as in 4/255")
+    parser.add_argument("--norm", choices=EPS, default="linf")
+    parser.add_argument("--eps", type=lambda text: float(fractions.Fraction(text)), help="as in 4/255; default: 8/255, or 0.5")
     parser.add_argument("--seed", type=int, help="default: the run's")
     parser.add_argument("--draws", choices=("program", "torch", "shared"), default="program")
     parser.add_argument("--csv", type=pathlib.Path, help="a table of what became of each image")
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
+    space = EPS[options.norm] if options.eps is None else options.eps, options.norm
     model = network(options.run, options.weights)
     x, y, seed = test_images(options.run, options.images)
     seed = seed if options.seed is None else options.seed
@@ -134,7 +140,7 @@ def main():
     draws = keyed if options.draws == "program" else lambda *_: generated
 
     # Attacks of AutoAttack see the images that are right without them; after one another, those that are left.
-    natural, _, _ = attack(model, "natural", x, y, torch.arange(len(x)), draws, options.batch, options.eps)
+    natural, _, _ = attack(model, "natural", x, y, torch.arange(len(x)), draws, options.batch, *space)
     table = {"index": range(len(x)), "label": y.tolist(), "prediction": model(x).argmax(1).tolist()}
     results, smallest = {}, torch.full(y.shape, torch.inf)
     for entry in options.suite.split(","):
@@ -143,7 +149,7 @@ def main():
             label = f"{entry}/{name}" if len(names) > 1 else name
             before = alive if name in AUTOATTACK else torch.arange(len(x))
             began, cpu_began = time.perf_counter(), time.process_time()
-            alive, outcomes, margins = attack(model, name, x, y, before, draws, options.batch, options.eps)
+            alive, outcomes, margins = attack(model, name, x, y, before, draws, options.batch, *space)
             seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
             smallest = smallest.minimum(margins)
             table[label] = [outcomes.get(i, "-") for i in range(len(x))]

@@ -1,29 +1,35 @@
 //! What this rank finds on its machine, and the one thing it changes there.
 #![allow(unsafe_code)]
 
+use std::path::PathBuf;
 use std::{env, fs, thread};
 
 use anyhow::{Result, ensure};
 
 use crate::devices::{Found, sharing_variables};
+use crate::driver::{self, Driver};
+use crate::gpu;
 use crate::nccl::{self, Limits};
-use crate::{Backend, Compute, Request, gpu};
+use crate::request::{Backend, Compute, Request};
 
 /// For the tests of this program: NCCL on the host's memory, by a stand-in for it and for the driver.
 const ON_HOST: &str = "IAD_TEST_NCCL_ON_HOST";
 
-/// Whether this is such a test.
+/// For the tests of this program: a folder in which /proc and /dev show an NVIDIA driver.
+const PRETENDED_ROOT: &str = "IAD_TEST_ROOT";
+
+/// Whether this is a test with the stand-ins.
 pub(crate) fn on_host() -> bool {
     env::var(ON_HOST).is_ok_and(|value| value == "1")
 }
 
-/// What must be said about that.
+/// What the user should know about such a test.
 pub(crate) fn notes() -> Vec<String> {
     let note = format!("{ON_HOST}: a TEST without GPUs; NCCL and the driver are stand-ins on the host's memory");
     on_host().then_some(note).into_iter().collect()
 }
 
-/// Looks around, as far as the request needs it.
+/// Finds this rank's host, cores, GPUs and NCCL, as far as the request needs them.
 ///
 /// # Errors
 /// There are GPUs that this process cannot use.
@@ -69,24 +75,25 @@ pub(crate) fn share_gpus(rank: usize, one_host: bool) -> String {
 /// The number of GPUs this process can use; 0 on a machine without any.
 ///
 /// # Errors
-/// An NVIDIA driver is there but libtorch's CUDA half does not load or sees no GPU: never a silent run on the CPU.
+/// A [`Refusal`](crate::Refusal) where there is an NVIDIA driver but libtorch's CUDA half does not load or sees no GPU: such a
+/// machine never runs on the CPU unasked.
 pub fn visible_gpus() -> Result<usize> {
     if on_host() {
         return Ok(gpu::all()?.len());
     }
-    let driver = std::path::Path::new("/proc/driver/nvidia/version").exists();
     let hidden = env::var("CUDA_VISIBLE_DEVICES").is_ok_and(|list| list.is_empty() || list == "-1");
-    if !driver || hidden {
-        return Ok(0);
-    }
+    let Some(driver) = Driver::find(&root()).filter(|_| !hidden) else { return Ok(0) };
     // First of all CUDA questions: libtorch remembers the first answer.
-    torch_ext::load_cuda().map_err(|reason| {
-        anyhow::anyhow!("this machine has an NVIDIA driver, but libtorch_cuda does not load: {reason}")
-    })?;
+    torch_ext::load_cuda().map_err(|reason| driver::not_loaded(&reason))?;
     match tch::Cuda::device_count() {
         count if count > 0 => Ok(count as usize),
-        _ => anyhow::bail!("this machine has an NVIDIA driver, but libtorch sees no GPU; see `nvidia-smi`"),
+        _ => Err(driver.refusal(torch_ext::cuda_version(), gpu::cuda_of_driver()).into()),
     }
+}
+
+/// Where the files of the system lie; the tests of this program pretend a driver.
+fn root() -> PathBuf {
+    env::var_os(PRETENDED_ROOT).map_or_else(|| "/".into(), PathBuf::from)
 }
 
 /// This machine's name, as the kernel has it.

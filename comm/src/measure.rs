@@ -5,7 +5,9 @@ use std::time::Instant;
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
-use crate::{Communicator, Session, mpi};
+use crate::communicator::Communicator;
+use crate::mpi;
+use crate::session::Session;
 
 /// A message that was summed many times.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -127,7 +129,7 @@ fn synchronise(device: Device) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Single;
+    use crate::single::Single;
 
     #[test]
     fn one_rank_sums_right_and_sends_nothing() {

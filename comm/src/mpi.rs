@@ -12,7 +12,9 @@ use mpi::topology::{Communicator as _, SimpleCommunicator};
 use mpi::traits::{AsRaw, CommunicatorCollectives as _, Equivalence, Root as _};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Alignment, Communicator, HostSum, clock};
+use crate::clock::{self, Alignment};
+use crate::communicator::Communicator;
+use crate::host_sum::HostSum;
 
 unsafe extern "C" {
     fn iad_mpi_in_place() -> *mut c_void;

@@ -23,11 +23,15 @@ use cudarc::driver::sys::CUstream;
 use tch::{Device, Kind, Tensor};
 
 use self::library::Handle;
-pub(crate) use self::library::{check, version};
+pub(crate) use self::library::{check, note, version};
 pub(crate) use self::watch::Limits;
 use self::watch::{Watch, within};
-use crate::gpu::{Event, Streams};
-use crate::{Alignment, Communicator, HostSum, Report, together};
+use crate::agreement::agree;
+use crate::clock::Alignment;
+use crate::communicator::Communicator;
+use crate::host_sum::HostSum;
+use crate::request::Report;
+use crate::streams::{Event, Streams};
 
 /// How often the watch looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -83,8 +87,8 @@ impl Nccl {
     /// What every rank hears of: no identity, no stream.
     pub(crate) fn connect(host: Arc<dyn Communicator>, place: Place, limits: Limits, report: Report) -> Result<Self> {
         let made = if host.is_leader() { library::unique_id() } else { Ok(String::new()) };
-        let id = host.gather(&together(host.as_ref(), made)?)?.swap_remove(0);
-        let streams = together(host.as_ref(), Streams::open(place.gpu, place.tensors))?;
+        let id = host.gather(&agree(host.as_ref(), made, |_| false)?)?.swap_remove(0);
+        let streams = agree(host.as_ref(), Streams::open(place.gpu, place.tensors), |_| false)?;
         // No rank may still be inside MPI, waiting for the identity, when another waits for it inside NCCL.
         host.barrier()?;
         let streams = Arc::new(streams);
@@ -210,7 +214,8 @@ impl Shared {
             self.name
         ));
         let handle = self.handle;
-        if within(self.limits.release, move || handle.abort()).is_none() {
+        // Aborting frees the communicator, which a thread that is inside a call still uses: there the end of the process frees it.
+        if !self.watch.is_calling() && within(self.limits.release, move || handle.abort()).is_none() {
             (self.report)(&format!(
                 "{}: NCCL does not let itself be aborted either; this rank ends without it",
                 self.name

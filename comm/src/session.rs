@@ -6,9 +6,15 @@ use anyhow::{Error, Result};
 use mpi::environment::{Universe, library_version};
 use tch::Device;
 
+use crate::agreement::agree;
+use crate::communicator::Communicator;
 use crate::devices::{Found, Plan, assign, device, map, places};
+use crate::launcher_variables::started_by_mpi;
 use crate::nccl::{Limits, Nccl, Place};
-use crate::{Communicator, Request, Single, machine, mpi as host, nccl, started_by_mpi, together};
+use crate::refusal::Refusal;
+use crate::request::Request;
+use crate::single::Single;
+use crate::{machine, mpi as host, nccl};
 
 /// The ranks of a run before they have chosen devices: they can agree on what they read. Its drop is `MPI_Finalize`.
 pub struct World {
@@ -64,7 +70,7 @@ impl Session {
         // MPI lives to the end of the process, so what fails here fails on all ranks, which leave it in order.
         let World { ranks, local_rank, universe } = world;
         let rank = ranks.rank();
-        let mine = together(ranks.as_ref(), machine::look(request))?;
+        let mine = agree(ranks.as_ref(), machine::look(request), |error| error.is::<Refusal>())?;
         let found = ranks.gather(&serde_json::to_string(&mine)?)?;
         let found: Vec<Found> = found.iter().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>()?;
         let plan = assign(&found, request, universe.is_some())?;
@@ -104,6 +110,7 @@ impl Session {
         let limits = Limits::new(mine.timeout.as_deref()).map_err(Error::msg)?;
         let nccl = Arc::new(Nccl::connect(Arc::clone(&self.ranks), place, limits, Arc::clone(&request.report))?);
         self.ranks = Arc::clone(&nccl) as Arc<dyn Communicator>;
+        self.notes.extend(nccl::note());
         (self.nccl, self.backend) = (Some(nccl), "nccl");
         Ok(())
     }

@@ -3,7 +3,9 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use crate::{Alignment, Communicator, HostSum};
+use crate::clock::Alignment;
+use crate::communicator::Communicator;
+use crate::host_sum::HostSum;
 
 /// The only rank of a run.
 pub struct Single;
@@ -59,5 +61,20 @@ impl Communicator for Single {
 
     fn abort(&self, code: i32) -> ! {
         std::process::exit(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_alone_is_its_own_sum() {
+        let mut values = [1.5, 2.0];
+        Single.sum(&mut values).unwrap();
+        assert_eq!(values, [1.5, 2.0]);
+        assert_eq!(Single.start_host_sum(values.to_vec()).unwrap().finish().unwrap(), values);
+        assert_eq!(Single.gather("here").unwrap(), ["here"]);
+        assert!(Single.is_leader());
     }
 }

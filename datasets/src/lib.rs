@@ -1,39 +1,47 @@
 //! Files to host batches: images, labels, shards and augmentation.
 //!
 //! An importer turns the files of a data set into one HDF5 file, a [`Container`] reads a [`Split`] of it, and a
-//! [`Pipeline`] makes the batches of one rank from any [`Source`]. What a rank gets depends on nothing but the source,
+//! [`Pipeline`] makes the batches of one rank from any [`Source`]. The batches depend only on the source,
 //! the seed, the epoch and its [`Shard`]: the ranks' batches together are the same for any number of ranks.
+//!
+//! The folders, in order; each uses only those before it: `ground` (errors, randomness, sources), `formats` (archives,
+//! pickles, pictures), `schema` (description of a data set file), `hdf5` (its storage), `container`
+//! (whole data set files), `fetch`, `import`, `sheet` (pictures of a container) and `batches`.
 
-mod augment;
-mod blocks;
+mod batches;
 mod container;
-mod error;
 mod fetch;
+mod formats;
+mod ground;
 mod hdf5;
 mod import;
-mod loader;
-mod memory;
-pub mod pickle;
-pub mod random;
-mod shard;
+mod schema;
 mod sheet;
-mod source;
-mod stream;
-mod subset;
 
-pub use augment::Augment;
-pub use container::{
-    About, Coarse, Container, Layout, Split, SplitSummary, Summary, refuse_existing, summarise, verify, write,
-    write_from,
-};
-pub use error::UserError;
-pub use fetch::{Fetch, OFFICIAL, OfficialFile, Progress, default_cache, fetch};
-pub use hdf5::AdversarialFile;
-pub use import::{DATASETS, import};
-pub use loader::{HostBatch, Loader, Pipeline};
-pub use memory::Memory;
-pub use random::{Draws, Purpose};
-pub use shard::Shard;
+pub use batches::augment::Augment;
+pub use batches::loader::{HostBatch, Loader, Pipeline};
+pub use batches::shard::Shard;
+pub use batches::subset::{Choice, Subset, hold_out};
+pub use container::read::Container;
+pub use container::verify::{summarise, verify};
+pub use container::write::{refuse_existing, write, write_from};
+pub use fetch::official::{OFFICIAL, OfficialFile};
+pub use fetch::options::{Fetch, Progress};
+pub use fetch::{default_cache, fetch};
+pub use formats::pickled_array::NAMES as PICKLED_ARRAY_NAMES;
+pub use formats::recognise::{FileKind, kind_of_file};
+pub use formats::{pickle, zip};
+pub use ground::error::UserError;
+pub use ground::memory::Memory;
+pub use ground::nearest::nearest;
+pub use ground::random::{self, Draws, Purpose};
+pub use ground::source::{Source, per_class};
+pub use hdf5::adversarial::AdversarialFile;
+pub use hdf5::hdf5_version;
+pub use import::left_out::LeftOut;
+pub use import::splits::SplitNames;
+pub use import::{DATASETS, ImportOptions, ImportReport, import};
+pub use schema::about::{About, Coarse, Split};
+pub use schema::layout::Layout;
+pub use schema::summary::{SplitSummary, Summary};
 pub use sheet::write_sheet;
-pub use source::Source;
-pub use subset::{Choice, Subset, hold_out, per_class};

@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use datasets::{Fetch, Layout, Split, Summary};
+use datasets::{Fetch, ImportOptions, Layout, Split, Summary};
 
 use crate::command::{Data, LayoutOptions};
-use crate::console::{Ticker, say};
+use crate::console::{Out, ProgressLine, say};
 
 /// Does what the command says and prints the container's summary.
 ///
@@ -18,16 +18,20 @@ pub(crate) fn run(data: &Data) -> Result<()> {
     match data {
         Data::Fetch { dataset, to, mirror, cache, layout } => {
             let to = to.clone().unwrap_or_else(|| PathBuf::from(format!("data/{dataset}.h5")));
-            let cache = cache.clone().unwrap_or_else(datasets::default_cache);
+            let cache = cache.clone().map_or_else(datasets::default_cache, Ok)?;
             let from = fetch(dataset, &Fetch { mirror: mirror.clone(), ..Fetch::to(cache) }, &to)?;
-            import(dataset, &from, &to, layout)
+            import(dataset, &from, &to, &ImportOptions { layout: layout.into(), ..ImportOptions::default() })
         }
-        Data::Import { dataset, from, to, layout } => import(dataset, from, to, layout),
+        Data::Import { dataset, from, to, split_names, allow_empty_classes, layout } => {
+            let (split_names, allow_empty_classes) = (split_names.clone(), *allow_empty_classes);
+            import(dataset, from, to, &ImportOptions { layout: layout.into(), split_names, allow_empty_classes })
+        }
         Data::Info { file, sheet } => {
             let summary = datasets::summarise(file)?;
             print(&summary)?;
             let Some(sheet) = sheet else { return Ok(()) };
             let split = summary.splits.first().map_or(Split::Train, |part| part.split);
+            make_folder_of(sheet)?;
             datasets::write_sheet(file, split, sheet)?;
             say(&format!("written {}", sheet.display()));
             Ok(())
@@ -46,16 +50,16 @@ fn fetch(dataset: &str, how: &Fetch, to: &Path) -> Result<PathBuf> {
         let hint = format!("choose another name, or remove it first: rm '{}'", to.display());
         return Err(datasets::UserError::expected("a file that does not exist yet").file(to).hint(hint).into());
     }
-    let mut ticker = Ticker::default();
+    let mut line = ProgressLine::after_pause();
     let mut last = 0;
     datasets::fetch(dataset, how, &mut |progress| {
         let percent = progress.done * 100 / progress.total.max(1);
         let text =
             format!("{}: {:.1} of {:.1} MB ({percent} %)", progress.name, mega(progress.done), mega(progress.total));
         match &progress.trouble {
-            Some(trouble) => ticker.line(&format!("{text}; {trouble}; trying again")),
-            None if progress.done == progress.total && last != progress.total => ticker.line(&text),
-            None => ticker.transient(&text),
+            Some(trouble) => line.line(&format!("{text}; {trouble}; trying again")),
+            None if progress.done == progress.total && last != progress.total => line.line(&text),
+            None => drop(line.transient(&text)),
         }
         last = progress.done;
     })
@@ -65,23 +69,39 @@ fn mega(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-fn import(dataset: &str, from: &Path, to: &Path, layout: &LayoutOptions) -> Result<()> {
-    if let Some(folder) = to.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
+impl From<&LayoutOptions> for Layout {
+    fn from(options: &LayoutOptions) -> Self {
+        Self {
+            chunk: options.chunks.map(|images| images as usize),
+            compress: options.compress,
+            threads: options.threads.map(usize::from),
+        }
     }
-    let layout = Layout {
-        chunk: layout.chunks.map(|images| images as usize),
-        compress: layout.compress,
-        threads: layout.threads.map(usize::from),
-    };
-    print(&datasets::import(dataset, from, to, &layout)?)?;
+}
+
+/// Makes the folder of an output.
+fn make_folder_of(file: &Path) -> Result<()> {
+    let Some(folder) = file.parent() else { return Ok(()) };
+    std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))
+}
+
+fn import(dataset: &str, from: &Path, to: &Path, options: &ImportOptions) -> Result<()> {
+    make_folder_of(to)?;
+    let report = datasets::import(dataset, from, to, options)?;
+    print(&report.summary)?;
+    if report.left_out.count() > 0 {
+        say(&report.left_out.to_string());
+    }
+    for note in &report.notes {
+        say(note);
+    }
     say(&format!("written {}, all checksums are right", to.display()));
     Ok(())
 }
 
 /// A table of what a container holds.
 fn print(summary: &Summary) -> Result<()> {
-    let mut out = std::io::stdout();
+    let mut out = Out;
     out.write_all(table(summary).as_bytes())?;
     Ok(())
 }

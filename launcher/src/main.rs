@@ -1,63 +1,90 @@
-//! The program `iad-launch`. Exit codes: 0 done; 1 the run failed; 2 the command, the configuration or the data are wrong;
-//! 85 stopped on request, the same command goes on.
+//! The program `iad-launch`: parses the command line and calls what it names. Exit codes are in `exit`.
+//!
+//! Folders in their order; each uses only those before it: exit, command, console, draw, start, report, train, evaluate,
+//! weights and data, paper, bench, machine, plan, doctor, runs, metrics, sbatch, settings.
 
 mod bench;
 mod command;
 mod console;
 mod data;
+mod doctor;
+mod draw;
 mod evaluate;
-mod jobs;
-mod launch;
-mod liveness;
+mod exit;
+mod machine;
+mod metrics;
 mod paper;
-mod rank_log;
-mod ranks;
+mod plan;
 mod report;
-mod restart;
-mod signals;
-mod spoken;
+mod runs;
+mod sbatch;
+mod settings;
+mod start;
 mod train;
-mod watch;
 mod weights;
-mod world;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Parser as _;
 
-use crate::command::{Command, CommandLine};
+use crate::command::{Bench, Command, CommandLine};
 
-/// The run was asked to stop and can be resumed.
-pub(crate) const STOPPED: u8 = 85;
+// A test harness has no handlers.
+#[cfg(not(test))]
+comm::hold_requests_from_the_start!();
 
 fn main() -> ExitCode {
     let arguments = command::with_implied_train(std::env::args_os().collect());
     let command = match CommandLine::try_parse_from(arguments) {
-        Ok(line) => line.command,
-        // Every rank sees the same mistake: one tells it.
+        Ok(line) => {
+            console::set_quiet(line.quiet);
+            line.command
+        }
+        // Every rank meets the same mistake; one rank prints it.
         Err(_) if comm::launcher_rank().is_some_and(|rank| rank > 0) => return ExitCode::from(2),
         Err(error) => error.exit(),
     };
-    let result = match command {
-        Command::Train(train) => train::run(&train),
-        Command::Eval(eval) => evaluate::run(&eval),
-        Command::Data(data) => data::run(&data).map(|()| 0),
-        Command::Report(report) => {
-            report::run(&report.runs, report.page.as_deref(), report.figure.as_deref()).map(|()| 0)
-        }
-        Command::Paper(paper) => paper::run(&paper),
-        Command::Bench(bench) => bench::run(&bench),
-        Command::Weights(weigh) => weights::run(&weigh).map(|()| 0),
-        Command::CountGpus => launch::print_gpus().map(|()| 0),
-    };
-    match result {
+    match run(&command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            // What comes here has been found before the ranks joined, or by all of them.
-            if world::speaks(ranks::variable) {
+            // The error occurred before the ranks joined, or all ranks have it.
+            if start::speaks(start::variable) {
                 console::error(&error);
             }
-            ExitCode::from(ranks::exit_code(&error))
+            ExitCode::from(exit::exit_code(&error))
         }
+    }
+}
+
+/// Runs a command and returns its exit code.
+fn run(command: &Command) -> Result<u8> {
+    match command {
+        Command::Train(_) | Command::Eval(_) | Command::Paper(_) => start::listen_to_requests()?,
+        // All others end as the system ends a process.
+        _ => comm::release_requests(),
+    }
+    match command {
+        Command::Train(train) if train.dry_run => plan::run(&train.plan()).map(|()| 0),
+        Command::Train(train) => train::run(train),
+        Command::Doctor(doctor) => doctor::run(doctor),
+        Command::Plan(plan) => plan::run(plan).map(|()| 0),
+        Command::Eval(eval) => evaluate::run(eval),
+        Command::Data(data) => data::run(data).map(|()| 0),
+        Command::Report(report) => report::run_command(report).map(|()| 0),
+        Command::Sbatch(sbatch) => sbatch::run(sbatch).map(|()| 0),
+        Command::Metrics(metrics) => metrics::run(metrics).map(|()| 0),
+        Command::Runs(runs) => runs::list(runs).map(|()| 0),
+        Command::Compare(compare) => runs::compare(compare).map(|()| 0),
+        Command::Config(config) => settings::config(config).map(|()| 0),
+        Command::Completions(completions) => settings::completions(completions).map(|()| 0),
+        Command::Man(man) => settings::man(man).map(|()| 0),
+        Command::Paper(paper) => paper::run(paper),
+        Command::Bench(Bench::Step(step)) => bench::step::run(step),
+        Command::Bench(Bench::Comm(sums)) => bench::comm::run(sums),
+        Command::Bench(Bench::Scaling(scaling)) => bench::scaling::run(scaling).map(|()| 0),
+        Command::Bench(Bench::Project(project)) => bench::project::run(project).map(|()| 0),
+        Command::Weights(weigh) => weights::run(weigh).map(|()| 0),
+        Command::CountGpus => start::print_gpus().map(|()| 0),
     }
 }

@@ -1,11 +1,11 @@
-//! What can be asserted of a program that has ended.
+//! Assertions about a program that has ended.
 
 /// A program that has ended.
 #[derive(Debug)]
 pub struct Ended {
     /// Its exit code; none if a signal ended it.
     pub code: Option<i32>,
-    /// What it printed, errors and all.
+    /// Its output, with its errors.
     pub said: String,
     pub(crate) command: String,
 }

@@ -5,23 +5,34 @@
 
 use std::io::Write as _;
 
+mod disk;
+mod draws;
 mod ended;
+mod golden;
+mod imports;
 mod nodes;
 mod program;
+mod python;
 mod records;
 mod running;
 mod sources;
 mod stand_in;
+mod teachers;
 mod world;
 
+pub use disk::{DiskCall, DiskFault, disk_calls};
+pub use draws::Draws;
 pub use ended::Ended;
+pub use golden::assert_golden;
+pub use imports::{Arrow, arrows, loops, upward};
 pub use nodes::Nodes;
 pub use program::Program;
+pub use python::{Python, python};
 pub use records::{Stored, assert_same_run, has_done, header, largest_difference, metrics, student, tensors};
-pub use running::Running;
+pub use running::{Running, handles_requests, holds_requests};
 pub use sources::{Finding, Rule, find};
 pub use stand_in::stand_in;
-pub use world::{IAD_1, Images, World, checkout};
+pub use world::{IAD_1, Images, WEIGHTS_OF_EVERY_KIND, World, checkout};
 
 /// A line to whoever runs the tests, which a test that passes does not swallow: what was skipped, or measured.
 pub fn tell(text: &str) {

@@ -94,7 +94,7 @@ impl Nodes {
             nodes.push(node);
         }
         let folder = tempfile::Builder::new().prefix("iad-nodes-").tempdir()?;
-        // What ssh does on a cluster: mpirun calls it with an address and a command.
+        // mpirun calls it in the place of ssh, with an address and a command.
         let mut agent = "#!/bin/sh\nhost=$1; shift\ncase $host in\n".to_string();
         for (index, node) in nodes.iter().enumerate() {
             agent += &format!("{}) node={} ;;\n", address(index + 1), node.0.id());

@@ -54,11 +54,21 @@ impl Program {
         Self::from(command, true)
     }
 
+    /// iad-launch by itself, with no file larger than so many KiB: the rest of a write is refused, as on a full disk.
+    pub fn with_files_up_to(kib: u64) -> Self {
+        let mut command = Command::new("bash");
+        command.args(["-c", r#"trap '' XFSZ; ulimit -f "$0"; exec "$@""#, &kib.to_string()]).arg(iad_launch());
+        Self::from(command, false)
+    }
+
     fn from(mut command: Command, many: bool) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         command.env(MARK, &mark).env("OMP_NUM_THREADS", "1");
-        // What Open MPI needs to start more ranks than cores, as root, side by side; other MPIs do not look at it.
+        // These tests compare runs on the CPU. A machine's GPUs must not change the number of ranks or the arithmetic;
+        // trainer/tests/gpu and scripts/gpu-check are the tests on GPUs.
+        command.env("CUDA_VISIBLE_DEVICES", "-1");
+        // With these, Open MPI starts more ranks than cores, as root, side by side. Other MPIs ignore them.
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
         command.env("OMPI_MCA_rmaps_base_oversubscribe", "1").env("OMPI_MCA_hwloc_base_binding_policy", "none");
         command.env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe");
@@ -194,6 +204,6 @@ impl Program {
 /// The program that cargo built beside this test.
 fn iad_launch() -> PathBuf {
     let test = env::current_exe().unwrap_or_default();
-    // A test stands in target/PROFILE/deps, the program in target/PROFILE.
+    // A test lies in target/PROFILE/deps, the program in target/PROFILE.
     test.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join("iad-launch")
 }

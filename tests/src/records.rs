@@ -1,4 +1,4 @@
-//! What a run leaves behind: metrics without clocks, and tensors to the bit.
+//! Readers of a run folder: metrics without clocks, and tensors to the bit.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +36,7 @@ pub struct Stored {
     pub dtype: Dtype,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its bytes as they stand there.
+    /// Its bytes in the file.
     pub bytes: Vec<u8>,
 }
 
@@ -82,7 +82,7 @@ pub fn student(path: &Path) -> Result<BTreeMap<String, Stored>> {
     Ok(tensors)
 }
 
-/// What stands in a checkpoint beside its tensors.
+/// The header of a checkpoint.
 ///
 /// # Errors
 /// A file that is missing or not a checkpoint.

@@ -1,4 +1,4 @@
-//! A program under way: its processes, what it says, and its end, which comes even where it does not end by itself.
+//! A program under way: its processes, its output and its end. A program that hangs is killed.
 
 use std::fs;
 use std::io::Read;
@@ -24,6 +24,26 @@ pub(crate) fn listen(mut source: impl Read + Send + 'static, said: &Arc<Mutex<St
     })
 }
 
+/// Whether a process holds SIGTERM back or handles it: before that, the system ends it as any process it loads.
+pub fn holds_requests(process: u32) -> bool {
+    masked(process, &["SigBlk:", "SigCgt:"])
+}
+
+/// Whether a process handles SIGTERM: its watching thread starts right after.
+pub fn handles_requests(process: u32) -> bool {
+    masked(process, &["SigCgt:"])
+}
+
+/// Whether one of the process's signal masks of these names has SIGTERM.
+fn masked(process: u32, names: &[&str]) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let mask = |name: &&str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    };
+    names.iter().any(|name| mask(name) & 1 << 14 != 0)
+}
+
 /// A program under way. Dropping it ends all its processes.
 pub struct Running {
     pub(crate) child: Child,
@@ -37,7 +57,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// What it has printed so far.
+    /// Its output so far.
     pub fn said(&self) -> String {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -93,16 +113,35 @@ impl Running {
     }
 
     /// Sends a signal (`TERM`, `KILL`) to some of its processes.
+    ///
+    /// # Panics
+    /// No process receives it, so that a test of a fault cannot pass without the fault.
+    #[track_caller]
     pub fn signal(&self, name: &str, processes: &[u32]) {
-        if !processes.is_empty() {
-            let numbers = processes.iter().map(u32::to_string);
-            let _ = Command::new("kill").arg(format!("-{name}")).args(numbers).stderr(Stdio::null()).status();
-        }
+        assert!(self.try_signal(name, processes), "no process received SIG{name}:\n{}", self.said());
+    }
+
+    /// As `signal`, for a program that may have ended. Returns whether any process received it.
+    pub fn try_signal(&self, name: &str, processes: &[u32]) -> bool {
+        let mut kill = Command::new("kill");
+        kill.arg(format!("-{name}")).args(processes.iter().map(u32::to_string));
+        // `kill` writes a line for each process that it does not reach.
+        let missed = |errors: &[u8]| errors.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+        kill.stdin(Stdio::null()).output().is_ok_and(|ended| missed(&ended.stderr) < processes.len())
     }
 
     /// Kills every process at once.
-    pub fn kill_all(&self) {
-        self.signal("KILL", &self.all_processes());
+    pub fn kill_all(&mut self) {
+        // A process shows no environment in its first moments, so the first one is killed by name.
+        let _ = self.child.kill();
+        // A process may be starting another one meanwhile.
+        loop {
+            let processes = self.all_processes();
+            if processes.is_empty() {
+                return;
+            }
+            self.try_signal("KILL", &processes);
+        }
     }
 
     /// Waits until `holds`.

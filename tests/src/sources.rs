@@ -1,11 +1,11 @@
-//! A scan of sources and manifests for words that may not stand there. It reads words, not Rust, and no comments.
+//! A scan of sources and manifests for forbidden words. It reads words, not Rust, and ignores comments.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Words and the places where they may not stand.
+/// Words and the places where they are forbidden.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
     /// The rule in a sentence.
@@ -14,13 +14,13 @@ pub struct Rule {
     pub words: &'static [&'static str],
     /// The files and folders where they are looked for.
     pub within: &'static [&'static str],
-    /// The files and folders among those where they may stand.
+    /// The files and folders among those where they are allowed.
     pub except: &'static [&'static str],
     /// Whether tests beside the code are free of the rule.
     pub spares_tests: bool,
 }
 
-/// A word where it may not stand.
+/// A forbidden word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The file, from the root of the repository.
@@ -41,7 +41,7 @@ impl Rule {
         }
         let manifest = file.ends_with(".toml");
         let mut found = vec![];
-        // Tests stand at the end of a file.
+        // Tests are at the end of a file.
         let counts = |line: &&str| !(self.spares_tests && line.trim() == "#[cfg(test)]");
         for (number, line) in text.lines().take_while(counts).enumerate() {
             let code = if manifest { manifest_code(line) } else { source_code(line) };
@@ -56,7 +56,7 @@ impl Rule {
 /// Where the sources, build scripts and manifests below `root` break `rule`.
 ///
 /// # Errors
-/// Anything the file system says; a place of the rule that is not there.
+/// A failure of the file system; a place of the rule that does not exist.
 pub fn find(root: &Path, rule: &Rule) -> Result<Vec<Finding>> {
     let mut found = vec![];
     for place in rule.within {

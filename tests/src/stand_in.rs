@@ -10,7 +10,7 @@ pub fn stand_in() -> &'static Path {
 }
 
 impl Program {
-    /// With a stand-in for GPUs: tensors stay in the memory of the host, all else is what the program does with NCCL.
+    /// With a stand-in for GPUs: tensors stay in the memory of the host, and everything else runs as with NCCL.
     pub fn with_stand_in(self) -> Self {
         self.with_libraries(stand_in())
     }
@@ -28,7 +28,7 @@ impl Program {
         self.variable("IAD_STAND_IN_GPUS", visible)
     }
 
-    /// What goes wrong, in the words of `stand-in/nccl.c`.
+    /// The fault to inject, in the words of `stand-in/nccl.c`.
     pub fn fault(self, fault: &str) -> Self {
         self.variable("IAD_STAND_IN_FAULT", fault)
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use datasets::{Memory, Split};
 use toml::{Table, Value};
 
-use crate::Program;
+use crate::teachers;
 
 /// The terms of IAD-I with introspection from the first epoch on, so that a short run computes all of them.
 pub const IAD_1: &str = r#"[
@@ -15,7 +15,14 @@ pub const IAD_1: &str = r#"[
     { name = "introspect", of = "adversarial", towards = { network = "student", images = "natural" }, trust = { teacher = "robust", exponent = 0.1, inverted = true } },
 ]"#;
 
-/// Every key stands at what makes a run short; the attack starts at random.
+/// Changes of [`World::config`] that make a run keep best and averaged weights beside the last ones.
+pub const WEIGHTS_OF_EVERY_KIND: [(&str, &str); 3] = [
+    ("evaluation.selection", "\"held_out\""),
+    ("evaluation.held_out", "0.1"),
+    ("averages", "{ ema = { decay = 0.9 } }"),
+];
+
+/// Every key makes a run short; the attack starts at random.
 const SHORT_RUN: &str = r#"
 seed = 1
 epochs = 1
@@ -42,7 +49,7 @@ pub struct Images {
 }
 
 impl Images {
-    /// So many colour images of 16x16 pixels in four classes, and 32 test images.
+    /// `train` colour images of 16x16 pixels in four classes, and 32 test images.
     pub fn colour(train: usize) -> Self {
         Self { train, test: 32, shape: [3, 16, 16], classes: 4 }
     }
@@ -83,7 +90,7 @@ impl World {
     /// An empty one.
     ///
     /// # Errors
-    /// Anything the file system says.
+    /// A failure of the file system.
     pub fn new() -> Result<Self> {
         Ok(Self { folder: tempfile::Builder::new().prefix("iad-test-").tempdir()? })
     }
@@ -101,7 +108,7 @@ impl World {
     /// Makes the data set `NAME.h5`.
     ///
     /// # Errors
-    /// Anything the file system says.
+    /// A failure of the file system.
     pub fn images(&self, name: &str, images: Images) -> Result<PathBuf> {
         let path = self.path(&format!("{name}.h5"));
         let (train, test) = (images.split(images.train, 1)?, images.split(images.test, 2)?);
@@ -113,7 +120,7 @@ impl World {
     /// Writes the configuration `NAME.toml` of a short run on `data`, with `changes` of keys to values in TOML.
     ///
     /// # Errors
-    /// A value that is not TOML; anything the file system says.
+    /// A value that is not TOML; a failure of the file system.
     pub fn config(&self, name: &str, data: &Path, changes: &[(&str, &str)]) -> Result<PathBuf> {
         let mut table: Table = SHORT_RUN.parse()?;
         let data = format!("{:?}", data.display().to_string());
@@ -131,16 +138,19 @@ impl World {
         Ok(path)
     }
 
-    /// Trains a small teacher adversarially on `data` for an epoch, and returns its file of weights.
+    /// A small teacher, trained adversarially on `data` for an epoch: a copy of its file of weights that a test may change.
+    /// It is trained once for each data set in a test binary.
     ///
     /// # Errors
     /// It cannot be trained.
     pub fn teacher(&self, data: &Path) -> Result<PathBuf> {
-        let network = ("student.architecture", "\"resnet8\"");
-        let config = self.config("teacher", data, &[network, ("evaluation.suite", "[]")])?;
-        let run = self.run("teacher");
-        Program::alone().train(&config, &run).run()?.expect(0);
-        Ok(run.join("checkpoints/final.safetensors"))
+        let weights = teachers::weights(data)?;
+        let name = data.file_stem().and_then(|name| name.to_str()).context("a name")?;
+        let folder = self.path(&format!("teacher-of-{name}"));
+        fs::create_dir_all(&folder)?;
+        let path = folder.join("final.safetensors");
+        fs::write(&path, weights)?;
+        Ok(path)
     }
 
     /// The changes that make a configuration IAD-I with the teacher at `weights`: resnet8, all terms.

@@ -26,11 +26,23 @@ struct stream {
     struct task *first, **last;
 };
 
-// Held by whoever made it and by each piece of work that names it.
+// Held by whoever made it and by each piece of work that names it. An event may be recorded again: who waits for it waits for
+// the record that was the last when the wait was asked for.
 struct event {
     int holders;
-    int done;
+    long recorded, reached;
 };
+
+// A piece of work that names one record of an event.
+struct point {
+    struct event *event;
+    long record;
+};
+
+// How many events were made.
+static long events;
+
+long events_made(void) { return events; }
 
 static __thread int current = -1;
 
@@ -183,26 +195,33 @@ static void release(struct event *event) {
 }
 
 static void reach(void *argument) {
-    struct event *event = argument;
+    struct point *point = argument;
     pthread_mutex_lock(&lock);
-    event->done = 1;
-    release(event);
+    if (point->event->reached < point->record) point->event->reached = point->record;
+    release(point->event);
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
+    free(point);
 }
 
 static void wait_for(void *argument) {
-    struct event *event = argument;
+    struct point *point = argument;
     pthread_mutex_lock(&lock);
-    while (!event->done) pthread_cond_wait(&changed, &lock);
-    release(event);
+    while (point->event->reached < point->record) pthread_cond_wait(&changed, &lock);
+    release(point->event);
     pthread_mutex_unlock(&lock);
+    free(point);
 }
 
-static void hold(struct event *event) {
+// The newest record of an event, after a new one if `again`.
+static struct point *point_of(struct event *event, int again) {
+    struct point *point = malloc(sizeof *point);
     pthread_mutex_lock(&lock);
     ++event->holders;
+    event->recorded += again;
+    *point = (struct point){event, event->recorded};
     pthread_mutex_unlock(&lock);
+    return point;
 }
 
 int cuEventCreate(struct event **event, unsigned flags) {
@@ -210,30 +229,33 @@ int cuEventCreate(struct event **event, unsigned flags) {
     if (current < 0) return INVALID_CONTEXT;
     *event = calloc(1, sizeof **event);
     (*event)->holders = 1;
+    pthread_mutex_lock(&lock);
+    ++events;
+    pthread_mutex_unlock(&lock);
     return SUCCESS;
 }
 
 int cuEventRecord(struct event *event, struct stream *stream) {
     trace("record on %s", name_of(stream));
-    hold(event);
-    if (stream) queue(stream, reach, event);
-    else reach(event);
+    struct point *point = point_of(event, 1);
+    if (stream) queue(stream, reach, point);
+    else reach(point);
     return SUCCESS;
 }
 
 int cuStreamWaitEvent(struct stream *stream, struct event *event, unsigned flags) {
     (void)flags;
     trace("%s waits", name_of(stream));
-    hold(event);
-    if (stream) queue(stream, wait_for, event);
-    else wait_for(event);
+    struct point *point = point_of(event, 0);
+    if (stream) queue(stream, wait_for, point);
+    else wait_for(point);
     return SUCCESS;
 }
 
 int cuEventQuery(struct event *event) {
     if (current < 0) return INVALID_CONTEXT;
     pthread_mutex_lock(&lock);
-    const int done = event->done;
+    const int done = event->reached >= event->recorded;
     pthread_mutex_unlock(&lock);
     return done ? SUCCESS : NOT_READY;
 }

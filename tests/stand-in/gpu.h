@@ -16,6 +16,9 @@ void queue(struct stream *stream, void (*work)(void *), void *argument);
 // The GPU of the calling thread, from 0 among those of the machine; -1 before cuCtxSetCurrent.
 int current_gpu(void);
 
+// How many events the driver has made.
+long events_made(void);
+
 // This process's rank, by its launcher's variable.
 int launcher_rank(void);
 

@@ -162,7 +162,7 @@ int ncclCommAbort(struct communicator *communicator) {
 }
 
 int ncclCommDestroy(struct communicator *communicator) {
-    trace("destroy after %ld", communicator->count);
+    trace("destroy after %ld, %ld events", communicator->count, events_made());
     return SUCCESS;
 }
 

@@ -103,6 +103,14 @@ fn all_weights_are_evaluated_and_reported() -> Result<()> {
         let found = evaluation(&format!("evaluation-{weights}.json"))?;
         assert_eq!((&found["weights"], &found["images"]), (&weights.into(), &32.into()));
     }
+    // Best weights that are those of the last step are evaluated once, for both files.
+    let (best, last) = (evaluation("evaluation.json")?, evaluation("evaluation-final.json")?);
+    assert_eq!(best["step"] == last["step"], best["timing"] == last["timing"], "{best:#} {last:#}");
+    if best["step"] == last["step"] {
+        assert_eq!(best["attacks"], last["attacks"]);
+        let table = |name: &str| std::fs::read_to_string(run.join(name));
+        assert_eq!(table("evaluation.samples.csv")?, table("evaluation-final.samples.csv")?);
+    }
     let report = Program::alone().args(["report".as_ref(), run.as_os_str()]).run()?.expect(0);
     for weights in ["best", "final", "ema", "swa"] {
         assert!(report.said.lines().any(|line| line.contains(&format!(" {weights} "))), "{}", report.said);

@@ -1,4 +1,4 @@
-//! Gradients that leave for their sum while the backward pass goes on: the sums are those of one call after it.
+//! Gradients are summed bucket by bucket during the backward pass: the sums equal those of one all-reduce after it.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ fn distillation(world: &World) -> Result<PathBuf> {
 
 type Tensors = std::collections::BTreeMap<String, Stored>;
 
-/// The state after so many steps. Over MPI sums start in the backward pass only where a test wants it.
+/// The state after `steps` steps. Over MPI, sums start in the backward pass only if a test asks for it.
 fn state(world: &World, config: &Path, ranks: usize, steps: u64, bucket_mib: Option<f64>) -> Result<Tensors> {
     let name = bucket_mib.map_or("after".to_string(), |size| format!("during-{size}"));
     let run = world.run(&format!("{name}-{ranks}-{steps}"));

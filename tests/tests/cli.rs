@@ -1,12 +1,12 @@
 //! Mistakes in a command, a configuration or the data: exit code 2 and one message with a way out, before any rank trains.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use datasets::{Container, Source, Split};
-use tests::{Images, Program, World, assert_same_run, metrics};
+use tests::{Images, Program, World, assert_same_run, checkout, metrics};
 
 /// A world with a data set and a configuration that is right.
 struct Right {
@@ -104,6 +104,7 @@ fn a_value_out_of_range_is_named_with_its_range() -> Result<()> {
         ("optimizer.lr_scale", "cubic", "linear"),
         ("epochs", "0", "1 to 1,000,000"),
         ("evaluation.batch", "17", "a multiple of 16"),
+        ("evaluation.images", "0", "1 or more"),
         ("checkpoint.keep_last", "0", "at least 1"),
     ] {
         let change = format!("{key}={value}");
@@ -118,8 +119,8 @@ fn an_unknown_name_is_answered_with_the_known_ones() -> Result<()> {
     for (change, parts) in [
         ("attack.kind=square", ["attack.kind", "`pgd`"]),
         ("evaluation.suite=[\"natural\", \"cw\"]", ["evaluation.suite[1] is \"cw\"", "fgsm_rs"]),
-        ("student.architecture=resnet50", ["student.architecture", "wrn-DEPTH-WIDTH"]),
-        ("optimizer.lr_policy=cosine", ["optimizer.lr_policy", "`one_cycle`"]),
+        ("student.architecture=resnet51", ["student.architecture", "wrn-DEPTH-WIDTH"]),
+        ("optimizer.lr_policy=polynomial", ["optimizer.lr_policy", "`one_cycle`"]),
         (
             "attack.towards={ network = \"robust\", images = \"natural\" }",
             ["attack.towards.network", "[teachers.robust]"],
@@ -129,6 +130,100 @@ fn an_unknown_name_is_answered_with_the_known_ones() -> Result<()> {
     }
     let config = right.edited("preset = \"at\"", "preset = \"trade\"")?;
     right.refuses(&config, &[], &["wrong.toml", "loss.preset", "trade", "iad-1"])
+}
+
+#[test]
+fn a_mistyped_name_is_answered_with_the_nearest() -> Result<()> {
+    let right = Right::new()?;
+    for (change, meant) in [
+        ("optimiser.lr=0.1", "did you mean `optimizer.lr`?"),
+        ("lr=0.1", "did you mean `optimizer.lr`?"),
+        ("attack.stpes=3", "did you mean `attack.steps`?"),
+        ("attack.start=uniforn", "did you mean `uniform`?"),
+        ("student.architecture=resent18", "did you mean `resnet18`?"),
+        ("loss.preset=iad1", "did you mean iad-1?"),
+        ("evaluation.suite=natural,pdg20", "did you mean pgd20?"),
+        ("loss.terms.lable.weight=1", "did you mean label?"),
+        ("data.subset.count=many", "`data.subset.count` is of type integer"),
+    ] {
+        right.refuses(&right.config, &["--set", change], &[meant])?;
+    }
+    right.refuses_under_mpirun(&right.config, &["--set", "optimiser.lr=0.1"], &["did you mean `optimizer.lr`?"])?;
+    for (arguments, meant) in [
+        (&["evla", "runs/x"][..], "'eval'"),
+        (&["data", "fetch", "cifar01", "--to", "x.h5"], "did you mean cifar10?"),
+        (&["data", "import", "cifar01", "--from", ".", "--to", "x.h5"], "did you mean cifar10?"),
+        (&["paper", "tabel2", "--dry-run"], "did you mean table2?"),
+    ] {
+        let ended = Program::alone().within(checkout()).args(arguments).run()?.expect(2);
+        assert!(ended.said.contains(meant), "{arguments:?}: {}", ended.said);
+    }
+    Ok(())
+}
+
+/// A suite is written as `eval --suite` takes it, or as a list.
+#[test]
+fn a_suite_may_be_names_with_commas() -> Result<()> {
+    let right = Right::new()?;
+    let (by_text, by_list) = (right.world.run("by-text"), right.world.run("by-list"));
+    let train = |run| Program::alone().train(&right.config, run).stop_after(1);
+    train(&by_text).set("evaluation.suite", "natural,pgd2").run()?.expect(85);
+    train(&by_list).set("evaluation.suite", "[\"natural\", \"pgd2\"]").run()?.expect(85);
+    assert_eq!(fs::read_to_string(by_text.join("run.toml"))?, fs::read_to_string(by_list.join("run.toml"))?);
+    Ok(())
+}
+
+#[test]
+fn a_run_folder_in_the_place_of_a_configuration_is_resumed() -> Result<()> {
+    let right = Right::new()?;
+    let run = right.world.run("begun");
+    Program::alone().train(&right.config, &run).stop_after(1).run()?.expect(85);
+    for command in ["plan", "config"] {
+        Program::alone().args([OsStr::new(command), run.as_os_str()]).run()?.expect(0);
+    }
+    let ended = Program::alone().args([&run]).run()?.expect(0);
+    assert!(ended.said.contains("going on from step 1"), "{}", ended.said);
+    let folder = right.world.path("");
+    let ended = Program::alone().args([folder]).run()?.expect(2);
+    ended.expect_error(&["a folder", "a run folder with its run.toml", "name a file"]);
+    right.refuses(&run.join("nowhere"), &[], &["nowhere", "nothing there", "configs/ has examples"])?;
+    let near = right.world.path("rigth.toml");
+    right.refuses(&near, &[], &["rigth.toml", "did you mean", "right.toml"])
+}
+
+#[test]
+fn a_step_longer_than_the_radius_is_warned_of() -> Result<()> {
+    let right = Right::new()?;
+    let run = right.world.run("long");
+    let train = Program::alone().train(&right.config, &run).set("attack.step", "9/255").set("attack.steps", 2);
+    let ended = train.stop_after(1).run()?.expect(85);
+    assert!(ended.said.contains("warning: attack.step is 9/255, more than the radius"), "{}", ended.said);
+    Ok(())
+}
+
+/// The first command of README, started without images, prints one message with the command that fetches them.
+#[test]
+fn the_first_command_of_the_readme_asks_for_the_data_alone() -> Result<()> {
+    let readme = fs::read_to_string(checkout().join("README.md"))?;
+    assert!(readme.contains("    mpirun -n 8 iad-launch configs/wrn_cifar10.toml\n"));
+    let world = World::new()?;
+    let missing = world.path("cifar10.h5");
+    // The same file with other data paths, which no test may expect in the checkout.
+    let text = fs::read_to_string(checkout().join("configs/wrn_cifar10.toml"))?;
+    let config = world.path("wrn_cifar10.toml");
+    let teacher = checkout().join("configs/wrn_cifar10_at.toml");
+    let text = text.replace("data/cifar10.h5", &missing.display().to_string());
+    fs::write(&config, text.replace("configs/wrn_cifar10_at.toml", &teacher.display().to_string()))?;
+    let run = world.run("first");
+    let data = missing.display().to_string();
+    let mut program = Program::under_mpirun(2).train(&config, &run);
+    for key in ["teachers.robust.set.data.train", "teachers.robust.set.data.test"] {
+        program = program.set(key, &data);
+    }
+    let folder = world.run("teacher");
+    let ended = program.set("teachers.robust.checkpoint", folder.display()).run()?.expect(2);
+    ended.expect_error(&[&format!("`iad-launch data fetch cifar10 --to {data}`")]);
+    Ok(())
 }
 
 #[test]

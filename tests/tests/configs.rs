@@ -46,7 +46,7 @@ fn every_configuration_begins_a_run_where_its_data_are_there() -> Result<()> {
         let mut program = Program::alone().train(&path, &world.run(name));
         for teacher_name in ["robust", "standard"] {
             if text.contains(&format!("[teachers.{teacher_name}]")) {
-                let weights = teacher(&world, &format!("{name}_{teacher_name}"), data)?;
+                let weights = world.teacher(data)?;
                 program = program.set(&format!("teachers.{teacher_name}.checkpoint"), weights.display());
             }
         }
@@ -57,20 +57,6 @@ fn every_configuration_begins_a_run_where_its_data_are_there() -> Result<()> {
         small.stop_after(1).run()?.expect(85);
     }
     Ok(())
-}
-
-/// The weights of an untrained resnet8 for `data`.
-fn teacher(world: &World, name: &str, data: &Path) -> Result<PathBuf> {
-    let changes = [
-        ("student.architecture", "\"resnet8\""),
-        ("attack.kind", "\"none\""),
-        ("loss.preset", "\"st\""),
-        ("evaluation.suite", "[]"),
-    ];
-    let name = format!("teacher-of-{name}");
-    let (config, run) = (world.config(&name, data, &changes)?, world.run(&name));
-    Program::alone().train(&config, &run).stop_after(1).run()?.expect(85);
-    Ok(run.join("checkpoints/step-00000001.safetensors"))
 }
 
 /// Writes a small CIFAR-10 into `folder`, as published but with 20 images a batch. Says which images they are.
@@ -124,7 +110,7 @@ fn the_configurations_of_the_paper_take_steps_on_cifar10() -> Result<()> {
     tell(&format!("images: {}", small_cifar10(&folder)?));
     let import = Program::alone().args(["data", "import", "cifar10", "--from"]).args([&folder]);
     import.args(["--to".as_ref(), data.as_os_str()]).run()?.expect(0);
-    let teacher = teacher(&world, "paper", &data)?;
+    let teacher = world.teacher(&data)?;
     for (name, network) in [("cifar10_resnet18_iad1", "resnet18"), ("wrn_cifar10", "wrn-34-10")] {
         let (config, run) = (checkout().join(format!("configs/{name}.toml")), world.run(name));
         let small = Program::under_mpirun(2).train(&config, &run).set("batch.size", 4).set("attack.steps", 2);

@@ -226,7 +226,44 @@ fn the_example_for_h5py_reads_a_container() -> Result<()> {
     Ok(())
 }
 
-/// The real images beside this checkout, where there are any.
+#[test]
+fn what_an_import_leaves_out_is_said() -> Result<()> {
+    let world = World::new()?;
+    let from = world.path("photos");
+    for split in ["train", "held_out"] {
+        for class in ["ant", "bee", "cow"] {
+            let folder = from.join(split).join(class);
+            fs::create_dir_all(&folder)?;
+            let name = if class == "bee" { "1.webp" } else { "1.jpeg" };
+            fs::copy(checkout().join("datasets/fixtures/grey.jpeg"), folder.join(name))?;
+        }
+    }
+    let import = |more: &[&str], to: &str| {
+        let arguments = ["import", "image-folder", "--from", &text(&from), "--to", &text(&world.path(to))];
+        data(&[&arguments[..], more].concat())
+    };
+    import(&[], "new/set.h5")?.expect(2).expect_error(&[
+        "train/bee",
+        "without a training image",
+        "--allow-empty-classes",
+    ]);
+    let names = ["--split-names", "train=train,test=held_out"];
+    let said = import(&[&names[..], &["--allow-empty-classes"]].concat(), "new/set.h5")?.expect(0).said;
+    for part in ["3: ant, bee, cow", "left out: 2 (a picture of another format", "no image of 1 of 3 classes: bee"] {
+        assert!(said.contains(part), "{part:?} is missing in\n{said}");
+    }
+    let test = Container::open(&world.path("new/set.h5"), Split::Test)?;
+    assert_eq!((test.len(), test.label(0), test.label(1)), (2, 0, 2));
+    import(&["--split-names", "train"], "other.h5")?.expect(2).expect_error(&["train=FOLDER,test=FOLDER"]);
+    let cifar = ["import", "cifar10", "--from", &text(&from), "--to", &text(&world.path("other.h5"))];
+    data(&[&cifar[..], &names].concat())?.expect(2).expect_error(&["--split-names is given for cifar10"]);
+    let sheet = world.path("pictures/of/set.png");
+    data(&["info", &text(&world.path("new/set.h5")), "--sheet", &text(&sheet)])?.expect(0);
+    assert!(sheet.is_file());
+    Ok(())
+}
+
+/// The real images beside this checkout, if any.
 #[test]
 fn real_images_of_tiny_imagenet_are_imported() -> Result<()> {
     let archive = checkout().join("../shared/data/tiny-imagenet-20.tar");

@@ -10,7 +10,7 @@ use tests::{Images, Program, World};
 /// Short searches, towards three classes.
 const SHORT: &str = "{ iterations = 3, queries = 10 }";
 
-/// A trained run with so many test images, and its container.
+/// A trained run with `test` test images, and its container.
 fn trained(world: &World, test: usize, autoattack: &str) -> Result<(PathBuf, PathBuf)> {
     let data = world.images("data", Images { test, ..Images::colour(96) })?;
     let changes = [
@@ -50,6 +50,34 @@ fn forget(run: &Path, name: &str) -> Result<()> {
     Ok(fs::remove_file(run.join(format!("{name}.samples.csv")))?)
 }
 
+/// `evaluation.images` is what `eval --images` does: the first images, alone and in the same way.
+#[test]
+fn a_trial_evaluates_the_first_images() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(96))?;
+    let changes = [("evaluation.suite", "[\"natural\", \"pgd2\"]")];
+    let (config, run, whole) = (world.config("trial", &data, &changes)?, world.run("trial"), world.run("whole"));
+    let train = |run: &Path| Program::alone().train(&config, run);
+    train(&whole).run()?.expect(0);
+    train(&run).set("evaluation.images", 20).run()?.expect(0);
+    let (found, all) = (json(&run.join("evaluation.json"))?, json(&whole.join("evaluation.json"))?);
+    assert_eq!([&found["images"], &all["images"]], [20, 32]);
+    eval(1, &whole).args(["--images", "20"]).run()?.expect(0);
+    let expected = results(&whole, "evaluation-first20")?;
+    assert_eq!(results(&run, "evaluation")?, expected);
+    // An evaluation of the run takes as many, and `--images` others.
+    eval(1, &run).args(["--seed", "9"]).run()?.expect(0);
+    assert_eq!(json(&run.join("evaluation-seed9.json"))?["images"], 20);
+    eval(1, &run).args(["--images", "32"]).run()?.expect(0);
+    assert_eq!(json(&run.join("evaluation-first32.json"))?["images"], 32);
+    // The key is written where it is set, and nowhere else.
+    let resolved = |run: &Path| fs::read_to_string(run.join("run.toml"));
+    assert!(resolved(&run)?.contains("images = 20") && !resolved(&whole)?.contains("\nimages ="));
+    let too_many = train(&world.run("more")).set("evaluation.images", 33).run()?;
+    too_many.expect(2).expect_error(&["evaluation.images", "33", "at most the 32 images"]);
+    Ok(())
+}
+
 #[test]
 fn every_image_counts_once_on_any_number_of_ranks() -> Result<()> {
     let world = World::new()?;
@@ -74,6 +102,38 @@ fn every_image_counts_once_on_any_number_of_ranks() -> Result<()> {
     assert_eq!(results(&run, name)?, (numbers.clone(), table.clone()));
     eval(1, &run).args(suite).args(["16"]).run()?.expect(0);
     assert_eq!(results(&run, "evaluation-fgsm+autoattack-batch16")?, (numbers, table));
+    Ok(())
+}
+
+#[test]
+fn an_evaluation_in_l2_is_the_same_on_any_number_of_ranks() -> Result<()> {
+    let world = World::new()?;
+    let (_, run) = trained(&world, 203, SHORT)?;
+    let name = "evaluation-fgsm+pgd10+autoattack-l2-eps1.5-batch32";
+    let mut first = None;
+    for ranks in [1, 2, 3] {
+        let options = ["--norm", "l2", "--eps", "1.5", "--suite", "fgsm,pgd10,autoattack", "--batch", "32"];
+        let ended = eval(ranks, &run).args(options).run()?.expect(0);
+        assert!(ended.said.contains("attacks of norm l2, eps 1.5"), "{}", ended.said);
+        let found = json(&run.join(format!("{name}.json")))?;
+        assert_eq!(
+            (&found["norm"], &found["eps"], &found["attack_step"]),
+            (&"l2".into(), &1.5.into(), &(15.0 / 255.0).into())
+        );
+        assert_eq!(found["warnings"], Value::Array(vec![]), "{found}");
+        let results = results(&run, name)?;
+        assert_eq!(&*first.get_or_insert(results.clone()), &results, "on {ranks} ranks");
+        forget(&run, name)?;
+    }
+    let (numbers, _) = first.context("three evaluations")?;
+    let of = |attack: usize| numbers[0][attack]["correct"].as_u64().context("a count");
+    assert!(of(0)? > of(3)? && of(2)? > 0, "nothing to tell apart: {numbers}");
+
+    eval(1, &run).args(["--suite", "natural"]).run()?.expect(0);
+    assert_eq!(json(&run.join("evaluation-natural.json"))?.get("norm"), None);
+    eval(1, &run).args(["--norm", "l2", "--suite", "paper"]).run()?.expect(2).expect_error(&["cw_inf", "l2"]);
+    eval(1, &run).args(["--norm", "l2", "--eps", "2000"]).run()?.expect(2).expect_error(&["--eps", "1,000"]);
+    eval(1, &run).args(["--norm", "l1"]).run()?.expect(2).expect_error(&["linf or l2"]);
     Ok(())
 }
 
@@ -121,7 +181,7 @@ fn killed_in_every_attack_it_goes_on_with_what_was_decided() -> Result<()> {
         };
         running.wait_until("the round", reached)?;
         running.kill_all();
-        drop(running.wait());
+        assert_ne!(running.wait()?.code, Some(0), "it was over before it was killed in round {round}");
         let decided = assert_nothing_is_repeated(&journals(&run)[0])?;
         assert!(decided > before, "nothing was done in round {round}");
         before = decided;

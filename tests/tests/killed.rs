@@ -94,17 +94,28 @@ fn ranks_killed_at_random_moments_cost_only_time() -> Result<()> {
     let config = config(&world, 60)?;
     let (whole, run) = (world.run("whole"), world.run("killed"));
     Program::on(2).train(&config, &whole).run()?.expect(0);
-    let mut killed = 0;
-    for _ in 0..5 {
+    let steps =
+        || fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default().matches("\"event\":\"step\"").count();
+    for kill in 0..5 {
+        // At most 60 of the 360 steps for each kill, so that the run is not over before the last one.
+        let goal = steps() + draw(60) as usize;
         let mut running = Program::on(2).train(&config, &run).start()?;
-        thread::sleep(Duration::from_millis(draw(2500)));
-        let Some(victim) = running.rank(draw(2) as usize) else { continue };
+        let rank = draw(2) as usize;
+        let victim = loop {
+            match running.rank(rank) {
+                Some(process) => break process,
+                None => running.wait_until("a rank", || true)?,
+            }
+        };
+        // Every other moment is drawn from the start and the loading, and the others from the training.
+        if kill % 2 == 1 {
+            running.wait_until(&format!("step {goal}"), || steps() >= goal)?;
+        }
+        thread::sleep(Duration::from_millis(draw(if kill % 2 == 1 { 50 } else { 500 })));
         running.signal("KILL", &[victim]);
         running.gone_within(LIMIT)?;
-        running.wait_until("its end", || true).err();
-        killed += 1;
+        assert_ne!(running.wait()?.code, Some(0), "kill {kill} came after the end, IAD_FAULT_SEED={seed}");
     }
-    tell(&format!("ranks_killed_at_random_moments_cost_only_time: {killed} of 5 starts were killed"));
     Program::on(2).train(&config, &run).run()?.expect(0);
     assert_same_run(&whole, &run, &format!("after kills, IAD_FAULT_SEED={seed}"))
 }

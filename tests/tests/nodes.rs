@@ -11,7 +11,7 @@ use tests::{Images, Nodes, Program, Running, World, assert_same_run, has_done, t
 /// After a node is lost, everything on all nodes is gone within this time.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What docs/cluster.md says to add to a typed mpirun.
+/// The settings that docs/cluster.md adds to a typed mpirun.
 const KEEPALIVE: [(&str, &str); 3] = [
     ("OMPI_MCA_oob_tcp_keepalive_time", "5"),
     ("OMPI_MCA_oob_tcp_keepalive_intvl", "1"),
@@ -43,6 +43,7 @@ fn log(run: &Path, rank: usize) -> String {
 }
 
 #[test]
+#[ignore = "needs network namespaces, which root may make: make test-nodes"]
 fn ranks_on_several_nodes_compute_what_ranks_on_one_do() -> Result<()> {
     let Some(nodes) = nodes("ranks_on_several_nodes_compute_what_ranks_on_one_do", 3)? else { return Ok(()) };
     let world = World::new()?;
@@ -88,6 +89,7 @@ fn lose(
 const LOST: &[&str] = &["lost communication with a remote daemon"];
 
 #[test]
+#[ignore = "needs network namespaces, which root may make: make test-nodes"]
 fn a_cut_cable_ends_everything_and_the_run_resumes() -> Result<()> {
     lose(
         "a_cut_cable_ends_everything_and_the_run_resumes",
@@ -99,6 +101,7 @@ fn a_cut_cable_ends_everything_and_the_run_resumes() -> Result<()> {
 }
 
 #[test]
+#[ignore = "needs network namespaces, which root may make: make test-nodes"]
 fn a_cut_cable_ends_everything_that_the_program_started_itself() -> Result<()> {
     lose(
         "a_cut_cable_ends_everything_that_the_program_started_itself",
@@ -110,6 +113,7 @@ fn a_cut_cable_ends_everything_that_the_program_started_itself() -> Result<()> {
 }
 
 #[test]
+#[ignore = "needs network namespaces, which root may make: make test-nodes"]
 fn a_dead_node_ends_everything_and_the_run_resumes_on_the_other() -> Result<()> {
     lose(
         "a_dead_node_ends_everything_and_the_run_resumes_on_the_other",
@@ -127,6 +131,7 @@ fn a_dead_node_ends_everything_and_the_run_resumes_on_the_other() -> Result<()> 
 
 /// Without the settings of mpirun, which has no word in this under srun: ranks on both sides notice it themselves.
 #[test]
+#[ignore = "needs network namespaces, which root may make: make test-nodes"]
 fn ranks_that_mpirun_leaves_waiting_behind_a_cut_cable_end_by_themselves() -> Result<()> {
     let name = "ranks_that_mpirun_leaves_waiting_behind_a_cut_cable_end_by_themselves";
     let Some(nodes) = nodes(name, 3)? else { return Ok(()) };
@@ -151,6 +156,7 @@ fn ranks_that_mpirun_leaves_waiting_behind_a_cut_cable_end_by_themselves() -> Re
 
 /// A rank that hangs on another node is noticed as one that is gone.
 #[test]
+#[ignore = "needs network namespaces, which root may make: make test-nodes"]
 fn a_stopped_rank_on_another_node_ends_the_run() -> Result<()> {
     let Some(nodes) = nodes("a_stopped_rank_on_another_node_ends_the_run", 2)? else { return Ok(()) };
     let world = World::new()?;

@@ -31,7 +31,7 @@ fn list(world: &World, table: &Path, arguments: &[&str]) -> Result<Vec<Listed>> 
     let ended = paper(world, table, &[&["--dry-run"], arguments].concat())?.expect(0);
     let lines = ended.said.lines().skip_while(|line| !line.starts_with("run ")).skip(1);
     let listed = lines.take_while(|line| !line.is_empty()).map(|line| {
-        // Columns stand two or more spaces apart.
+        // Columns are two or more spaces apart.
         let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         let cell = |index: usize| cells.get(index).map(ToString::to_string).context(line.to_string());
         Ok(Listed { name: cell(0)?, hash: cell(3)?, state: cell(4)? })
@@ -62,7 +62,7 @@ fn a_dry_run_lists_every_row_without_any_data() -> Result<()> {
     Ok(())
 }
 
-/// Runs of different tables share a folder by their name: it must stand for one configuration, and no other name for that.
+/// Runs of different tables share a folder by their name: one name means one configuration, and no other name means it.
 #[test]
 fn a_name_is_one_configuration_in_all_tables() -> Result<()> {
     let world = World::new()?;

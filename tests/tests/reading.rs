@@ -51,7 +51,7 @@ fn losses(run: &Path) -> Result<BTreeMap<u64, f64>> {
         .collect()
 }
 
-/// Five steps an epoch. Stops on two ranks after the third step of the second epoch, and goes on elsewhere.
+/// Five steps an epoch. Stops on two ranks after the third step of the second epoch, and resumes on other ranks.
 #[test]
 fn a_run_stopped_within_an_epoch_goes_on_in_the_same_order_on_other_ranks() -> Result<()> {
     let world = World::new()?;
@@ -120,7 +120,7 @@ fn ranks_share_one_copy_of_resident_images() -> Result<()> {
     let processes = running.processes("iad-launch");
     assert_eq!(processes.len(), 3);
     let of = |field: &str| -> Vec<u64> { processes.iter().map(|&process| mapped(process, "data.h5", field)).collect() };
-    // They stand still while they are looked at one after the other.
+    // They are stopped while their maps are read one after the other.
     running.signal("STOP", &processes);
     let (shares, resident, own) = (of("Pss"), of("Rss"), of("Anonymous"));
     running.kill_all();

@@ -1,4 +1,4 @@
-//! A run that is stopped, killed or damaged, and started again by the same command, ends as the unbroken one to the bit.
+//! A run that is stopped, killed or damaged, and started again by the same command, ends as the uninterrupted one to the bit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ impl Distillation {
         self.world.run(name)
     }
 
-    /// The unbroken run on so many ranks.
+    /// The uninterrupted run on `ranks` ranks.
     fn whole(&self, ranks: usize) -> Result<PathBuf> {
         let run = self.run("whole");
         Program::on(ranks).train(&self.config, &run).run()?.expect(0);
@@ -56,7 +56,7 @@ fn checkpoints_by_the_clock_change_nothing() -> Result<()> {
     // Every step is later than a billionth of a minute.
     let program = Program::on(2).train(&distillation.config, &often);
     program.set("checkpoint.minutes", "1e-9").set("checkpoint.keep_last", 100).run()?.expect(0);
-    // What the clocks say is read a step later, or at the end of an epoch.
+    // Clocks are read a step later, or at the end of an epoch.
     for step in [2, 3, 5, 6] {
         assert!(often.join(format!("checkpoints/step-{step:08}.safetensors")).is_file(), "step {step}");
     }
@@ -79,7 +79,7 @@ fn the_same_command_gives_the_same_bits_twice() -> Result<()> {
     Ok(())
 }
 
-/// Stops after `steps` and resumes, on so many ranks; running the finished command again changes nothing.
+/// Stops after `steps` and resumes, on `ranks` ranks, and compares with the uninterrupted run.
 fn stopped_after(distillation: &Distillation, whole: &Path, ranks: usize, steps: u64) -> Result<()> {
     let run = distillation.run(&format!("stopped-{steps}"));
     Program::on(ranks).train(&distillation.config, &run).stop_after(steps).run()?.expect(85);
@@ -171,7 +171,7 @@ fn a_signal_to_mpirun_stops_the_ranks_resumably() -> Result<()> {
     assert_same_run(&whole, &run, "after SIGUSR1")
 }
 
-/// What is asked for at the last step of an epoch is not lost with it: here every step is the last.
+/// A request at the last step of an epoch is not lost: here every step is the last.
 #[test]
 fn a_signal_is_heard_where_an_epoch_is_one_step() -> Result<()> {
     let world = World::new()?;

@@ -1,4 +1,4 @@
-//! Teachers: those that are missing or do not fit are refused in time, and `--with-teachers` makes them.
+//! Teachers: those that do not fit are refused in time, and missing ones are trained first.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,42 @@ fn a_missing_teacher_is_answered_with_the_command_that_makes_it() -> Result<()> 
     let missing = world.run("missing");
     let config = student(&world, &data, &missing, &[("teachers.robust.config", "\"configs/teacher.toml\"")])?;
     let command = format!("`iad-launch configs/teacher.toml --run {}`", missing.display());
-    refuses(&world, &config, &["teachers.robust.checkpoint is missing", &command, "--with-teachers"])
+    let run = world.run("refused");
+    for program in [Program::alone(), Program::alone().starting_ranks(2), Program::under_mpirun(2)] {
+        let ended = program.train(&config, &run).args(["--no-teachers"]).run()?.expect(2);
+        ended.expect_error(&["teachers.robust.checkpoint is missing", &command, "--no-teachers"]);
+        assert!(!run.exists(), "a run folder was made");
+    }
+    // Without that option it would be trained, but the file that makes it is not there.
+    refuses(&world, &config, &["teachers.robust.checkpoint is missing", &command])
+}
+
+/// `teachers.NAME.set` changes the configuration of a teacher; a run of another configuration is refused in its place.
+#[test]
+fn set_reaches_a_teacher_where_it_is_told_to() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(40))?;
+    let made = world.config("teacher", &data, &[("student.architecture", "\"resnet8\"")])?;
+    let made = format!("{:?}", made.display().to_string());
+    let teacher = world.run("teacher");
+    let config = student(&world, &data, &teacher, &[("teachers.robust.config", &made)])?;
+    let run = world.run("student");
+    let command = |change: (&str, &str)| {
+        Program::alone()
+            .train(&config, &run)
+            .set("seed", 3)
+            .set(change.0, change.1)
+            .set("teachers.robust.set.attack.steps", 1)
+    };
+    let ended = command(("teachers.robust.set.seed", "5")).run()?.expect(0);
+    let told = ["is trained first", "1 epochs of 4", "FLOP", "--no-teachers", "--set teachers.robust.set.KEY=VALUE"];
+    assert!(told.iter().all(|part| ended.said.contains(part)), "{}", ended.said);
+    let resolved = fs::read_to_string(teacher.join("run.toml"))?;
+    assert!(resolved.contains("seed = 5") && resolved.contains("steps = 1"), "{resolved}");
+    assert!(fs::read_to_string(run.join("run.toml"))?.contains("seed = 3"));
+    let ended = command(("teachers.robust.set.seed", "6")).run()?.expect(2);
+    ended.expect_error(&["seed = 5 there, 6 now", "teachers.robust.checkpoint=runs/OTHER"]);
+    Ok(())
 }
 
 #[test]
@@ -47,8 +82,8 @@ fn a_teacher_of_other_classes_is_refused() -> Result<()> {
     let world = World::new()?;
     let seven = world.images("seven", Images { classes: 7, ..Images::colour(40) })?;
     let four = world.images("four", Images::colour(40))?;
-    let config = student(&world, &four, &world.teacher(&seven)?, &[])?;
-    refuses(&world, &config, &["teachers.robust.checkpoint", "7 classes", "4 classes"])
+    let config = student(&world, &seven, &world.teacher(&four)?, &[])?;
+    refuses(&world, &config, &["teachers.robust.checkpoint", "3 of 7 classes unknown to it: pattern 4", "pattern 0"])
 }
 
 #[test]
@@ -83,7 +118,7 @@ fn a_file_that_is_no_teacher_is_refused() -> Result<()> {
     refuses(&world, &config, &["teachers.robust.checkpoint", "data.h5", "weights of this program"])
 }
 
-/// With a teacher made in passing or by a command of its own, on so many ranks, the student is the same.
+/// A student is the same whether its teacher is trained first or by a command of its own, on `ranks` ranks.
 fn made_in_passing(ranks: usize) -> Result<()> {
     let world = World::new()?;
     let data = world.images("data", Images::colour(40))?;
@@ -93,7 +128,7 @@ fn made_in_passing(ranks: usize) -> Result<()> {
     let config = student(&world, &data, &teacher, &[(with.0, &with.1)])?;
 
     let run = world.run("student");
-    let command = || Program::on(ranks).train(&config, &run).args(["--with-teachers"]);
+    let command = || Program::on(ranks).train(&config, &run);
     command().stop_after(2).run()?.expect(85);
     assert!(teacher.join("checkpoints/final.safetensors").is_file() && teacher.join("evaluation.json").is_file());
     assert!(run.join("checkpoints/step-00000002.safetensors").is_file());

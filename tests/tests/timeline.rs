@@ -26,8 +26,9 @@ fn the_phases_of_an_epoch_add_up_to_its_time() -> Result<()> {
     let config = distillation(&world)?;
     for ranks in 1..=2 {
         let run = world.run(&format!("{ranks}-ranks"));
-        Program::on(ranks).train(&config, &run).run()?.expect(0);
+        Program::on(ranks).train(&config, &run).set("metrics.every", 4).run()?.expect(0);
         let events = events(&run)?;
+        rates_are_of_the_steps_since_the_last_record(&events)?;
         let epochs: Vec<&Value> = events.iter().filter(|event| event["event"] == "epoch").collect();
         assert_eq!(epochs.len(), 2);
         for epoch in epochs {
@@ -43,10 +44,28 @@ fn the_phases_of_an_epoch_add_up_to_its_time() -> Result<()> {
             assert_eq!(phases.len(), 8);
             let (flops, utilisation) = (timing["flops"].as_f64(), timing["utilisation"].as_f64());
             assert!(flops.is_some_and(|flops| flops > 0.0), "{timing}");
-            assert!(utilisation.is_some_and(|share| share > 0.0 && share < 1.5), "{timing}");
+            assert!(utilisation.is_some_and(|share| share > 0.0 && share <= 1.0), "{timing}");
             assert!(timing["peak_memory"].as_u64().is_some_and(|bytes| bytes > 1 << 24), "{timing}");
         }
     }
+    Ok(())
+}
+
+/// Of the same epoch: what was trained before it is in the record of that epoch.
+fn rates_are_of_the_steps_since_the_last_record(events: &[Value]) -> Result<()> {
+    let steps_per_epoch = events[0]["steps_per_epoch"].as_u64().context("steps_per_epoch")?;
+    let mut before = 0;
+    let steps = events.iter().filter(|event| event["event"] == "step");
+    for event in steps.clone() {
+        let (step, timing) = (event["step"].as_u64().context("step")?, &event["timing"]);
+        let since = before.max(event["epoch"].as_u64().context("epoch")? * steps_per_epoch);
+        let expected = 96.0 / steps_per_epoch as f64 * (step - since) as f64;
+        let seconds: f64 = timing["phases"].as_object().context("phases")?.values().filter_map(Value::as_f64).sum();
+        let images = timing["images_per_second"].as_f64().context("images_per_second")? * seconds;
+        assert!((images / expected - 1.0).abs() < 1e-6, "step {step}: {images} images, not {expected}");
+        before = step;
+    }
+    assert!(steps.count() >= 3);
     Ok(())
 }
 
@@ -56,11 +75,10 @@ fn an_injected_delay_stands_in_the_trace_where_it_was() -> Result<()> {
     let config = distillation(&world)?;
     let run = world.run("traced");
     let ended = Program::under_mpirun(2)
-        .variable("IAD_TEST_DELAY", "1,teacher,2,50")
         .variable("IAD_TEST_OVERLAP", "1")
         .train(&config, &run)
         .set("comm.bucket_mib", 0.05)
-        .args(["--trace=4"])
+        .args(["--trace=4", "--allow-fault-injection", "--inject=rank=1,step=3,phase=teacher,kind=slow,ms=50"])
         .stop_after(5)
         .run()?;
     let said = &ended.expect(85).said;
@@ -93,7 +111,7 @@ fn an_injected_delay_stands_in_the_trace_where_it_was() -> Result<()> {
     };
     let waited: f64 = spans(0, "communication").map(overlap).filter(|overlap| *overlap > 0.0).sum();
     assert!(waited > 0.9 * 50.0, "rank 0 waited {waited} of {length} ms");
-    // Gradients leave in buckets while backward goes on.
+    // Gradients are summed in buckets during the backward pass.
     let backward: Vec<(f64, f64)> = spans(0, "backward").map(|(_, _, from, length)| (from, from + length)).collect();
     let first: Vec<f64> = spans(0, "communication")
         .filter(|(name, ..)| name.starts_with("bucket 1 of"))

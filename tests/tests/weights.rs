@@ -34,7 +34,7 @@ fn a_teacher_of_pytorch_teaches_what_the_same_teacher_of_ours_does() -> Result<(
     let given = world.path("bestpoint.pth");
     weights(&["export".as_ref(), &run], &given)?.expect(0);
 
-    // Given directly, it is answered with the command that imports it. That command does.
+    // Given directly, it is refused with the command that imports it. That command works.
     let ended =
         Program::alone().train(&config(&world, "direct", &data, &given)?, &world.run("direct")).run()?.expect(2);
     let ended = ended.expect_error(&["teachers.robust.checkpoint", "bestpoint.pth", "iad-launch weights import"]);
@@ -92,5 +92,52 @@ fn what_would_have_to_be_executed_is_refused_and_leaves_no_file() -> Result<()> 
     weights(&["import".as_ref(), &given], &made)?.expect(2).expect_error(&["given.pth.tar", "refused: posix.system"]);
     Program::alone().args(["weights".as_ref(), "info".as_ref(), given.as_os_str()]).run()?.expect(2);
     assert!(!made.exists() && !witness.exists());
+    Ok(())
+}
+
+#[test]
+fn a_normalised_student_is_trained_exported_and_imported_with_its_normalisation() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(40))?;
+    let changes = [
+        ("student.architecture", "\"wrn-10-1\""),
+        ("student.normalize", "{ mean = [0.5, 0.25, 0.5], std = [0.25, 0.5, 0.25] }"),
+        ("evaluation.suite", "[\"natural\"]"),
+    ];
+    let run = world.run("normalised");
+    Program::alone().train(&world.config("normalised", &data, &changes)?, &run).run()?.expect(0);
+    let weights_of_run = run.join("checkpoints/final.safetensors");
+    let form = header(&weights_of_run)?["form"].clone();
+    assert_eq!(form["normalize"]["mean"], serde_json::json!([0.5, 0.25, 0.5]));
+
+    // PyTorch's format keeps the normalisation. The folder of the target is created.
+    let (exported, imported) = (world.path("new/exported.pth"), world.path("other/new/imported.safetensors"));
+    weights(&["export".as_ref(), &run, "--weights".as_ref(), "final".as_ref()], &exported)?.expect(0);
+    let said = weights(&["import".as_ref(), &exported, "--data".as_ref(), &data], &imported)?.expect(0).said;
+    assert!(said.contains("normalises its images by mean [0.5, 0.25, 0.5]"), "{said}");
+    assert!(said.contains("images of its test split"), "{said}");
+    assert_eq!(header(&imported)?["form"], form);
+    assert_eq!(student(&imported)?, student(&weights_of_run)?);
+
+    // A run folder is described by its weights.
+    let told = Program::alone().args(["weights".as_ref(), "info".as_ref(), run.as_os_str()]).run()?.expect(0);
+    assert!(told.said.contains("normalised by mean [0.5, 0.25, 0.5]"), "{}", told.said);
+    let empty = world.path("new");
+    Program::alone().args(["weights".as_ref(), "info".as_ref(), empty.as_os_str()]).run()?.expect(2);
+
+    // A checkpoint of PyTorch that is to be evaluated is answered with the command that imports it.
+    let eval = ["eval".as_ref(), exported.as_os_str(), "--data".as_ref(), data.as_os_str()];
+    let ended = Program::alone().args(eval).run()?.expect(2);
+    ended.expect_error(&["exported.pth", "an archive of torch.save", "iad-launch weights import", "--image 3x16x16"]);
+    Ok(())
+}
+
+#[test]
+fn a_missing_teacher_names_the_import() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(40))?;
+    let config = config(&world, "student", &data, &world.path("robust.safetensors"))?;
+    let ended = Program::alone().train(&config, &world.run("student")).run()?.expect(2);
+    ended.expect_error(&["teachers.robust.checkpoint", "missing", "iad-launch weights import FILE --to"]);
     Ok(())
 }

@@ -1,5 +1,7 @@
-// Clocks and memory of GPUs, through libc10's device interfaces: no CUDA symbol is named, so one program serves all machines.
+// Streams, events and memory of GPUs, through libc10's device interfaces: no CUDA symbol is named, so one program serves all
+// machines.
 
+#include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -9,6 +11,20 @@
 #include "guarded.hpp"
 
 extern "C" {
+
+// The stream on which libtorch queues this thread's work for GPU `device`.
+char *iad_current_stream(int device, void **stream) {
+    return guarded([&] {
+        const at::Device place(at::kCUDA, static_cast<c10::DeviceIndex>(device));
+        *stream = c10::impl::getDeviceGuardImpl(at::kCUDA)->getStream(place).native_handle();
+    });
+}
+
+// A copy of `tensor` in page-locked memory of the host, from which a GPU copies while the host continues. The call names no
+// device: libtorch 2.11 deprecates that argument and writes two warnings for every call that has it.
+char *iad_page_locked(const at::Tensor *tensor, at::Tensor **copy) {
+    return guarded([&] { *copy = new at::Tensor(tensor->pin_memory()); });
+}
 
 // Records a new event behind the work queued so far on the current stream of CUDA device `index`.
 char *iad_event_record(int index, c10::Event **event) {

@@ -8,9 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tch::Device;
 
-use crate::{Moment, check};
+use crate::answer::check;
+use crate::moment::Moment;
 
-/// An `iad::Graph` of the shim.
+/// An `iad::Graph` of the C++ side.
 #[repr(C)]
 struct RawGraph {
     _opaque: [u8; 0],
@@ -56,7 +57,7 @@ impl Graph {
     pub fn record<T>(device: Device, work: impl FnOnce() -> T) -> Result<(Self, T), String> {
         let mut raw = std::ptr::null_mut();
         let (library, count) = (CUDA_LIBRARY.as_ptr().cast(), CUDA_LIBRARY.len());
-        // SAFETY: the library's bytes are constant; `raw` is a place for one pointer, filled where the shim answers null.
+        // SAFETY: the library's bytes are constant; `raw` is a place for one pointer, filled where the C++ side answers null.
         check(unsafe { iad_graph_new(device.is_cuda(), library, count, &mut raw) })?;
         let graph = Self(raw);
         // SAFETY: reads a flag of this thread.
@@ -114,7 +115,7 @@ impl Queue {
         if let Device::Cuda(index) = device {
             Moment::now(device)?.wait()?;
             let mut stream = 0;
-            // SAFETY: a place for one number, filled where the shim answers null.
+            // SAFETY: a place for one number, filled where the C++ side answers null.
             check(unsafe { iad_own_stream(index as c_int, &mut stream) })?;
             before = Some(stream);
         }

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use tch::Device;
 
-use crate::check;
+use crate::answer::check;
 
-/// A `c10::Event` of the shim.
+/// A `c10::Event` of the C++ side.
 #[repr(C)]
 struct RawEvent {
     _opaque: [u8; 0],
@@ -56,7 +56,7 @@ impl Moment {
     pub fn now(device: Device) -> Result<Self, String> {
         let Device::Cuda(index) = device else { return Ok(Self::of_host()) };
         let mut event = std::ptr::null_mut();
-        // SAFETY: `event` is a place for one pointer, which the shim fills where it answers null.
+        // SAFETY: `event` is a place for one pointer, which the C++ side fills where it answers null.
         check(unsafe { iad_event_record(index as c_int, &mut event) })?;
         Ok(Self(Kind::Device(Arc::new(Event(event)))))
     }

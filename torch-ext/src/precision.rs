@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::Device;
 
-use super::check;
+use crate::answer::check;
 
 #[repr(C)]
 #[derive(Default)]
@@ -40,7 +40,7 @@ impl Autocast {
     /// A device of which libtorch has no autocast.
     pub fn bfloat16(device: Device) -> Self {
         let mut before = State::default();
-        // SAFETY: `before` is a place for the answer, of the layout that the shim declares.
+        // SAFETY: `before` is a place for the answer, of the layout that the C++ side declares.
         let answer = check(unsafe { iad_autocast_begin(device.is_cuda(), &mut before) });
         answer.unwrap_or_else(|message| panic!("autocast on {device:?}: {message}"));
         Self { before, _here: PhantomData }
@@ -49,7 +49,7 @@ impl Autocast {
 
 impl Drop for Autocast {
     fn drop(&mut self) {
-        // SAFETY: `before` is what the shim answered when this began.
+        // SAFETY: `before` is what the C++ side answered when this began.
         let _ = check(unsafe { iad_autocast_end(&self.before) });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 
-use crate::check;
+use crate::answer::check;
 
 unsafe extern "C" {
     fn iad_set_sync_debug(mode: c_int, before: *mut c_int) -> *mut c_char;
@@ -33,7 +33,7 @@ pub fn without_waits<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 
 fn set(mode: c_int) -> Result<c_int, String> {
     let mut before = 0;
-    // SAFETY: a place for one number, which the shim fills where it answers null.
+    // SAFETY: a place for one number, which the C++ side fills where it answers null.
     check(unsafe { iad_set_sync_debug(mode, &mut before) })?;
     Ok(before)
 }

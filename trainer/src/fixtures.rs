@@ -7,7 +7,7 @@ use torch_ext::Sum;
 
 pub(crate) use self::ranks::{Call, on_ranks};
 
-use crate::model::{Form, Model};
+use crate::model::{Model, ModelSpec};
 
 /// `count` numbers in [0, 1), exact multiples of 2^-32, as in make.py.
 pub(crate) fn pattern(count: usize, key: u64) -> Tensor {
@@ -30,7 +30,7 @@ pub(crate) fn network(seed: u64, classes: usize, kind: Kind) -> Model {
 
 /// The same with batch norm across ranks.
 pub(crate) fn network_across(seed: u64, classes: usize, kind: Kind, across_ranks: Option<Sum>) -> Model {
-    let form = Form { architecture: "resnet8".parse().unwrap(), image: [3, 16, 16], classes };
+    let form = ModelSpec::new("resnet8".parse().unwrap(), [3, 16, 16], classes);
     let model = Model::build(form, 1, kind, Device::Cpu, across_ranks);
     let mut named: Vec<_> = model.tensors().collect();
     named.sort_by(|one, other| one.name.cmp(&other.name));

@@ -1,38 +1,25 @@
 //! Adversarial distillation on one rank: networks, attacks, losses, the step, the run.
 //!
-//! Start with [`step`], then [`run`].
+//! Nine floors. A file may use its own floor and those above it in the list below, never those beneath. Start with
+//! [`step`], then [`run`].
 
-pub mod agreement;
-pub mod attack;
-pub mod averages;
-pub mod batch;
-pub mod bench;
-pub mod checkpoint;
-mod clock;
+pub mod system;
+
 pub mod config;
-pub mod cost;
-mod effort;
+
+pub mod model;
+
+pub mod method;
+
+pub mod step;
+
+pub mod weights;
+
 pub mod evaluate;
-pub mod evaluation;
+
+pub mod run;
+
+pub mod bench;
+
 #[cfg(test)]
 mod fixtures;
-pub mod folder;
-pub mod foreign;
-pub mod gradients;
-pub mod host;
-pub mod loss;
-pub mod metrics;
-pub mod model;
-pub mod observe;
-pub mod optimizer;
-mod precision;
-pub mod prepare;
-pub mod run;
-pub mod runner;
-pub mod schedule;
-pub mod state;
-pub mod statistics;
-pub mod step;
-pub mod timeline;
-pub mod trace;
-pub mod views;

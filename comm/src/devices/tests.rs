@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
+use super::places::spans;
 use super::*;
+use crate::gpu::Gpu;
+use crate::request::{Backend, Compute, Request};
 
 /// GPU `place` of a host, which makes its identity.
 fn gpu(host: &str, place: usize) -> Gpu {

@@ -14,6 +14,9 @@ use tch::Kind;
 /// The name under which cudarc looks for NCCL first. PyTorch's wheels lack it; `scripts/setup` makes a link.
 const FILE: &str = "libnccl.so";
 
+/// The oldest version that this program was made for: libtorch 2.11 brings 2.28.9.
+const EXPECTED: c_int = 22_800;
+
 /// The symbol by which a library of the tests says that it works on the host's memory.
 const STAND_IN: &[u8] = b"iad_stand_in_for_nccl";
 
@@ -37,7 +40,27 @@ pub(crate) fn check(on_host: bool) -> Result<(), String> {
 
 /// The version, as in `2.28.9`.
 pub(crate) fn version() -> String {
-    get_nccl_version().map_or("?".into(), |code| format!("{}.{}.{}", code / 10_000, code / 100 % 100, code % 100))
+    get_nccl_version().map_or("?".into(), in_words)
+}
+
+fn in_words(code: c_int) -> String {
+    format!("{}.{}.{}", code / 10_000, code / 100 % 100, code % 100)
+}
+
+/// What the user should know about the version of NCCL that was found.
+pub(crate) fn note() -> Option<String> {
+    get_nccl_version().ok().and_then(note_of)
+}
+
+fn note_of(code: c_int) -> Option<String> {
+    (code < EXPECTED).then(|| {
+        format!(
+            "NCCL {} was found, and this program was made for {} or newer. LD_LIBRARY_PATH may lead to another {FILE} than the one \
+             beside libtorch",
+            in_words(code),
+            in_words(EXPECTED)
+        )
+    })
 }
 
 /// An identity for a new communicator, in hexadecimal digits. Rank 0 makes it, and all ranks connect with it.
@@ -46,7 +69,7 @@ pub(crate) fn version() -> String {
 /// NCCL's: mostly that it finds no network interface.
 pub(crate) fn unique_id() -> Result<String> {
     let id = get_uniqueid().map_err(|error| anyhow!("ncclGetUniqueId: {}", words(&error, ptr::null_mut())))?;
-    Ok(id.internal.iter().map(|byte| format!("{:02x}", *byte as u8)).collect())
+    Ok(base16ct::lower::encode_string(&id.internal.map(|byte| byte as u8)))
 }
 
 /// A connected communicator. It is never freed behind the back of a thread that might use it: see [`Handle::destroy`].
@@ -226,6 +249,13 @@ mod tests {
                 assert!(error.to_string().starts_with("ncclCommInitRankConfig: unhandled cuda error"), "{error}")
             }
         }
+    }
+
+    #[test]
+    fn an_old_version_is_told() {
+        assert_eq!((note_of(22_800), note_of(22_809)), (None, None));
+        let said = note_of(21_805).unwrap();
+        assert!(said.contains("NCCL 2.18.5 was found") && said.contains("2.28.0 or newer"), "{said}");
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl<E> Watch<E> {
         state.calling.is_none() && state.queued.is_empty()
     }
 
+    /// Whether a thread is inside a call of NCCL.
+    pub(crate) fn is_calling(&self) -> bool {
+        self.state().calling.is_some()
+    }
+
     /// Forgets what is done, and says what is wrong: an error of the work, or a collective that takes longer than `limit`.
     pub(crate) fn look(&self, limit: Duration, is_past: impl Fn(&E) -> Result<bool>) -> Option<String> {
         let mut state = self.state();
@@ -188,7 +193,9 @@ mod tests {
             said.starts_with("collective 1 (the broadcast of 3 values of type BFloat16, 6 bytes) is not done"),
             "{said}"
         );
+        assert!(watch.is_calling());
         watch.returned(Some(Arc::new(false)));
+        assert!(!watch.is_calling());
         assert!(watch.look(Duration::ZERO, |past| Ok(*past)).unwrap().starts_with("collective 1 "));
         assert_eq!(watch.look(LONG, |past| Ok(*past)), None);
     }

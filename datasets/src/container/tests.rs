@@ -2,9 +2,13 @@
 
 use std::fs;
 
-use super::*;
-use crate::memory::numbered;
-use crate::{Memory, UserError};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::ground::memory::numbered;
+use crate::hdf5::read::Pixels;
+use crate::{Container, Memory, Source, Split, UserError, summarise, write};
 
 fn written(folder: &Path) -> PathBuf {
     let (train, test) = (numbered(40, [3, 8, 8]), numbered(12, [3, 8, 8]));

@@ -7,65 +7,13 @@ use std::process;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::{Split, verify};
-use crate::blocks::cores;
-use crate::{Memory, Source, UserError, hdf5};
-
-/// What a data set file is to say of itself.
-#[derive(Debug, Clone, Default)]
-pub struct About {
-    /// The name of the data set.
-    pub name: String,
-    /// Where its images came from, in words.
-    pub source: String,
-    /// Where they can be had; empty if nowhere.
-    pub url: String,
-    /// The names of its classes.
-    pub class_names: Vec<String>,
-    /// The coarser classes that these belong to.
-    pub coarse: Option<Coarse>,
-}
-
-/// Coarser classes above those of a data set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Coarse {
-    /// Their names.
-    pub names: Vec<String>,
-    /// To which of them each class belongs.
-    pub of_class: Vec<i64>,
-}
-
-/// How images lie in a data set file, and how many threads read them for it. By default in one piece, which ranks map.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Layout {
-    /// Images in a chunk; none for one piece.
-    pub chunk: Option<usize>,
-    /// The level of deflate, 1 to 9; makes chunks.
-    pub compress: Option<u8>,
-    /// Threads; none for as many as there are cores. The file does not depend on it.
-    pub threads: Option<usize>,
-}
-
-impl Layout {
-    /// Images in a chunk, or none: about 1 MiB of them where the number was left open.
-    pub(crate) fn chunk_of(&self, shape: [usize; 3]) -> Option<usize> {
-        self.chunk.or(self.compress.map(|_| a_megabyte_of(shape)))
-    }
-
-    /// Images to write at once: whole chunks, so that none is compressed twice.
-    pub(crate) fn block_of(&self, shape: [usize; 3]) -> usize {
-        let chunk = self.chunk_of(shape).unwrap_or(1);
-        chunk * (a_megabyte_of(shape) / chunk).max(1)
-    }
-
-    pub(crate) fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(cores)
-    }
-}
-
-fn a_megabyte_of(shape: [usize; 3]) -> usize {
-    ((1 << 20) / shape.iter().product::<usize>().max(1)).max(1)
-}
+use crate::container::verify::verify;
+use crate::ground::error::UserError;
+use crate::ground::memory::Memory;
+use crate::ground::source::Source;
+use crate::hdf5::write::fill;
+use crate::schema::about::{About, Split};
+use crate::schema::layout::Layout;
 
 /// Writes a data set file of images in memory, in one piece; see [`write_from`].
 pub fn write(path: &Path, name: &str, source: &str, class_names: &[String], splits: &[(Split, &Memory)]) -> Result<()> {
@@ -77,7 +25,7 @@ pub fn write(path: &Path, name: &str, source: &str, class_names: &[String], spli
 
 /// Writes a data set file with `splits`, whose class names must be those of `about`.
 ///
-/// The file appears complete and verified, or not at all; one that exists already is left alone (a [`UserError`]).
+/// The file appears complete and verified, or not at all; an existing file is not overwritten (a [`UserError`]).
 /// However large the splits are, only some blocks of images are in memory.
 pub fn write_from(path: &Path, about: &About, splits: &[(Split, &dyn Source)], layout: &Layout) -> Result<()> {
     ensure!(!splits.is_empty(), "a data set file needs a split");
@@ -94,7 +42,7 @@ pub fn write_from(path: &Path, about: &About, splits: &[(Split, &dyn Source)], l
     let unfinished = folder.join(format!(".{}.unfinished-{}", file_name.to_string_lossy(), process::id()));
     let unfinished = Unfinished::claim(unfinished)?;
 
-    hdf5::fill(&unfinished.0, about, splits, layout).with_context(|| format!("writing {}", path.display()))?;
+    fill(&unfinished.0, about, splits, layout).with_context(|| format!("writing {}", path.display()))?;
     verify(&unfinished.0).context("reading back what was written")?;
     fs::File::open(&unfinished.0)?.sync_all()?;
     refuse_existing(path)?;

@@ -1,4 +1,5 @@
-//! One file over HTTP: resumed where it was cut, compared with its size and checksum, and renamed when it is whole.
+//! One file over HTTP: resumed after an interruption, compared with its size and checksum, and renamed when it is
+//! complete.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
@@ -11,9 +12,9 @@ use md5::{Digest as _, Md5};
 use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body};
 
-use super::{Fetch, OfficialFile, Progress};
-use crate::UserError;
-use crate::container::hex;
+use super::official::OfficialFile;
+use super::options::{Fetch, Progress};
+use crate::ground::error::UserError;
 
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -48,7 +49,7 @@ pub(super) fn whole(
         download.complete(progress)?;
         match check(file, &download.part) {
             Ok(()) => break,
-            // What was there before may have been of another file: once more from the beginning.
+            // The earlier part may be of another file: start again from the beginning.
             Err(_) if !fresh => {
                 download.restart()?;
                 fresh = true;
@@ -83,7 +84,7 @@ fn check(file: &OfficialFile, path: &Path) -> Result<(), UserError> {
     if length != file.bytes {
         return Err(wrong(format!("{length} bytes"), format!("{}, as published", file.bytes)));
     }
-    let found = hex(&hash.finalize());
+    let found = base16ct::lower::encode_string(&hash.finalize());
     if found == file.md5 {
         Ok(())
     } else {
@@ -97,7 +98,7 @@ struct Download<'a> {
     address: &'a str,
     how: &'a Fetch,
     agent: Agent,
-    /// What has come so far, and the server's name of that version.
+    /// The file of the bytes so far, and the file with the server's name of that version.
     part: PathBuf,
     tag: PathBuf,
     output: File,
@@ -176,7 +177,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// One request, and what comes of it.
+    /// One request, and its outcome.
     fn attempt(&mut self, progress: &mut dyn FnMut(&Progress)) -> Result<(), Stop> {
         let local = |error: io::Error| Stop::Final(anyhow!(error).context("writing the download"));
         let mut have = self.length().map_err(Stop::Final)?;
@@ -250,7 +251,7 @@ impl<'a> Download<'a> {
         UserError::expected(expected).file(self.address).key("the file").value(found).hint(OTHER_MIRROR)
     }
 
-    /// What a request that brought no answer means.
+    /// The meaning of a request without an answer.
     fn refused(&self, error: ureq::Error) -> Stop {
         use ureq::Error::{BadUri, InvalidProxyUrl, RedirectFailed, RequireHttpsOnly, TooManyRedirects};
         let fatal =

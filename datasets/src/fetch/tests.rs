@@ -1,12 +1,14 @@
 //! Downloads from a server of our own on loopback, that cuts, delays, redirects and lies as a test wants it.
 
+use std::time::Duration;
+
 use md5::{Digest as _, Md5};
 use tempfile::TempDir;
 
 use super::*;
-use crate::container::hex;
-use crate::import::idx_files;
-use crate::{Layout, import};
+use crate::Layout;
+use crate::import::idx::tests::files as idx_files;
+use crate::import::import_simply as import;
 
 mod server;
 
@@ -40,7 +42,7 @@ impl Fetched {
 /// Fetches a file of [`contents`] from a server with those `answers`; `before` is what an earlier download left.
 fn fetch_with(answers: &[Answer], before: Option<&[u8]>) -> Fetched {
     let (contents, cache) = (contents(), tempfile::tempdir().expect("a temporary folder"));
-    let md5: &'static str = hex(&Md5::digest(&contents)).leak();
+    let md5: &'static str = base16ct::lower::encode_string(&Md5::digest(&contents)).leak();
     let file = OfficialFile { dataset: "small", url: "http://x/small.bin", bytes: contents.len() as u64, md5 };
     let server = Server::start(contents, answers);
     if let Some(part) = before {
@@ -191,7 +193,7 @@ fn a_data_set_is_fetched_and_imported() -> Result<()> {
     for (name, bytes) in idx_files() {
         let server = Server::start(bytes.clone(), &[Answer::Cut(bytes.len() / 2)]);
         let url: &'static str = format!("{}/{name}", server.address).leak();
-        let md5: &'static str = hex(&Md5::digest(&bytes)).leak();
+        let md5: &'static str = base16ct::lower::encode_string(&Md5::digest(&bytes)).leak();
         table.push(OfficialFile { dataset: "fashion-mnist", url, bytes: bytes.len() as u64, md5 });
         servers.push(server);
     }

@@ -1,7 +1,7 @@
-//! Files of adversarial images, for other programs to read: image by image, in bounded memory, and open to nobody meanwhile.
+//! Files of adversarial images for other programs, written image by image in bounded memory.
 //!
 //! Datasets: `images` (`f32 [N, channels, height, width]`, in [0, 1]), `labels`, `index` (the sample's number),
-//! `predictions` and `attack` (all `i64 [N]`). `attack` counts in the attribute `attacks`; -1 stands for none.
+//! `predictions` and `attack` (all `i64 [N]`). `attack` is an index into the attribute `attacks`, or -1 for none.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -13,17 +13,17 @@ use ::hdf5::{File, Group, H5Type};
 use anyhow::{Context, Result, ensure};
 
 use super::write::{NAME, fixed, write_string};
-use crate::Source;
+use crate::ground::source::Source;
 
 const SCHEMA: &str = "iad-adversarial";
 
 /// A file of adversarial images under way. The HDF5 library lays it out and leaves; values are then written in place, so that
-/// the file is whole HDF5 at every moment, and a killed process can be gone on with.
+/// the file is complete HDF5 at every moment, and a killed evaluation can resume.
 #[derive(Debug)]
 pub struct AdversarialFile {
     path: PathBuf,
     file: fs::File,
-    /// Where `images`, `predictions` and `attack` begin.
+    /// The offsets of `images`, `predictions` and `attack`.
     places: [u64; 3],
     image_bytes: usize,
     samples: usize,
@@ -31,10 +31,10 @@ pub struct AdversarialFile {
 
 impl AdversarialFile {
     /// Lays out the file at `path`, replacing what is there, for the samples of `source`: each is as it is in the source, its
-    /// prediction and its attack -1. `evaluation` says what the images come from.
+    /// prediction and its attack -1. `evaluation` identifies the evaluation that makes them.
     ///
     /// # Errors
-    /// Anything the file system or the source says.
+    /// Errors of the file system or of the source.
     pub fn create(path: &Path, source: &dyn Source, attacks: &[String], evaluation: &str) -> Result<Self> {
         let context = || format!("writing {}", path.display());
         lay_out(path, source, attacks, evaluation).with_context(context)?;
@@ -75,10 +75,10 @@ impl AdversarialFile {
         opened().with_context(|| path.display().to_string())
     }
 
-    /// Stores the image of `sample`, what the network takes it for, and the attack that made it.
+    /// Stores the image of `sample`, the network's prediction for it, and the attack that made it.
     ///
     /// # Errors
-    /// A sample that is not there, an image of another size, or anything the file system says.
+    /// A sample that is not there, an image of another size, or errors of the file system.
     pub fn put(&self, sample: usize, pixels: &[f32], prediction: i64, attack: i64) -> Result<()> {
         ensure!(sample < self.samples, "sample {sample} of {}", self.samples);
         let bytes: Vec<u8> = pixels.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -93,10 +93,10 @@ impl AdversarialFile {
         write(&attack.to_le_bytes(), attacks + label)
     }
 
-    /// Stores what the network takes an image for that stays as it is.
+    /// Stores the network's prediction for an unchanged image.
     ///
     /// # Errors
-    /// Anything the file system says.
+    /// Errors of the file system.
     pub fn put_prediction(&self, sample: usize, prediction: i64) -> Result<()> {
         ensure!(sample < self.samples, "sample {sample} of {}", self.samples);
         let place = self.places[1] + (sample * size_of::<i64>()) as u64;
@@ -107,7 +107,7 @@ impl AdversarialFile {
     /// Waits until all that was stored is on the disk.
     ///
     /// # Errors
-    /// Anything the file system says.
+    /// Errors of the file system.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_all().with_context(|| format!("writing {}", self.path.display()))
     }
@@ -143,7 +143,7 @@ fn values<T: H5Type>(file: &Group, name: &str, values: &[T]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::numbered;
+    use crate::ground::memory::numbered;
 
     #[test]
     fn images_are_found_where_they_were_put() -> Result<()> {
@@ -152,7 +152,7 @@ mod tests {
         let source = numbered(5, [1, 2, 2]);
         let attacks = ["natural".to_string(), "pgd20".to_string()];
         AdversarialFile::create(&path, &source, &attacks, "a hash")?.put(3, &[0.25, 0.5, 0.75, 1.0], 1, 1)?;
-        // A second process goes on.
+        // A second process resumes.
         let again = AdversarialFile::open(&path, "a hash")?;
         again.put_prediction(0, 7)?;
         again.sync()?;

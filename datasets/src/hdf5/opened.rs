@@ -7,9 +7,11 @@ use ::hdf5::{Dataset, H5Type, Location};
 use anyhow::Result;
 use ndarray::Array4;
 
-use super::{HINT, Reader};
-use crate::container::{Coarse, Digest, Digested, Split, SplitSummary, Summary, labels_sha256};
-use crate::memory::{check_labels, image_bytes};
+use super::reader::{HINT, Reader, last};
+use crate::ground::digest::{Digest, Digested, labels_sha256};
+use crate::ground::memory::{check_labels, image_bytes};
+use crate::schema::about::{Coarse, Split};
+use crate::schema::summary::{SplitSummary, Summary};
 
 /// The classes that a file may have.
 const CLASSES: usize = 1 << 16;
@@ -113,7 +115,7 @@ impl Reader<'_> {
         kind: &TypeDescriptor,
         count: usize,
     ) -> Result<Option<Vec<T>>> {
-        let Ok(attribute) = place.attr(super::last(key)) else { return Ok(None) };
+        let Ok(attribute) = place.attr(last(key)) else { return Ok(None) };
         let expected = format!("{count} numbers of type {kind}");
         let found = attribute.dtype().and_then(|found| found.to_descriptor());
         if attribute.shape() != [count] || !found.is_ok_and(|found| found == *kind) {

@@ -1,11 +1,13 @@
-//! Where the images of a file lie, for those who read it without the HDF5 library.
+//! The places of images in a file, for reading without the HDF5 library.
 
 use ::hdf5::Dataset;
+use ::hdf5::dataset::Layout;
 use ::hdf5::filters;
+use anyhow::Result;
 
-use super::{Layout, Reader, Result};
-use crate::UserError;
-use crate::stream::{Chunk, Filter, Places};
+use super::reader::Reader;
+use super::stream::{Chunk, Filter, Places};
+use crate::ground::error::UserError;
 
 impl Reader<'_> {
     /// The places of the images of `dataset`, which begin at `offset` if they are contiguous. Chunks must be of whole images

@@ -46,7 +46,7 @@ fn text(place: &Location, key: &str, text: &str) -> ::hdf5::Result<()> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    base16ct::lower::encode_string(&Sha256::digest(bytes))
 }
 
 fn images(group: &Group, count: usize, layout: &str) -> ::hdf5::Result<()> {

@@ -1,13 +1,18 @@
 //! Files that other programs could have written: other layouts, and everything that is refused.
 
+use std::path::Path;
+
+use ::hdf5::dataset::Layout;
+use ::hdf5::types::{FixedAscii, FixedUnicode, VarLenAscii, VarLenUnicode};
+use ::hdf5::{File, Group, H5Type};
+use anyhow::Result;
 use tempfile::TempDir;
 
-use ::hdf5::types::{VarLenAscii, VarLenUnicode};
-
+use super::read::{Access, Pixels, read};
+use super::reader::{LONGEST, SCHEMA, VERSION};
 use super::write::{NAME, write_string};
-use super::*;
-use crate::Container;
-use crate::container::{labels_sha256, sha256};
+use crate::ground::digest::{labels_sha256, sha256};
+use crate::{Container, Split, UserError};
 
 /// Ten images of [1, 2, 2] in ten classes, with one part spoilt or made otherwise.
 struct Recipe {

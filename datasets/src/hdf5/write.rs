@@ -8,16 +8,19 @@ use ::hdf5::{Dataset, File, Group, Location};
 use anyhow::{Context, Result, ensure};
 use ndarray::ArrayView4;
 
-use super::{LONGEST, SCHEMA, VERSION};
-use crate::blocks::in_order;
-use crate::container::{Digest, Split, labels_sha256};
-use crate::{About, Layout, Source, UserError};
+use super::reader::{LONGEST, SCHEMA, VERSION};
+use crate::ground::blocks::in_order;
+use crate::ground::digest::{Digest, labels_sha256};
+use crate::ground::error::UserError;
+use crate::ground::source::Source;
+use crate::schema::about::{About, Split};
+use crate::schema::layout::Layout;
 
 /// The bytes of free text, and of names and checksums.
 const TEXT: usize = 256;
 pub(super) const NAME: usize = 64;
 
-/// Writes `splits` to the file at `path`, replacing what is there.
+/// Writes `splits` to the file at `path`, replacing an existing file.
 pub(crate) fn fill(path: &Path, about: &About, splits: &[(Split, &dyn Source)], layout: &Layout) -> Result<()> {
     // Since HDF5 1.10 metadata carry checksums, and without times equal contents give equal files.
     let file = File::with_options()
@@ -52,7 +55,7 @@ fn write_split(file: &File, split: Split, part: &dyn Source, layout: &Layout) ->
     let images = create_images(&group, part, layout)?;
     let [channels, height, width] = part.shape();
     let mut digest = Digest::new(part.shape());
-    // A chunk never holds more images than there are.
+    // A chunk holds at most the images of the split.
     let block = layout.block_of(part.shape()).min(part.len());
     in_order(part, block, layout.threads(), |first, bytes| {
         digest.update(bytes);
@@ -84,7 +87,7 @@ pub(super) fn write_string<const N: usize>(place: &Location, key: &str, text: &s
     Ok(place.new_attr::<FixedUnicode<N>>().create(key)?.write_scalar(&fixed::<N>(key, text)?)?)
 }
 
-/// Writes names as strings of one length: the usual one, or where a name needs it the longest that is read.
+/// Writes names as strings of one length: the usual one, or the longest readable one if a name needs it.
 fn write_strings(place: &Location, key: &str, texts: &[String]) -> Result<()> {
     fn write<const N: usize>(place: &Location, key: &str, texts: &[String]) -> Result<()> {
         let texts = texts.iter().enumerate().map(|(number, text)| fixed::<N>(&format!("{key}[{number}]"), text));
@@ -98,7 +101,7 @@ fn write_strings(place: &Location, key: &str, texts: &[String]) -> Result<()> {
     }
 }
 
-/// `text` as it is stored, filled up with zeros to `N` bytes.
+/// `text` in its stored form, padded with zeros to `N` bytes.
 pub(super) fn fixed<const N: usize>(key: &str, text: &str) -> Result<FixedUnicode<N>, UserError> {
     let proper = Some(text).filter(|text| !text.contains('\0')).and_then(|text| text.parse().ok());
     proper.ok_or_else(|| {

@@ -5,9 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::files::Files;
-use super::{Imported, array, wrong_file};
-use crate::pickle::{Pickle, Value};
-use crate::{Coarse, Memory, UserError};
+use super::imported::{Imported, wrong_file};
+use crate::formats::pickle::{Pickle, Value};
+use crate::formats::pickled_array as array;
+use crate::ground::error::UserError;
+use crate::ground::memory::Memory;
+use crate::schema::about::Coarse;
 
 const SHAPE: [usize; 3] = [3, 32, 32];
 const PIXELS: usize = 3 * 32 * 32;
@@ -17,7 +20,7 @@ const NAMES: usize = 1 << 16;
 /// More than the largest published batch has: 50,000 records.
 const BATCH: usize = 200 << 20;
 
-/// What tells one data set from the other.
+/// The differences between the two data sets.
 #[derive(Debug)]
 pub(super) struct Kind {
     title: &'static str,
@@ -82,7 +85,7 @@ pub(super) fn read(kind: &Kind, from: &Path) -> Result<Imported> {
         .chain(kind.names[..2].iter().filter(|name| !name.is_empty()).map(|&name| (name, NAMES)))
         .collect();
     let known = [(kind.folders[0], &binary[..]), (kind.folders[1], &python[..])];
-    let (version, files) = Files::find(from, &known, kind.hint)?;
+    let (version, files, left_out) = Files::find(from, &known, kind.hint)?;
     let mut importer = Importer { kind, files, coarse: vec![None; kind.classes] };
     let (fine, coarse) = if version == 0 { importer.text_names()? } else { importer.pickled_names()? };
     let mut split = |names: &[&str]| -> Result<Memory> {
@@ -100,13 +103,13 @@ pub(super) fn read(kind: &Kind, from: &Path) -> Result<Imported> {
     let of_class = importer.coarse.iter().map(|class| class.unwrap_or(0)).collect();
     let coarse = coarse.map(|names| Coarse { names, of_class });
     let source = format!("{} {} version (Krizhevsky 2009)", kind.title, ["binary", "python"][version]);
-    Ok(Imported { source, url: URL, coarse, train: Box::new(train), test: Some(Box::new(test)) })
+    Ok(Imported { coarse, left_out, test: Some(Box::new(test)), ..Imported::new(source, URL, Box::new(train)) })
 }
 
 struct Importer<'a> {
     kind: &'a Kind,
     files: Files,
-    /// The coarse class in which each class has been seen.
+    /// The coarse class of each class, once a record has it.
     coarse: Vec<Option<i64>>,
 }
 
@@ -160,7 +163,7 @@ impl Importer<'_> {
             self.check(name, record, fine, coarse)?;
             records.labels.push(fine);
         }
-        records.images.extend_from_slice(pixels);
+        records.images.extend_from_slice(&pixels);
         Ok(())
     }
 
@@ -190,7 +193,7 @@ impl Importer<'_> {
         wrong_file(&self.files.path(name), found, &expected, self.kind.hint)
     }
 
-    /// The fine and, if there are any, the coarse names of the binary version.
+    /// The fine names and, for CIFAR-100, the coarse names of the binary version.
     fn text_names(&mut self) -> Result<(Vec<String>, Option<Vec<String>>)> {
         let kind = self.kind;
         let mut read = |name: &str, count: usize| -> Result<Vec<String>> {

@@ -8,10 +8,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use flate2::read::GzDecoder;
 
-use super::tar;
-use crate::UserError;
+use super::imported::{wrong_archive, wrong_file};
+use super::left_out::LeftOut;
+use crate::formats::recognise::GZIP;
+use crate::formats::tar;
+use crate::ground::error::UserError;
 
-/// Where the files of a data set are.
+const NOT_OURS: &str = "no file of this data set";
+const OTHER_VERSION: &str = "another version of the same images";
+
+/// The place of the files of a data set.
 #[derive(Debug)]
 pub(super) enum Files {
     /// In a folder.
@@ -25,35 +31,45 @@ pub(super) type Known<'a> = (&'a str, &'a [(&'a str, usize)]);
 
 impl Files {
     /// Finds the files of `known` in `from`: a folder that holds them, one above their folder, or a `.tar.gz`. The first
-    /// of `known` of which any is there is chosen, and its number returned. `hint` says how to get them.
-    pub(super) fn find(from: &Path, known: &[Known], hint: &str) -> Result<(usize, Files), UserError> {
+    /// of `known` with an existing file is chosen. Returns its number, its files, and the other files beside them. `hint` is
+    /// the next step for missing files.
+    pub(super) fn find(from: &Path, known: &[Known], hint: &str) -> Result<(usize, Files, LeftOut), UserError> {
         let nothing = || {
             let folders: Vec<_> = known.iter().map(|(folder, files)| format!("{folder}/{}", files[0].0)).collect();
             let expected = format!("a folder or .tar.gz archive with {}", folders.join(" or "));
             UserError::expected(expected).file(from).hint(hint)
         };
         if from.is_file() {
-            let members = read_archive(from, known)
-                .map_err(|error| super::wrong_file(from, &error, "a whole .tar.gz archive of this data set", hint))?;
+            let (members, others) = read_archive(from, known)
+                .map_err(|error| wrong_archive(from, GZIP, &error, "a whole .tar.gz archive of this data set", hint))?;
             let inside = |folder: &str| members.keys().any(|name| name.starts_with(&format!("{folder}/")));
             let number = known.iter().position(|(folder, _)| inside(folder)).ok_or_else(nothing)?;
-            let own = members.into_iter().filter_map(|(name, bytes)| {
-                let name = name.strip_prefix(known[number].0)?.strip_prefix('/')?;
-                Some((name.to_owned(), bytes))
-            });
-            return Ok((number, Files::Archive(from.to_owned(), own.collect())));
+            let (mut own, mut left_out) = (BTreeMap::new(), LeftOut::default());
+            others.iter().for_each(|name| left_out.add(NOT_OURS, name));
+            for (name, bytes) in members {
+                match name.strip_prefix(known[number].0).and_then(|rest| rest.strip_prefix('/')) {
+                    Some(rest) => drop(own.insert(rest.to_owned(), bytes)),
+                    None => left_out.add(OTHER_VERSION, name),
+                }
+            }
+            return Ok((number, Files::Archive(from.to_owned(), own), left_out));
         }
         for (number, (folder, files)) in known.iter().enumerate() {
             for place in [from.to_owned(), from.join(folder)] {
                 if files.iter().any(|(name, _)| place.join(name).is_file()) {
-                    return Ok((number, Files::Folder(place)));
+                    let names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
+                    let mut left_out = others_in(&place, &names);
+                    for (other, _) in known.iter().filter(|(other, _)| other != folder && from.join(other).is_dir()) {
+                        left_out.add(OTHER_VERSION, *other);
+                    }
+                    return Ok((number, Files::Folder(place), left_out));
                 }
             }
         }
         Err(nothing())
     }
 
-    /// What a message calls the file `name`.
+    /// The path of the file `name` in messages.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         match self {
             Files::Folder(folder) => folder.join(name),
@@ -68,23 +84,34 @@ impl Files {
             Files::Folder(_) => read_file(&path, most, hint),
             Files::Archive(_, members) => members
                 .remove(name)
-                .ok_or_else(|| super::wrong_file(&path, &"missing in the archive", "a whole archive", hint)),
+                .ok_or_else(|| wrong_file(&path, &"missing in the archive", "a whole archive", hint)),
         }
     }
+}
+
+/// The files of `folder` but those called `names`.
+pub(super) fn others_in(folder: &Path, names: &[&str]) -> LeftOut {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.path().is_file()).map(|entry| entry.file_name());
+    let mut files: Vec<String> = files.map(|name| name.to_string_lossy().into_owned()).collect();
+    files.sort_unstable();
+    let mut left_out = LeftOut::default();
+    files.iter().filter(|name| !names.contains(&&name[..])).for_each(|name| left_out.add(NOT_OURS, name));
+    left_out
 }
 
 /// All bytes of a file that has to be there and has at most `most`.
 pub(super) fn read_file(path: &Path, most: usize, hint: &str) -> Result<Vec<u8>, UserError> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes));
-    read.map_err(|error| super::wrong_file(path, &error, "a readable file", hint))?;
+    read.map_err(|error| wrong_file(path, &error, "a readable file", hint))?;
     if bytes.len() > most {
-        return Err(super::wrong_file(path, &format!("more than {most} bytes"), "a file of this data set", hint));
+        return Err(wrong_file(path, &format!("more than {most} bytes"), "a file of this data set", hint));
     }
     Ok(bytes)
 }
 
-fn read_archive(path: &Path, known: &[Known]) -> Result<BTreeMap<String, Vec<u8>>> {
+fn read_archive(path: &Path, known: &[Known]) -> Result<tar::Members> {
     let mut unpacked = GzDecoder::new(BufReader::with_capacity(1 << 20, File::open(path)?));
     tar::members(&mut unpacked, &|name| {
         known.iter().find_map(|(folder, files)| {

@@ -10,7 +10,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::random::bits;
+use crate::ground::memory::numbered;
+use crate::ground::random::bits;
 use crate::{Container, Draws, Layout, Purpose, Source, Split, UserError};
 
 mod readers;
@@ -50,7 +51,7 @@ fn change(files: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
         if length < 2 {
             return bytes;
         }
-        // Headers stand at either end.
+        // Headers are at either end.
         let at = match dice.below(4) {
             0 => dice.below(length.min(64)),
             1 => length - 1 - dice.below(length.min(128)),
@@ -124,7 +125,7 @@ fn survives(number_of_reader: usize, reader: &Reader) {
 /// Data set files in one piece and in compressed chunks. They go through the disk: fewer of them.
 fn changed_containers() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let memory = crate::memory::numbered(12, [1, 4, 4]);
+    let memory = numbered(12, [1, 4, 4]);
     let about =
         crate::About { name: "twelve".into(), class_names: memory.class_names().to_vec(), ..Default::default() };
     let mut files = Vec::new();

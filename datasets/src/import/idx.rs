@@ -7,12 +7,15 @@ use std::path::Path;
 use anyhow::Result;
 use flate2::read::GzDecoder;
 
-use super::{Imported, wrong_file};
-use crate::{Memory, UserError};
+use super::files::others_in;
+use super::imported::{Imported, wrong_archive};
+use crate::formats::recognise::GZIP;
+use crate::ground::error::UserError;
+use crate::ground::memory::Memory;
 
 const SIDE: usize = 28;
 
-/// What tells one data set of the family from the other.
+/// The differences between the two data sets.
 #[derive(Debug)]
 pub(super) struct Kind {
     source: &'static str,
@@ -65,7 +68,12 @@ pub(super) fn read(kind: &Kind, from: &Path) -> Result<Imported> {
             };
             read().map_err(|error| match error.downcast::<UserError>() {
                 Ok(error) => error.file(&path).hint(kind.hint),
-                Err(error) => wrong_file(&path, &error, &format!("a complete {name}-{part}-ubyte or .gz"), kind.hint),
+                Err(error) => {
+                    let format =
+                        if path.extension().is_some_and(|ending| ending == "gz") { GZIP } else { "an IDX file" };
+                    let expected = format!("a complete {name}-{part}-ubyte or .gz");
+                    wrong_archive(&path, format, &error, &expected, kind.hint)
+                }
             })
         };
         let images = file("images-idx3", &[SIDE, SIDE])?;
@@ -84,8 +92,14 @@ pub(super) fn read(kind: &Kind, from: &Path) -> Result<Imported> {
         })
     };
     let (train, test) = (split("train", 60_000)?, split("t10k", 10_000)?);
-    let (train, test) = (Box::new(train), Some(Box::new(test) as _));
-    Ok(Imported { source: kind.source.into(), url: kind.url, coarse: None, train, test })
+    // If both files exist, the plain one is read.
+    let mut taken = Vec::new();
+    for name in ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"] {
+        let plain = format!("{name}-ubyte");
+        taken.push(if from.join(&plain).is_file() { plain } else { format!("{plain}.gz") });
+    }
+    let left_out = others_in(from, &taken.iter().map(String::as_str).collect::<Vec<_>>());
+    Ok(Imported { left_out, test: Some(Box::new(test)), ..Imported::new(kind.source, kind.url, Box::new(train)) })
 }
 
 /// The items of an IDX file of bytes: 1 to `most` items of `dimensions` each.
@@ -111,7 +125,7 @@ pub(super) fn parse(bytes: &mut dyn Read, dimensions: &[usize], most: usize) -> 
             return Err(wrong("a dimension", found.to_string(), dimension.to_string()).into());
         }
     }
-    // One byte more than there should be tells a surplus, whatever the file would unpack to.
+    // Reading one byte more than expected shows a surplus without unpacking all of it.
     let size = count * dimensions.iter().product::<usize>();
     let mut items = Vec::new();
     bytes.take(size as u64 + 1).read_to_end(&mut items)?;

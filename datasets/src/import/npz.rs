@@ -1,152 +1,159 @@
-//! Arrays of NumPy: `x_train`, `y_train`, `x_test` and `y_test` in one `.npz` file.
+//! Arrays of NumPy in one `.npz` file: training images and labels, and optional test images and labels.
+//!
+//! Images stay in the file and are read one by one, so that a file of millions takes little memory. Labels are in memory.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
-use super::zip::Zip;
-use super::{Imported, wrong_file};
-use crate::{Memory, UserError};
+use super::imported::{Imported, wrong_archive};
+use super::left_out::LeftOut;
+use super::npy::{self, Images};
+use crate::formats::recognise::ZIP;
+use crate::formats::zip::{Member, Zip};
+use crate::ground::error::UserError;
+use crate::ground::source::Source;
 
-/// The bytes of one array at most: all of them are in memory at once.
-const LARGEST: u64 = 16 << 30;
+/// The bytes of all labels at most.
+const LABELS: u64 = 1 << 30;
+/// The bytes of a header at most.
+const HEADER: u64 = 1 << 16;
+/// Names of training images and labels; the first pair in the file is taken. Files of generated images use the last pair.
+const TRAIN: [(&str, &str); 3] = [("x_train", "y_train"), ("images", "labels"), ("image", "label")];
+const TEST: (&str, &str) = ("x_test", "y_test");
 const HINT: &str = "write it as numpy.savez(FILE, x_train=..., y_train=..., x_test=..., y_test=...), images as uint8 of \
-                    shape [N, H, W], [N, H, W, C] or [N, C, H, W] with C 1 or 3";
+                    shape [N, H, W], [N, H, W, C] or [N, C, H, W] with C 1 or 3; image=... and label=... will do for \
+                    training images alone";
 
-/// An array of a `.npy` file.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Array<'a> {
-    /// The type as NumPy writes it, such as `|u1`.
-    kind: String,
-    shape: Vec<usize>,
-    bytes: &'a [u8],
+/// An archive of arrays.
+type Archive = Arc<Zip<Arc<File>>>;
+
+/// The images of one array, read as they are asked for.
+struct Arrays {
+    zip: Archive,
+    member: Member,
+    images: Images,
+    labels: Vec<i64>,
+    class_names: Vec<String>,
+    /// A compressed array is unpacked in order: the next image, and what follows it.
+    unpacked: Mutex<Option<(usize, Box<dyn Read + Send>)>>,
 }
 
-/// Reads the arrays of the file `from`.
-pub(super) fn read(from: &Path) -> Result<Imported> {
-    let wrong = |error: anyhow::Error| wrong_file(from, &error, "an .npz file with images and labels", HINT);
-    let zip = File::open(from).map_err(anyhow::Error::from).and_then(Zip::open).map_err(wrong)?;
-    let member = |name: &str| -> Result<Option<Vec<u8>>, UserError> {
-        let found = zip.members.iter().find(|member| member.name == format!("{name}.npy"));
-        let bytes = found.map(|member| zip.read(member, LARGEST)).transpose();
-        bytes.map_err(|error| inside(from, name, &error))
-    };
-    let mut parts = Vec::new();
-    for (images, labels) in [("x_train", "y_train"), ("x_test", "y_test")] {
-        let (Some(image_bytes), Some(label_bytes)) = (member(images)?, member(labels)?) else {
-            // Only test data may be left out.
-            if images == "x_test" && member(images)?.is_none() && member(labels)?.is_none() {
-                continue;
-            }
-            return Err(inside(from, &format!("{images} or {labels}"), &anyhow::anyhow!("missing")).into());
-        };
-        let (shape, pixels) =
-            parse(&image_bytes).and_then(|array| to_planes(&array)).map_err(|error| inside(from, images, &error))?;
-        let found =
-            parse(&label_bytes).and_then(|array| to_labels(&array)).map_err(|error| inside(from, labels, &error))?;
-        let count = pixels.len() / shape.iter().product::<usize>();
-        if found.len() != count {
-            let error = anyhow::anyhow!("{} labels for {count} images", found.len());
-            return Err(inside(from, labels, &error).into());
+impl Arrays {
+    /// Reads the bytes of an image as they lie in the array.
+    fn fetch(&self, sample: usize, bytes: &mut [u8]) -> Result<()> {
+        let start = |sample: usize| self.images.start + (sample * bytes.len()) as u64;
+        if !self.member.deflated {
+            return self.zip.fill(&self.member, bytes, start(sample));
         }
-        parts.push((labels, shape, pixels, found));
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (next, mut rest) = match unpacked.take().filter(|(next, _)| *next <= sample) {
+            Some((next, rest)) => ((start(next)), rest),
+            None => (0, self.zip.unpack(&self.member)?),
+        };
+        std::io::copy(&mut (&mut rest).take(start(sample) - next), &mut std::io::sink())?;
+        rest.read_exact(bytes)?;
+        *unpacked = Some((sample + 1, rest));
+        Ok(())
     }
-    let classes = parts.iter().flat_map(|(_, _, _, labels)| labels).max().map_or(0, |&most| most as usize + 1);
+}
+
+impl Source for Arrays {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.images.shape
+    }
+
+    fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    fn label(&self, sample: usize) -> i64 {
+        self.labels[sample]
+    }
+
+    fn read(&self, sample: usize, image: &mut [u8]) -> Result<()> {
+        let [channels, height, width] = self.images.shape;
+        ensure!(image.len() == channels * height * width, "{} bytes to hold an image", image.len());
+        ensure!(sample < self.labels.len(), "there is no sample {sample}");
+        if !self.images.interleaved {
+            return self.fetch(sample, image);
+        }
+        let mut pixels = vec![0; image.len()];
+        self.fetch(sample, &mut pixels)?;
+        for (channel, plane) in image.chunks_exact_mut(height * width).enumerate() {
+            for (value, &pixel) in plane.iter_mut().zip(pixels[channel..].iter().step_by(channels)) {
+                *value = pixel;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens the arrays of the file `from`.
+pub(super) fn read(from: &Path) -> Result<Imported> {
+    let zip = File::open(from).map_err(anyhow::Error::from).and_then(|file| Zip::open(Arc::new(file)));
+    let zip = zip.map_err(|error| wrong_archive(from, ZIP, &error, "an .npz file with images and labels", HINT))?;
+    let zip: Archive = Arc::new(zip);
+    let has = |name: &str| zip.find(&format!("{name}.npy")).is_some();
+    let train = TRAIN.into_iter().find(|(images, labels)| has(images) || has(labels)).unwrap_or(TRAIN[0]);
+    let mut parts = vec![open(&zip, from, train)?];
+    // Only test data may be left out.
+    if has(TEST.0) || has(TEST.1) {
+        parts.push(open(&zip, from, TEST)?);
+    }
+    if let [train, test] = &parts[..]
+        && train.images.shape != test.images.shape
+    {
+        let error = anyhow!("images of {:?}, and those to train on of {:?}", test.images.shape, train.images.shape);
+        return Err(inside(from, TEST.0, &error).into());
+    }
+    let classes = parts.iter().flat_map(|part| &part.labels).max().map_or(0, |&most| most as usize + 1);
     let class_names: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
-    if parts.iter().any(|part| part.1 != parts[0].1) {
-        let error = anyhow::anyhow!("images of {:?}, and those to train on of {:?}", parts[1].1, parts[0].1);
-        return Err(inside(from, "x_test", &error).into());
+    parts.iter_mut().for_each(|part| part.class_names.clone_from(&class_names));
+
+    let taken = [train.0, train.1, TEST.0, TEST.1].map(|name| format!("{name}.npy"));
+    let mut left_out = LeftOut::default();
+    let others = zip.members.iter().map(|member| &member.name).filter(|name| !taken.contains(name));
+    others.chain(&zip.not_utf8).for_each(|name| left_out.add("an array of another name", name));
+    let in_order = parts.iter().any(|part| part.member.deflated);
+    let source = format!("the arrays of {}", from.file_name().unwrap_or_default().to_string_lossy());
+    let mut parts = parts.into_iter();
+    let train = parts.next().context("no training images")?;
+    let test = parts.next().map(|test| Box::new(test) as _);
+    Ok(Imported { left_out, in_order, test, ..Imported::new(source, "", Box::new(train)) })
+}
+
+/// Opens the arrays `images` and `labels` and compares all their bytes with their checksums.
+fn open(zip: &Archive, from: &Path, (images, labels): (&str, &str)) -> Result<Arrays, UserError> {
+    let member = |name: &str| zip.find(&format!("{name}.npy")).cloned();
+    let (Some(image_member), Some(label_member)) = (member(images), member(labels)) else {
+        return Err(inside(from, &format!("{images} or {labels}"), &anyhow!("missing")));
+    };
+    let found = || -> Result<Images> {
+        zip.check(&image_member)?;
+        let mut header = Vec::new();
+        zip.unpack(&image_member)?.take(HEADER).read_to_end(&mut header)?;
+        npy::images(&npy::header(&header, image_member.size)?)
+    };
+    let found = found().map_err(|error| inside(from, images, &error))?;
+    let values = zip.read(&label_member, LABELS).and_then(|bytes| npy::labels(&bytes));
+    let values = values.map_err(|error| inside(from, labels, &error))?;
+    if values.len() != found.count {
+        return Err(inside(from, labels, &anyhow!("{} labels for {} images", values.len(), found.count)));
     }
-    let memories =
-        parts.into_iter().map(|(_, shape, pixels, labels)| Memory::new(shape, class_names.clone(), pixels, labels));
-    let mut memories = memories.collect::<Result<Vec<_>>>()?.into_iter();
-    let train = memories.next().context("no training images")?;
-    Ok(Imported {
-        source: format!("the arrays of {}", from.file_name().unwrap_or_default().to_string_lossy()),
-        url: "",
-        coarse: None,
-        train: Box::new(train),
-        test: memories.next().map(|test| Box::new(test) as _),
-    })
+    let (zip, unpacked) = (Arc::clone(zip), Mutex::new(None));
+    Ok(Arrays { zip, member: image_member, images: found, labels: values, class_names: vec![], unpacked })
 }
 
 fn inside(from: &Path, name: &str, error: &anyhow::Error) -> UserError {
     UserError::expected("an array as the next step has it").file(from).key(name).value(format!("{error:#}")).hint(HINT)
-}
-
-/// Reads a `.npy` file: a header that is a literal of Python, and bytes that fit it.
-pub(super) fn parse(bytes: &[u8]) -> Result<Array<'_>> {
-    let header = bytes.strip_prefix(b"\x93NUMPY").context("not an array of NumPy")?;
-    let (length, rest) = match header {
-        [1, 0, a, b, rest @ ..] => (usize::from(u16::from_le_bytes([*a, *b])), rest),
-        [2 | 3, 0, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, rest),
-        _ => bail!("a header of an unknown version"),
-    };
-    let (header, data) = rest.split_at_checked(length).context("the header ends too early")?;
-    let header = std::str::from_utf8(header).context("the header")?;
-    let field = |name: &str| -> Result<&str> {
-        let after = header.split_once(&format!("'{name}':")).with_context(|| format!("no {name} in the header"))?.1;
-        Ok(after.trim_start())
-    };
-    let kind =
-        field("descr")?.strip_prefix('\'').and_then(|text| text.split_once('\'')).context("a type of records")?.0;
-    ensure!(field("fortran_order")?.starts_with("False"), "an array in Fortran's order");
-    let shape =
-        field("shape")?.strip_prefix('(').and_then(|text| text.split_once(')')).context("no shape in the header")?.0;
-    let sizes = shape.split(',').map(str::trim).filter(|size| !size.is_empty());
-    let shape: Vec<usize> = sizes.map(str::parse).collect::<Result<_, _>>().context("the shape")?;
-    let width = match kind {
-        "|u1" | "|i1" => 1usize,
-        "<u2" | "<i2" => 2,
-        "<u4" | "<i4" => 4,
-        "<u8" | "<i8" => 8,
-        other => bail!("numbers of type {other}"),
-    };
-    let size = shape.iter().try_fold(width, |size, &next| size.checked_mul(next));
-    ensure!(size == Some(data.len()), "{} bytes for shape {shape:?} of {kind}", data.len());
-    Ok(Array { kind: kind.to_owned(), shape, bytes: data })
-}
-
-/// Channels, height and width of images, and their pixels plane by plane.
-fn to_planes(array: &Array) -> Result<([usize; 3], Vec<u8>)> {
-    ensure!(array.kind == "|u1", "of type {} instead of |u1 (uint8)", array.kind);
-    let colours = |size: usize| size == 1 || size == 3;
-    ensure!(!array.shape.contains(&0), "empty, with shape {:?}", array.shape);
-    match array.shape[..] {
-        [_, height, width] => Ok(([1, height, width], array.bytes.to_vec())),
-        [_, height, width, channels] if colours(channels) && !colours(height) => {
-            let image = height * width * channels;
-            let planes = array.bytes.chunks_exact(image).flat_map(|image| {
-                (0..channels).flat_map(move |channel| image[channel..].iter().step_by(channels).copied())
-            });
-            Ok(([channels, height, width], planes.collect()))
-        }
-        [_, channels, height, width] if colours(channels) && !colours(width) => {
-            Ok(([channels, height, width], array.bytes.to_vec()))
-        }
-        _ => bail!("of shape {:?}, in which the channels cannot be told", array.shape),
-    }
-}
-
-/// Labels of any integer type, `[N]` or `[N, 1]`, below 65,536.
-fn to_labels(array: &Array) -> Result<Vec<i64>> {
-    ensure!(matches!(array.shape[..], [_] | [_, 1]), "of shape {:?} instead of [N]", array.shape);
-    let width = usize::from(array.kind.as_bytes()[2] - b'0');
-    let labels = array.bytes.chunks_exact(width).enumerate().map(|(record, bytes)| {
-        let negative = array.kind.as_bytes()[1] == b'i' && bytes[width - 1] & 0x80 != 0;
-        let value = bytes.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
-        ensure!(!negative && value < 1 << 16, "a label of no class in record {record}");
-        Ok(value as i64)
-    });
-    labels.collect()
-}
-
-/// Reads an array in memory as images and as labels.
-#[cfg(test)]
-pub(super) fn read_array(bytes: &[u8]) -> Result<()> {
-    let array = parse(bytes)?;
-    if array.shape.len() > 2 { to_planes(&array).map(drop) } else { to_labels(&array).map(drop) }
 }
 
 #[cfg(test)]

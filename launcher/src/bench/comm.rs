@@ -1,35 +1,35 @@
-//! `iad-launch bench comm`: sums over the ranks, timed and checked.
+//! `iad-launch bench comm`: all-reduces, timed and checked.
 
 use anyhow::Result;
 use comm::{MeasuredSum, Session, measure_plain_mpi, measure_sum};
 use datasets::UserError;
 use serde::Serialize;
-use trainer::agreement::agree;
 use trainer::config::{Comm, RunConfig};
-use trainer::cost::Traffic;
-use trainer::model::Form;
+use trainer::model::ModelSpec;
+use trainer::run::cost::Traffic;
+use trainer::system::agreement::agree;
 
-use super::{check_new, print, write_json};
-use crate::command::Sums;
-use crate::ranks::with_session;
-use crate::{console, launch};
+use super::output::{check_new, print, write_json};
+use crate::command::BenchComm;
+use crate::console;
+use crate::start::{self, with_session};
 
-/// Times that a size is measured, ours and plain MPI after each other.
+/// Repeats of each size; ours and plain MPI alternate.
 const TURNS: u32 = 4;
 
-/// All that was measured.
+/// All results.
 #[derive(Debug, Serialize)]
-struct Measured {
+struct MeasuredSizes {
     ranks: usize,
     backend: String,
     places: Vec<String>,
-    sums: Vec<Line>,
+    sums: Vec<MeasuredSize>,
 }
 
-/// One size.
+/// The measurement of one size.
 #[derive(Debug, Serialize)]
-struct Line {
-    /// Whose gradients these are; nothing for a size of the list.
+struct MeasuredSize {
+    /// The network whose gradients have this size; `None` for a size of the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     gradients: Option<String>,
     bytes: u64,
@@ -42,7 +42,7 @@ struct Line {
     /// The time of one plain MPI_Allreduce of the same bytes in host memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     plain_mpi_microseconds: Option<f64>,
-    /// This program's time over it, fastest repeats of both: between the ranks' delays, what the program itself adds.
+    /// This program's time divided by it, both the fastest repeats: the overhead of the program itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     over_plain_mpi: Option<f64>,
 }
@@ -51,28 +51,28 @@ struct Line {
 ///
 /// # Errors
 /// A mistake of the user; a failure of the transport.
-pub(crate) fn run(command: &Sums) -> Result<u8> {
+pub(crate) fn run(command: &BenchComm) -> Result<u8> {
     if !comm::started_by_mpi() {
         prepare(command)?;
-        let ranks = launch::ranks(&command.place)?;
-        if launch::needs_mpirun(&command.place, ranks) {
-            return launch::spawn(&command.place, ranks, &[]);
+        let ranks = start::ranks(&command.launch)?;
+        if start::needs_mpirun(&command.launch, ranks) {
+            return start::spawn(&command.launch, ranks, &[]);
         }
     }
     let transport = || Ok(Comm { backend: command.backend, share_gpus: command.share_gpus, ..Comm::default() });
-    with_session(&command.place, transport, |session, _| {
+    with_session(&command.launch, transport, |session, _| {
         let sizes = agree(session.ranks.as_ref(), prepare(command))?;
         let measured = measure(command, session, &sizes)?;
         if session.ranks.is_leader() {
             command.json.as_ref().map_or(Ok(()), |file| write_json(file, &measured))?;
         }
-        // A transport that sums wrongly must not train.
+        // A transport whose sums are wrong must not train.
         Ok(u8::from(measured.sums.iter().any(|line| line.wrong > 0)))
     })
 }
 
-/// The sizes in bytes, those of gradients by name.
-fn prepare(command: &Sums) -> Result<Vec<(Option<String>, u64)>> {
+/// The sizes in bytes; those of gradients have a name.
+fn prepare(command: &BenchComm) -> Result<Vec<(Option<String>, u64)>> {
     check_new(command.json.as_deref(), "--json")?;
     if command.from < 4 || command.from > command.to {
         let expected = format!("4 to {} (--to)", command.to);
@@ -83,17 +83,13 @@ fn prepare(command: &Sums) -> Result<Vec<(Option<String>, u64)>> {
     for file in &command.gradients {
         let config = RunConfig::read(file, &[])?;
         let name = config.student.architecture.to_string();
-        let form = Form {
-            architecture: config.student.architecture,
-            image: [3, 32, 32],
-            classes: config.student.classes.unwrap_or(10),
-        };
+        let form = ModelSpec::of(&config.student, [3, 32, 32], config.student.classes.unwrap_or(10));
         sizes.push((Some(name), 4 * Traffic::of(form).gradients as u64));
     }
     Ok(sizes)
 }
 
-fn measure(command: &Sums, session: &Session, sizes: &[(Option<String>, u64)]) -> Result<Measured> {
+fn measure(command: &BenchComm, session: &Session, sizes: &[(Option<String>, u64)]) -> Result<MeasuredSizes> {
     let ranks = session.ranks.as_ref();
     let places = ranks.gather(&format!("{}: {:?}", comm::host_name(), session.device))?;
     let say = |text: &str| if ranks.is_leader() { print(text) } else { Ok(()) };
@@ -101,7 +97,7 @@ fn measure(command: &Sums, session: &Session, sizes: &[(Option<String>, u64)]) -
     say("       bytes      count   type       time us   algbw GB/s   busbw GB/s   wrong   over plain MPI\n")?;
     let mut sums = vec![];
     for (gradients, bytes) in sizes {
-        // In turns, so that whatever else the machine does meets both alike.
+        // Alternately, so that other load on the machine slows both alike.
         let once = || -> Result<(MeasuredSum, Option<MeasuredSum>)> {
             let seconds = command.seconds / f64::from(TURNS);
             Ok((measure_sum(ranks, session.device, *bytes, seconds)?, measure_plain_mpi(session, *bytes, seconds)?))
@@ -129,11 +125,11 @@ fn measure(command: &Sums, session: &Session, sizes: &[(Option<String>, u64)]) -
         }
         sums.push(line);
     }
-    Ok(Measured { ranks: ranks.world_size(), backend: session.backend.to_string(), places, sums })
+    Ok(MeasuredSizes { ranks: ranks.world_size(), backend: session.backend.to_string(), places, sums })
 }
 
-fn line(gradients: Option<String>, sum: MeasuredSum, plain: Option<MeasuredSum>, ranks: usize) -> Line {
-    Line {
+fn line(gradients: Option<String>, sum: MeasuredSum, plain: Option<MeasuredSum>, ranks: usize) -> MeasuredSize {
+    MeasuredSize {
         gradients,
         bytes: sum.bytes,
         repeats: sum.repeats,

@@ -1,5 +1,5 @@
-//! `iad-launch bench scaling`: the real step on growing numbers of ranks, beside ranks that do not talk, and beside what the
-//! model of `bench project` foretells from both.
+//! `iad-launch bench scaling`: the real step on growing numbers of ranks, compared with independent ranks and with the
+//! event model of `bench project`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,17 +9,16 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use trainer::config::RunConfig;
 
-use super::project::{Measured, played_as_measured};
-use super::{check_new, print, write_json};
-use crate::command::{Mode, Scaling};
-use crate::launch;
-use crate::report::chart::{Chart, Key, Line, Point, document};
-use crate::report::summary::{Grid, NOTHING};
-use crate::report::table::text;
+use super::output::{check_new, print, write_json};
+use super::project::{MeasuredStep, played_as_measured};
+use crate::command::{Scaling, ScalingMode};
+use crate::console::percent;
+use crate::draw::{Chart, Grid, LegendEntry, Line, NOTHING, Point, document, text};
+use crate::start;
 
 const WIDTH: f64 = 760.0;
 
-/// A step as `bench step` tells it.
+/// The output of `bench step`.
 #[derive(Debug, Clone, Deserialize)]
 struct Timed {
     seconds: f64,
@@ -27,7 +26,7 @@ struct Timed {
     phases: BTreeMap<String, f64>,
 }
 
-/// A number of ranks in a mode of scaling.
+/// Results for a number of ranks and a mode of scaling.
 #[derive(Debug, Clone, Serialize)]
 struct Scaled {
     mode: String,
@@ -36,21 +35,21 @@ struct Scaled {
     /// Median.
     milliseconds: f64,
     images_per_second: f64,
-    /// Images a second and rank, of those of one rank alone with as many images.
+    /// Images a second and rank, relative to one rank alone with as many images.
     efficiency: f64,
-    /// Of those of as many ranks at the same time on this machine that do not talk.
+    /// Relative to as many independent ranks at the same time on this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     of_independent: Option<f64>,
-    /// The part of the step in which the leader waited for other ranks and for sums.
+    /// The share of the step in which the leader waited for other ranks and for sums.
     exposed: f64,
-    /// Of the sum of all gradients, in GB/s.
+    /// Bandwidth of the sum of all gradients, in GB/s.
     bus_gb_per_s: f64,
-    /// What the event model makes of the independent ranks and of the sums that were timed.
+    /// The prediction of the event model from the independent ranks and the timed sums.
     #[serde(skip_serializing_if = "Option::is_none")]
     modelled_milliseconds: Option<f64>,
 }
 
-/// Measures every number of ranks in every mode, and prints and writes the table.
+/// Measures every number of ranks in every mode; prints and writes the table.
 ///
 /// # Errors
 /// A mistake of the user; a measurement that fails.
@@ -58,16 +57,16 @@ pub(crate) fn run(command: &Scaling) -> Result<()> {
     check_new(command.json.as_deref(), "--json")?;
     check_new(command.figure.as_deref(), "--figure")?;
     let config = RunConfig::read(&command.of.config, &command.of.overrides)?;
-    let modes: &[Mode] = match command.mode {
-        Mode::Both => &[Mode::Weak, Mode::Strong],
-        Mode::Weak => &[Mode::Weak],
-        Mode::Strong => &[Mode::Strong],
+    let modes: &[ScalingMode] = match command.mode {
+        ScalingMode::Both => &[ScalingMode::Weak, ScalingMode::Strong],
+        ScalingMode::Weak => &[ScalingMode::Weak],
+        ScalingMode::Strong => &[ScalingMode::Strong],
     };
     let mut all = vec![];
     for mode in modes {
         for &ranks in &command.ranks {
             let ranks = usize::from(ranks);
-            if *mode == Mode::Strong && config.batch.size < ranks {
+            if *mode == ScalingMode::Strong && config.batch.size < ranks {
                 print(&format!("strong scaling on {ranks} ranks: batch.size has only {} images\n", config.batch.size))?;
                 continue;
             }
@@ -86,22 +85,22 @@ pub(crate) fn run(command: &Scaling) -> Result<()> {
     command.json.as_ref().map_or(Ok(()), |file| write_json(file, &all))
 }
 
-fn measure(command: &Scaling, config: &RunConfig, mode: Mode, ranks: usize) -> Result<Scaled> {
+fn measure(command: &Scaling, config: &RunConfig, mode: ScalingMode, ranks: usize) -> Result<Scaled> {
     let each = match mode {
-        Mode::Strong => config.batch.size.div_ceil(ranks),
+        ScalingMode::Strong => config.batch.size.div_ceil(ranks),
         _ => config.batch.size,
     };
-    let images = if mode == Mode::Strong { config.batch.size } else { each * ranks };
+    let images = if mode == ScalingMode::Strong { config.batch.size } else { each * ranks };
     let same = |count: usize| -> Result<Vec<Vec<Timed>>> {
         let alone: Vec<Command> = (0..count).map(|_| started_alone(command, each, ranks)).collect::<Result<_>>()?;
         steps(command, &alone)
     };
-    // In turns, so that whatever else the machine does meets all alike.
+    // Alternately, so that other load on the machine slows all alike.
     let (mut together, mut alone, mut independent) = (vec![], vec![], vec![vec![]; ranks]);
     for _ in 0..command.rounds {
         together.extend(steps(command, &[started(command, images, ranks)?])?.swap_remove(0));
         alone.extend(same(1)?.swap_remove(0));
-        // GPUs do not share what ranks on one CPU do: its memory.
+        // GPUs do not share their memory bandwidth, as ranks on one CPU do.
         let apart = if command.independent && ranks > 1 { same(ranks)? } else { vec![] };
         independent.iter_mut().zip(apart).for_each(|(all, one)| all.extend(one));
     }
@@ -113,7 +112,7 @@ fn measure(command: &Scaling, config: &RunConfig, mode: Mode, ranks: usize) -> R
     let sums = if ranks > 1 { sums(command, ranks)? } else { vec![] };
     let largest = sums.last();
     let modelled = independent.as_ref().map(|alone| {
-        let measured = Measured { seconds: alone.seconds, backward: phase(alone, "backward"), sums: &pairs(&sums) };
+        let measured = MeasuredStep { seconds: alone.seconds, backward: phase(alone, "backward"), sums: &pairs(&sums) };
         played_as_measured(config, command.of.image, command.of.classes, command.of.epoch, ranks, &measured)
     });
     Ok(Scaled {
@@ -137,12 +136,12 @@ fn phase(timed: &Timed, name: &str) -> f64 {
 
 /// `iad-launch bench step` on ranks that share `images`.
 fn started(command: &Scaling, images: usize, ranks: usize) -> Result<Command> {
-    launch::on_ranks(ranks, arguments(command, images))
+    start::on_ranks(ranks, arguments(command, images))
 }
 
-/// One rank by itself, with the threads that it has beside others.
+/// One independent rank, with the threads that a rank has beside others.
 fn started_alone(command: &Scaling, images: usize, ranks: usize) -> Result<Command> {
-    launch::one_of(ranks, arguments(command, images))
+    start::one_of(ranks, arguments(command, images))
 }
 
 fn arguments(command: &Scaling, images: usize) -> Vec<String> {
@@ -168,7 +167,7 @@ fn arguments(command: &Scaling, images: usize) -> Vec<String> {
     arguments
 }
 
-/// Runs all of `commands` at once; the steps of each but the first, in which memory is found.
+/// Runs all of `commands` at once. Their first steps, which allocate memory, do not count.
 fn steps(command: &Scaling, commands: &[Command]) -> Result<Vec<Vec<Timed>>> {
     let outputs = together(commands)?;
     let parse = |text: &String| -> Result<Vec<Timed>> {
@@ -179,7 +178,7 @@ fn steps(command: &Scaling, commands: &[Command]) -> Result<Vec<Vec<Timed>>> {
     outputs.iter().map(parse).collect()
 }
 
-/// What programs that run at the same time print.
+/// The outputs of programs that run at the same time.
 fn together(commands: &[Command]) -> Result<Vec<String>> {
     let children: Vec<_> = commands
         .iter()
@@ -204,7 +203,7 @@ fn together(commands: &[Command]) -> Result<Vec<String>> {
         .collect()
 }
 
-/// A sum as `bench comm` tells it.
+/// The output of `bench comm`.
 #[derive(Debug, Clone, Deserialize)]
 struct Sum {
     bytes: f64,
@@ -213,7 +212,7 @@ struct Sum {
 }
 
 #[derive(Debug, Deserialize)]
-struct Sums {
+struct SumsFile {
     sums: Vec<Sum>,
 }
 
@@ -223,10 +222,10 @@ fn sums(command: &Scaling, ranks: usize) -> Result<Vec<Sum>> {
     let arguments = ["bench", "comm", "--from", "64", "--to", "1048576", "--factor", "4", "--gradients"];
     let mut arguments: Vec<String> = arguments.map(String::from).into();
     arguments.extend([command.of.config.display().to_string(), "--json".into(), folder.display().to_string()]);
-    together(&[launch::on_ranks(ranks, &arguments)?])?;
+    together(&[start::on_ranks(ranks, &arguments)?])?;
     let text = std::fs::read(&folder).with_context(|| format!("reading {}", folder.display()))?;
     let _ = std::fs::remove_file(&folder);
-    let mut sums = serde_json::from_slice::<Sums>(&text)?.sums;
+    let mut sums = serde_json::from_slice::<SumsFile>(&text)?.sums;
     sums.sort_by(|one, other| one.bytes.total_cmp(&other.bytes));
     Ok(sums)
 }
@@ -235,7 +234,7 @@ fn pairs(sums: &[Sum]) -> Vec<(f64, f64)> {
     sums.iter().map(|sum| (sum.bytes, 1e-6 * sum.microseconds)).collect()
 }
 
-/// The step that takes the middle of all times.
+/// The step of the median time.
 fn median(steps: &[Timed]) -> Timed {
     let mut sorted: Vec<&Timed> = steps.iter().collect();
     sorted.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
@@ -260,7 +259,6 @@ fn grid(all: &[Scaled]) -> Grid {
         "busbw GB/s",
         "modelled ms",
     ];
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let row = |found: &Scaled| {
         vec![
             found.mode.clone(),
@@ -287,7 +285,7 @@ fn draw(all: &[Scaled], file: &Path) -> Result<()> {
             y: Some(100.0 * found.efficiency),
             error: 0.0,
         });
-        Line { colour, points: points.collect(), ..Line::default() }
+        Line { label: (*mode).to_string(), colour, points: points.collect(), ..Line::default() }
     };
     let chart = Chart {
         title: "Scaling efficiency".into(),
@@ -296,14 +294,14 @@ fn draw(all: &[Scaled], file: &Path) -> Result<()> {
         legend: modes
             .iter()
             .enumerate()
-            .map(|(index, mode)| Key { label: (*mode).into(), colour: Some(index), dash: 0 })
+            .map(|(index, mode)| LegendEntry { label: (*mode).into(), colour: Some(index), dash: 0 })
             .collect(),
         lines: modes.iter().enumerate().map(line).collect(),
         from_zero: true,
-        bounds: None,
+        ..Chart::default()
     };
     let rows = chart.legend_rows(WIDTH);
     let picture = document(WIDTH, Chart::height(rows), &chart.title, &chart.body(WIDTH, rows));
-    trainer::checkpoint::write_atomically(file, picture.as_bytes())?;
+    trainer::system::files::write_atomically(file, picture.as_bytes())?;
     print(&format!("figure: {}\n", file.display()))
 }

@@ -1,6 +1,6 @@
-//! `iad-launch bench step CONFIG`: the step that a configuration describes, again and again on one made-up batch.
+//! `iad-launch bench step CONFIG`: repeats the step of a configuration on one synthetic batch.
 
-use std::io::{Write as _, stdin, stdout};
+use std::io::{Write as _, stdin};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -8,26 +8,30 @@ use comm::Session;
 use datasets::{UserError, refuse_existing};
 use serde::Serialize;
 use serde_json::json;
-use trainer::agreement::agree;
 use trainer::bench::Bench;
 use trainer::config::RunConfig;
-use trainer::model::Form;
-use trainer::run::Place;
+use trainer::model::ModelSpec;
+use trainer::system::Worker;
+use trainer::system::agreement::agree;
 
 use crate::command::BenchStep;
-use crate::launch;
-use crate::ranks::with_session;
+use crate::console::Out;
+use crate::start::{self, with_session};
 
-pub(super) fn run(command: &BenchStep) -> Result<u8> {
+/// Times the step on the given number of ranks.
+///
+/// # Errors
+/// A mistake of the user, or a failed step.
+pub(crate) fn run(command: &BenchStep) -> Result<u8> {
     if !comm::started_by_mpi() {
-        let ranks = launch::ranks(&command.place)?;
-        if launch::needs_mpirun(&command.place, ranks) {
+        let ranks = start::ranks(&command.launch)?;
+        if start::needs_mpirun(&command.launch, ranks) {
             check(command, ranks)?;
-            return launch::spawn(&command.place, ranks, &[]);
+            return start::spawn(&command.launch, ranks, &[]);
         }
     }
     let transport = || Ok(RunConfig::read(&command.of.config, &command.of.overrides)?.comm);
-    with_session(&command.place, transport, |session, _| {
+    with_session(&command.launch, transport, |session, _| {
         let config = agree(session.ranks.as_ref(), check(command, session.ranks.world_size()))?;
         time(command, &config, session)?;
         Ok(0)
@@ -43,8 +47,8 @@ fn check(command: &BenchStep, ranks: usize) -> Result<RunConfig> {
 }
 
 fn time(command: &BenchStep, config: &RunConfig, session: &Session) -> Result<()> {
-    let form = Form { architecture: config.student.architecture, image: command.of.image, classes: command.of.classes };
-    let place = Place { ranks: Arc::clone(&session.ranks), device: session.device };
+    let form = ModelSpec::of(&config.student, command.of.image, command.of.classes);
+    let place = Worker { ranks: Arc::clone(&session.ranks), device: session.device, activity: start::activity() };
     let mut bench = Bench::new(config, form, command.of.epoch, &place)?;
     if session.ranks.is_leader() {
         command.save.as_deref().map_or(Ok(()), |file| bench.save(file))?;
@@ -69,9 +73,9 @@ fn time(command: &BenchStep, config: &RunConfig, session: &Session) -> Result<()
     }
 }
 
-/// A line for the program that listens.
+/// A line for the program that reads the output.
 fn tell(value: &impl Serialize) -> Result<()> {
-    let mut out = stdout().lock();
+    let mut out = Out;
     writeln!(out, "{}", serde_json::to_string(value)?)?;
     Ok(out.flush()?)
 }

@@ -5,38 +5,39 @@ use std::path::PathBuf;
 use clap::Args;
 use trainer::config::Override;
 
-use super::Where;
+use super::launch::LaunchArgs;
 
 /// `iad-launch paper TABLE`
 #[derive(Debug, Args)]
 pub(crate) struct Paper {
-    /// The table: a name in configs/paper, as in table2, or the path of such a file.
+    /// Table: a name in configs/paper, as in table2, or a path.
     pub(crate) table: PathBuf,
-    /// Only list the rows: configuration, state and estimated cost. Needs no data.
+    /// Only list the rows with configuration, state and estimated cost; needs no data.
     #[arg(long, conflicts_with = "show")]
     pub(crate) dry_run: bool,
-    /// Only print the comparison, of the runs that are finished.
+    /// Only print the comparison for the finished runs.
     #[arg(long)]
     pub(crate) show: bool,
-    /// Only rows whose name, method or teacher holds this text, and their teachers; may be repeated.
+    /// Select rows whose name, method or teacher is this text, or contains it where none is it, and their teachers; may be
+    /// repeated.
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Vec<String>,
-    /// Run every row with these seeds, as in 1,2,3 (default: those of the table).
+    /// Seeds for every row, as in 1,2,3 (default: the seeds of the table).
     #[arg(long, value_name = "SEEDS", value_delimiter = ',')]
     pub(crate) seeds: Vec<u64>,
-    /// Change a key of all rows, as in --set epochs=2 (choose another folder with --runs); may be repeated.
+    /// Override a configuration key of all rows, as in --set epochs=2 (use it with another --runs folder); may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<Override>,
-    /// The folder of the run folders.
+    /// Folder that contains the run folders.
     #[arg(long, value_name = "FOLDER", default_value = "runs/paper")]
     pub(crate) runs: PathBuf,
-    /// Only the runs that others learn from.
+    /// Train only the teachers.
     #[arg(long)]
     pub(crate) teachers: bool,
-    /// Only the I-th of N parts, for array jobs: of the teachers with --teachers, else of the other runs.
+    /// Train only part I of N, for array jobs: of the teachers with --teachers, else of the other runs.
     #[arg(long, value_name = "I/N")]
     pub(crate) job: Option<Part>,
-    /// The speed that the estimate of GPU hours assumes; the paper's own Table 14 implies the default.
+    /// Speed for the estimate of GPU hours; the default follows from the paper's Table 14.
     #[arg(long, value_name = "TFLOP/S", default_value_t = 9.4, value_parser = positive)]
     pub(crate) tflops: f64,
     /// Also write the comparison as comma-separated values.
@@ -44,7 +45,7 @@ pub(crate) struct Paper {
     pub(crate) csv: Option<PathBuf>,
     /// Where to compute.
     #[command(flatten)]
-    pub(crate) place: Where,
+    pub(crate) launch: LaunchArgs,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -52,17 +53,17 @@ fn positive(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a positive number".into())
 }
 
-/// One of so many parts of the work.
+/// One of several equal parts of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Part {
     /// Its number, from 1.
     number: usize,
-    /// How many there are.
+    /// The number of parts.
     of: usize,
 }
 
 impl Part {
-    /// Whether the piece of work at this place belongs to it.
+    /// Whether the piece of work at `index` belongs to this part.
     pub(crate) fn takes(self, index: usize) -> bool {
         index % self.of == self.number - 1
     }

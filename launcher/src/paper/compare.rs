@@ -1,62 +1,61 @@
-//! A table's numbers beside the paper's: one grid for each metric, and all of them as comma-separated values.
+//! A table's numbers beside the paper's: one grid per metric, and all of them as comma-separated values.
 
 use std::collections::BTreeSet;
 
 use anyhow::Result;
 
 use super::plan::Chosen;
-use super::results::{Figure, Measured, Results, State, Weights};
-use super::table::{Row, Table};
-use crate::report::summary::{Grid, NOTHING};
-use crate::report::table::text;
+use super::results::{Figure, MeasuredWeights, Measurement, Results, RunState};
+use super::table::{PaperTable, Row};
+use crate::draw::{Grid, NOTHING, text};
 
 const WIDTH: usize = 120;
 
 /// One metric of one row.
 #[derive(Debug)]
-struct Line<'a> {
+struct ComparisonLine<'a> {
     row: &'a Row,
     metric: String,
     best: Option<Figure>,
     last: Option<Figure>,
     /// The paper's number as printed and as a value.
     paper: Option<(String, f64)>,
-    /// How many of the row's runs are finished.
+    /// The number of finished runs of the row.
     finished: usize,
 }
 
-impl Line<'_> {
-    /// Ours minus the paper's, where they speak of the same thing.
+impl ComparisonLine<'_> {
+    /// Ours minus the paper's, if both measure the same thing.
     fn difference(&self) -> Option<f64> {
         let (_, paper) = self.paper.as_ref().filter(|_| self.row.elsewhere.is_none())?;
         self.best.map(|best| best.value - paper)
     }
 }
 
-/// A table beside the paper.
+/// A table with its numbers beside the paper's.
 #[derive(Debug)]
 pub(super) struct Comparison<'a> {
-    table: &'a Table,
-    lines: Vec<Line<'a>>,
+    table: &'a PaperTable,
+    lines: Vec<ComparisonLine<'a>>,
     remarks: Vec<String>,
 }
 
 impl<'a> Comparison<'a> {
-    /// Collects the numbers of all finished runs of the chosen rows that the paper shows. `changed` says how the command
-    /// changes the table, if it does.
+    /// Collects the numbers of all finished runs of the chosen rows that the paper shows. `changed` describes how the
+    /// command changes the table.
     ///
     /// # Errors
     /// A run folder is damaged.
-    pub(super) fn read(table: &'a Table, chosen: &Chosen, changed: Option<String>) -> Result<Self> {
+    pub(super) fn read(table: &'a PaperTable, chosen: &Chosen, changed: Option<String>) -> Result<Self> {
         let mut lines = vec![];
         let mut remarks: Vec<String> = changed.into_iter().collect();
         let (mut missing, mut other) = (vec![], vec![]);
         for row in chosen.rows.iter().map(|&row| &table.rows[row]).filter(|row| row.shown) {
             let mut results = vec![];
             for run in &row.runs {
-                match State::of(&run.job)? {
-                    State::Finished => results.push(Results::read(&run.job)?),
-                    State::Other => other.push(run.name.as_str()),
+                match RunState::of(&run.job)? {
+                    RunState::Finished => results.push(Results::read(&run.job)?),
+                    RunState::Other => other.push(run.name.as_str()),
                     state => missing.push(format!("{} ({})", run.name, state.text(run.job.config.epochs))),
                 }
             }
@@ -129,7 +128,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// What is compared in a row: the paper's metrics, or where it has none the run's own attacks.
+/// The metrics of a row: the paper's, or the run's own attacks if the paper has none.
 fn metrics(row: &Row) -> Vec<String> {
     if row.numbers.is_empty() {
         return row.runs.first().map(|run| run.job.config.evaluation.suite.clone()).unwrap_or_default();
@@ -137,28 +136,28 @@ fn metrics(row: &Row) -> Vec<String> {
     row.numbers.iter().map(|number| number.metric.clone()).collect()
 }
 
-fn line<'a>(row: &'a Row, metric: String, results: &[Results]) -> Line<'a> {
+fn line<'a>(row: &'a Row, metric: String, results: &[Results]) -> ComparisonLine<'a> {
     let figure = |weights| {
-        let measured: Vec<Measured> = results.iter().filter_map(|one| one.metric(&metric, weights)).collect();
+        let measured: Vec<Measurement> = results.iter().filter_map(|one| one.metric(&metric, weights)).collect();
         Figure::of(&measured)
     };
     let number = row.numbers.iter().find(|number| number.metric == metric);
-    Line {
+    ComparisonLine {
         row,
-        best: figure(Weights::Best),
-        last: figure(Weights::Final),
+        best: figure(MeasuredWeights::Best),
+        last: figure(MeasuredWeights::Final),
         paper: number.map(|number| (number.text.clone(), number.value)),
         finished: results.len(),
         metric,
     }
 }
 
-fn grid<'a>(metric: &str, lines: impl Iterator<Item = &'a Line<'a>>) -> Grid {
+fn grid<'a>(metric: &str, lines: impl Iterator<Item = &'a ComparisonLine<'a>>) -> Grid {
     let columns = [metric, "best", "final", "paper", "difference"].map(str::to_owned).into();
     let cell = |text: Option<String>| text.unwrap_or_else(|| NOTHING.to_owned());
-    // The time of an epoch belongs to a run, not to some of its weights.
+    // The time of an epoch belongs to the run, not to one of its weights.
     let both = metric != "seconds_per_epoch";
-    let row = |line: &Line| {
+    let row = |line: &ComparisonLine| {
         let several = line.row.runs.len() > 1;
         let name = if several {
             format!("{} ({} of {} seeds)", line.row.name, line.finished, line.row.runs.len())
@@ -176,7 +175,7 @@ fn grid<'a>(metric: &str, lines: impl Iterator<Item = &'a Line<'a>>) -> Grid {
     Grid { columns, rows: lines.map(row).collect() }
 }
 
-/// The names without repetitions, as they come.
+/// The names without repetitions, in their order.
 fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut seen: Vec<&str> = vec![];
     for name in names {
@@ -187,7 +186,7 @@ fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     seen
 }
 
-/// A warning where the paper's numbers are of another data set or network.
+/// A warning if the paper's numbers are of another data set or network.
 fn elsewhere(row: &Row) -> Option<String> {
     let Row { dataset, model, elsewhere, .. } = row;
     let elsewhere = elsewhere.as_ref()?;
@@ -198,14 +197,14 @@ fn elsewhere(row: &Row) -> Option<String> {
 }
 
 /// The metrics of the paper that finished runs did not measure.
-fn unmeasured(lines: &[Line]) -> Option<String> {
+fn unmeasured(lines: &[ComparisonLine]) -> Option<String> {
     let lacking = lines.iter().filter(|line| line.finished > 0 && line.best.is_none());
     let names = in_order(lacking.map(|line| line.metric.as_str()));
     (!names.is_empty()).then(|| format!("{NOTHING}: not measured by these runs: {}.", names.join(", ")))
 }
 
-/// On which images the best weights were chosen.
-fn selections(lines: &[Line]) -> Vec<String> {
+/// The images that chose the best weights.
+fn selections(lines: &[ComparisonLine]) -> Vec<String> {
     let of_runs = lines.iter().flat_map(|line| &line.row.runs).map(|run| run.job.config.evaluation.selection.name());
     let sentence = |name: &str| match name {
         "test" => "The best weights are chosen on the test set, as in the paper: an optimistic estimate.".to_string(),

@@ -1,4 +1,4 @@
-//! A table of the paper as its file states it: rows of a base run and overrides, in blocks of one data set and network.
+//! A table of the paper, read from its file: rows of a base run and overrides, in blocks of one data set and network.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,31 +10,31 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use trainer::config::Override;
 
-/// Where tables are looked for by name.
+/// The folder of named tables.
 const TABLES: &str = "configs/paper";
 
-/// A table file. Its paths are relative to the folder it stands in.
+/// A table file. Its paths are relative to its folder.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TableFile {
-    /// What it shows.
+    /// Its title.
     pub(super) title: String,
     /// The number of the table in the file of published numbers.
     #[serde(default)]
     pub(super) table: Option<u32>,
-    /// The published numbers; without them, nothing is compared.
+    /// The published numbers; without them nothing is compared.
     #[serde(default)]
     pub(super) published: Option<PathBuf>,
     /// Sizes of the data sets, for estimates of cost.
     #[serde(default)]
     pub(super) datasets: Option<PathBuf>,
-    /// The seeds that every row is run with.
+    /// The seeds of every row.
     #[serde(default = "one_seed")]
     pub(super) seeds: Vec<u64>,
-    /// Overrides of every row, as for `--set`.
+    /// Overrides of every row, in the form of `--set`.
     #[serde(default)]
     pub(super) set: Vec<String>,
-    /// What a reader of the comparison has to know.
+    /// Notes for the reader of the comparison.
     #[serde(default)]
     pub(super) notes: Vec<String>,
     /// The rows.
@@ -53,13 +53,13 @@ pub(super) struct Block {
     pub(super) dataset: String,
     /// The network.
     pub(super) model: String,
-    /// The data set of the published numbers, where it is another one.
+    /// The data set of the published numbers, if it is another one.
     #[serde(default)]
     pub(super) published_dataset: Option<String>,
-    /// The network of the published numbers, where it is another one.
+    /// The network of the published numbers, if it is another one.
     #[serde(default)]
     pub(super) published_model: Option<String>,
-    /// What the names of its rows begin with.
+    /// The prefix of its rows' names.
     #[serde(default)]
     pub(super) prefix: String,
     /// Overrides of its rows, after those of the table.
@@ -73,11 +73,11 @@ pub(super) struct Block {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RowEntry {
-    /// Its name, after the block's prefix; also that of its run folder.
+    /// Its name, without the block's prefix; with it, also the name of its run folder.
     pub(super) name: String,
-    /// The run file it begins with.
+    /// Its base run file.
     pub(super) base: PathBuf,
-    /// The rows that teach it, by the names its loss gives them.
+    /// The rows of its teachers, by the names in its loss.
     #[serde(default)]
     pub(super) teachers: BTreeMap<String, String>,
     /// Overrides, after those of the block.
@@ -88,10 +88,10 @@ pub(super) struct RowEntry {
     /// The paper's name of the robust teacher.
     #[serde(default = "no_teacher")]
     pub(super) teacher: String,
-    /// What distinguishes it from rows of the same method and teacher.
+    /// The difference from rows of the same method and teacher.
     #[serde(default = "main_variant")]
     pub(super) variant: String,
-    /// Whether it is a row of the paper's table, or only a teacher of others.
+    /// Whether it is a row of the paper's table; else it is only a teacher.
     #[serde(default = "yes")]
     pub(super) shown: bool,
 }
@@ -108,7 +108,7 @@ fn yes() -> bool {
     true
 }
 
-/// What a data set holds.
+/// The size of a data set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DatasetSize {
@@ -125,7 +125,7 @@ pub(super) struct DatasetSize {
 /// The file of a table: a name in configs/paper, or a path.
 ///
 /// # Errors
-/// A [`UserError`] with the names there are.
+/// A [`UserError`] with the known names.
 pub(super) fn find(table: &Path) -> Result<PathBuf> {
     if table.extension().is_some_and(|extension| extension == "toml") || table.is_file() {
         return Ok(table.to_path_buf());
@@ -145,10 +145,11 @@ pub(super) fn find(table: &Path) -> Result<PathBuf> {
         names => format!("one of {}, or the path of a table file", names.join(", ")),
     };
     let hint = format!("tables are looked up in {TABLES}/ of the current directory: start where that is");
-    Err(UserError::expected(expected).key("the table").value(table.display()).hint(hint).into())
+    let error = UserError::expected(expected).key("the table").value(table.display()).hint(hint);
+    Err(error.did_you_mean(&table.to_string_lossy(), names.iter().map(String::as_str)).into())
 }
 
-/// Reads a TOML file of that form.
+/// Reads a TOML file into `T`.
 ///
 /// # Errors
 /// A [`UserError`] that names the file, the key and what was expected.
@@ -167,7 +168,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     })
 }
 
-/// The overrides that these texts write.
+/// The overrides in these texts.
 ///
 /// # Errors
 /// A [`UserError`] that names the text.

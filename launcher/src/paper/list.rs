@@ -1,20 +1,19 @@
-//! What a table would do: its runs, how far they are, and what they cost.
+//! The dry run of a table: its runs, their progress and their cost.
 
 use super::cost::Costs;
 use super::plan::Chosen;
-use super::results::State;
-use super::table::{Row, Run, Table};
-use crate::report::summary::{Grid, NOTHING};
-use crate::report::table::text;
+use super::results::RunState;
+use super::table::{PaperTable, PlannedRun, Row};
+use crate::draw::{Grid, NOTHING, text};
 
-/// Wide enough for every row to stand on one line.
+/// Wide enough for every row to fit on one line.
 const WIDTH: usize = 140;
 
-/// The runs as a table in plain text, with totals, where a device computes so many TFLOP/s.
+/// The runs as a table in plain text, with totals for a device of this many TFLOP/s.
 ///
 /// # Errors
 /// A run folder is damaged.
-pub(super) fn listing(table: &Table, chosen: &Chosen, tflops: f64) -> anyhow::Result<String> {
+pub(super) fn listing(table: &PaperTable, chosen: &Chosen, tflops: f64) -> anyhow::Result<String> {
     let columns = ["run", "method", "teacher", "config", "state", "PFLOP", "GPU hours"];
     let mut grid = Grid { columns: columns.map(str::to_owned).into(), rows: vec![] };
     let (mut all, mut left, mut known) = (0.0, 0.0, true);
@@ -22,7 +21,7 @@ pub(super) fn listing(table: &Table, chosen: &Chosen, tflops: f64) -> anyhow::Re
     for &index in &chosen.with_teachers {
         let row = &table.rows[index];
         for run in &row.runs {
-            let state = State::of(&run.job)?;
+            let state = RunState::of(&run.job)?;
             let flop = row.size.as_ref().map(|size| costs.flop(&run.job.config, size));
             known &= flop.is_some();
             all += flop.unwrap_or(0.0);
@@ -55,7 +54,7 @@ fn text_of(grid: &Grid) -> String {
     text(grid, WIDTH)
 }
 
-fn line(row: &Row, run: &Run, state: State, flop: Option<f64>, tflops: f64) -> Vec<String> {
+fn line(row: &Row, run: &PlannedRun, state: RunState, flop: Option<f64>, tflops: f64) -> Vec<String> {
     let config = &run.job.config;
     let number = |text: Option<String>| text.unwrap_or_else(|| NOTHING.to_owned());
     vec![
@@ -69,11 +68,11 @@ fn line(row: &Row, run: &Run, state: State, flop: Option<f64>, tflops: f64) -> V
     ]
 }
 
-fn share_left(state: State, run: &Run) -> f64 {
+fn share_left(state: RunState, run: &PlannedRun) -> f64 {
     match state {
-        State::Finished => 0.0,
-        State::Begun(done) => 1.0 - done as f64 / run.job.config.epochs as f64,
-        State::Missing | State::Other => 1.0,
+        RunState::Finished => 0.0,
+        RunState::Begun(done) => 1.0 - done as f64 / run.job.config.epochs as f64,
+        RunState::Missing | RunState::Other => 1.0,
     }
 }
 

@@ -1,42 +1,46 @@
-//! Which runs of a table to do, in which order.
+//! The runs of a table that a command trains, in their order.
 
 use anyhow::Result;
 use comm::Communicator;
 use datasets::UserError;
-use trainer::agreement::ensure_same;
 use trainer::config::Comm;
+use trainer::system::agreement::ensure_same;
 
-use super::results::State;
-use super::table::{Row, Table};
+use super::results::RunState;
+use super::table::{PaperTable, Row};
 use crate::command::{Paper, Part};
-use crate::jobs::Job;
+use crate::train::Job;
 
-/// The rows that a command speaks of.
+/// The rows of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chosen {
-    /// The rows themselves.
+    /// The chosen rows.
     pub(super) rows: Vec<usize>,
-    /// They and their teachers, teachers first.
+    /// The chosen rows and their teachers, teachers first.
     pub(super) with_teachers: Vec<usize>,
 }
 
-/// The rows whose name, method or teacher holds one of the texts; all where there are none.
+/// The rows whose name, method or teacher equals one of the texts, or contains it if none equals it, so that `IAD-I` does not
+/// select `IAD-II`; all rows without texts.
 ///
 /// # Errors
-/// A [`UserError`] where no row does.
-pub(super) fn choose(table: &Table, only: &[String]) -> Result<Chosen, UserError> {
-    let holds = |row: &Row| {
-        let names = [&row.name, &row.method, &row.teacher];
-        only.is_empty() || only.iter().any(|text| names.iter().any(|name| name.contains(text)))
+/// A [`UserError`] if no row matches.
+pub(super) fn choose(table: &PaperTable, only: &[String]) -> Result<Chosen, UserError> {
+    let names = |row: &Row| [row.name.clone(), row.method.clone(), row.teacher.clone()];
+    let holds = |row: &Row, text: &String| {
+        let exact = table.rows.iter().flat_map(names).any(|name| name == *text);
+        names(row).iter().any(|name| if exact { name == text } else { name.contains(text) })
     };
-    let rows: Vec<usize> = (0..table.rows.len()).filter(|&row| holds(&table.rows[row])).collect();
+    let chosen = |row: &Row| only.is_empty() || only.iter().any(|text| holds(row, text));
+    let rows: Vec<usize> = (0..table.rows.len()).filter(|&row| chosen(&table.rows[row])).collect();
     if rows.is_empty() {
-        let names: Vec<&str> = table.rows.iter().map(|row| row.name.as_str()).collect();
+        let known: Vec<&str> = table.rows.iter().map(|row| row.name.as_str()).collect();
         return Err(UserError::expected("a part of a row's name, method or teacher")
             .file(&table.path)
             .key("--only")
             .value(format!("{only:?}"))
-            .hint(format!("the rows are {}", names.join(", "))));
+            .hint(format!("the rows are {}", known.join(", ")))
+            .did_you_mean(only.first().map_or("", String::as_str), known));
     }
     let mut with_teachers = rows.clone();
     let mut next = 0;
@@ -52,11 +56,11 @@ pub(super) fn choose(table: &Table, only: &[String]) -> Result<Chosen, UserError
     Ok(Chosen { rows, with_teachers })
 }
 
-/// The transport of all runs, which share their ranks.
+/// The transport of all runs; they share their ranks.
 ///
 /// # Errors
-/// A [`UserError`] where two differ.
-pub(super) fn transport(table: &Table, chosen: &Chosen) -> Result<Comm, UserError> {
+/// A [`UserError`] if two differ.
+pub(super) fn transport(table: &PaperTable, chosen: &Chosen) -> Result<Comm, UserError> {
     let all: Vec<&Job> =
         chosen.with_teachers.iter().flat_map(|&row| &table.rows[row].runs).map(|run| &run.job).collect();
     let way = |job: &Job| (job.config.comm.backend, job.config.comm.share_gpus);
@@ -70,11 +74,11 @@ pub(super) fn transport(table: &Table, chosen: &Chosen) -> Result<Comm, UserErro
     }
 }
 
-/// The runs to do, teachers first: of every row and seed, or this job's part of them.
+/// The runs to train, teachers first: of every row and seed, or this job's part of them.
 ///
 /// # Errors
-/// A [`UserError`] where a part needs teachers that are not there.
-pub(super) fn jobs(table: &Table, chosen: &Chosen, command: &Paper) -> Result<Vec<Job>> {
+/// A [`UserError`] if a part needs teachers that are missing.
+pub(super) fn jobs(table: &PaperTable, chosen: &Chosen, command: &Paper) -> Result<Vec<Job>> {
     let teaches = |row: usize| chosen.with_teachers.iter().any(|&other| table.rows[other].teachers.contains(&row));
     let wanted = |row: &usize| match (command.teachers, command.job) {
         (true, _) => teaches(*row),
@@ -97,12 +101,12 @@ pub(super) fn jobs(table: &Table, chosen: &Chosen, command: &Paper) -> Result<Ve
     Ok(jobs)
 }
 
-/// A part of the work is done beside the others: what its runs learn from has to be there before.
-fn check_teachers(table: &Table, row: usize, run: usize, part: Part) -> Result<()> {
+/// Parts of the work run at the same time, so the teachers of their runs must exist before.
+fn check_teachers(table: &PaperTable, row: usize, run: usize, part: Part) -> Result<()> {
     for &teacher in &table.rows[row].teachers {
         let made = &table.rows[teacher].runs[run];
-        let state = State::of(&made.job)?;
-        if state != State::Finished {
+        let state = RunState::of(&made.job)?;
+        if state != RunState::Finished {
             return Err(UserError::expected("finished teachers for every run of a job's part")
                 .file(&made.job.folder.path)
                 .key(format!("--job {part}: the teacher of {}", table.rows[row].runs[run].name))
@@ -114,7 +118,7 @@ fn check_teachers(table: &Table, row: usize, run: usize, part: Part) -> Result<(
     Ok(())
 }
 
-/// Those of `jobs` that are not finished, by the leader's view of the file system; every rank must ask for the same ones.
+/// The unfinished runs of `jobs`, in the leader's view of the file system. Every rank must ask for the same ones.
 ///
 /// # Errors
 /// The ranks read different tables or run files; or a failure of the transport.
@@ -123,8 +127,11 @@ pub(super) fn unfinished(jobs: Vec<Job>, ranks: &dyn Communicator) -> Result<Vec
     ensure_same(ranks, &comm::host_name(), &asked.collect())?;
     let mut open = String::new();
     if ranks.is_leader() {
-        // What cannot be read is not finished; the check of its folder says what is wrong.
-        open = jobs.iter().map(|job| if matches!(State::of(job), Ok(State::Finished)) { '-' } else { 'x' }).collect();
+        // An unreadable run is not finished; the check of its folder gives the reason.
+        open = jobs
+            .iter()
+            .map(|job| if matches!(RunState::of(job), Ok(RunState::Finished)) { '-' } else { 'x' })
+            .collect();
     }
     let open = ranks.gather(&open)?.swap_remove(0);
     Ok(jobs.into_iter().zip(open.chars()).filter(|(_, open)| *open == 'x').map(|(job, _)| job).collect())

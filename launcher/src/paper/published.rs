@@ -1,4 +1,4 @@
-//! The paper's numbers, from a table of comma-separated values: one number a line, with what it was measured on.
+//! The paper's numbers, from comma-separated values: one number a line, with its conditions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use datasets::UserError;
 
-/// The first line of the file.
+/// The header of the file.
 const HEADER: &str = "table,dataset,model,teacher,method,variant,metric,value";
 
 /// All published numbers.
 #[derive(Debug)]
 pub(super) struct Published {
     path: PathBuf,
-    lines: Vec<(Key, Number)>,
+    lines: Vec<(PublishedKey, Number)>,
 }
 
-/// What a row of a table is known by.
+/// The key of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct PublishedKey {
     /// The number of the table.
     pub(super) table: u32,
     /// The data set.
@@ -29,16 +29,16 @@ pub(super) struct Key {
     pub(super) teacher: String,
     /// The method.
     pub(super) method: String,
-    /// What distinguishes it from others of the same method.
+    /// The difference from rows of the same method.
     pub(super) variant: String,
 }
 
 /// A published number.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Number {
-    /// What it measures.
+    /// Its metric.
     pub(super) metric: String,
-    /// The number as it is printed.
+    /// The number as printed.
     pub(super) text: String,
     /// Its value: percent, seconds or MiB.
     pub(super) value: f64,
@@ -72,8 +72,8 @@ impl Published {
     /// The numbers of a row, in the order of the file.
     ///
     /// # Errors
-    /// A [`UserError`] where there are none, with those that are nearest.
-    pub(super) fn row(&self, key: &Key) -> Result<Vec<Number>, UserError> {
+    /// A [`UserError`] if there are none, with the nearest ones.
+    pub(super) fn row(&self, key: &PublishedKey) -> Result<Vec<Number>, UserError> {
         let numbers: Vec<Number> =
             self.lines.iter().filter(|(own, _)| own == key).map(|(_, number)| number.clone()).collect();
         if !numbers.is_empty() {
@@ -81,13 +81,13 @@ impl Published {
         }
         let mut near: Vec<String> = vec![];
         for (own, _) in self.lines.iter().filter(|(own, _)| (own.table, &own.dataset) == (key.table, &key.dataset)) {
-            let Key { model, teacher, method, variant, .. } = own;
+            let PublishedKey { model, teacher, method, variant, .. } = own;
             let text = format!("{model},{teacher},{method},{variant}");
             if !near.contains(&text) {
                 near.push(text);
             }
         }
-        let Key { table, dataset, model, teacher, method, variant } = key;
+        let PublishedKey { table, dataset, model, teacher, method, variant } = key;
         let known = if near.is_empty() { "nothing".into() } else { near.join("; ") };
         Err(UserError::expected(format!("a row of {}", self.path.display()))
             .value(format!("{table},{dataset},{model},{teacher},{method},{variant}"))
@@ -95,7 +95,7 @@ impl Published {
     }
 }
 
-fn parse(line: &str) -> Option<(Key, Number)> {
+fn parse(line: &str) -> Option<(PublishedKey, Number)> {
     let [table, dataset, model, teacher, method, variant, metric, text] = line.split(',').collect::<Vec<_>>()[..]
     else {
         return None;
@@ -103,7 +103,7 @@ fn parse(line: &str) -> Option<(Key, Number)> {
     let [dataset, model, teacher, method, variant, metric] =
         [dataset, model, teacher, method, variant, metric].map(str::to_string);
     let value = text.parse().ok()?;
-    let key = Key { table: table.parse().ok()?, dataset, model, teacher, method, variant };
+    let key = PublishedKey { table: table.parse().ok()?, dataset, model, teacher, method, variant };
     Some((key, Number { metric, text: text.to_string(), value }))
 }
 
@@ -118,9 +118,9 @@ mod tests {
         Published::read(&path)
     }
 
-    fn key(method: &str) -> Key {
+    fn key(method: &str) -> PublishedKey {
         let [dataset, model, teacher, variant] = ["cifar10", "resnet18", "AT", "main"].map(str::to_string);
-        Key { table: 2, dataset, model, teacher, method: method.into(), variant }
+        PublishedKey { table: 2, dataset, model, teacher, method: method.into(), variant }
     }
 
     #[test]

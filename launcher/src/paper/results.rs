@@ -1,53 +1,54 @@
-//! What the folder of a row's run holds: nothing, a part, another configuration, or numbers.
+//! The state of a row's run folder: missing, unfinished, of another configuration, or finished with numbers.
 
 use anyhow::Result;
+use trainer::evaluate::Accuracy;
 
-use crate::jobs::Job;
-use crate::report::data::{self, Attacked, Evaluation};
+use crate::report::{self, Evaluation};
+use crate::train::Job;
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// There is no such run yet.
+pub(super) enum RunState {
+    /// The run does not exist yet.
     Missing,
     /// The folder holds a run of another configuration.
     Other,
-    /// So many epochs are done.
+    /// This many epochs are done.
     Begun(u64),
     /// All is done.
     Finished,
 }
 
-impl State {
-    /// That of a run.
+impl RunState {
+    /// The progress of a run.
     ///
     /// # Errors
     /// Its metrics are damaged.
     pub(super) fn of(job: &Job) -> Result<Self> {
         let Job { config, folder } = job;
         if !folder.file("run.toml").is_file() {
-            return Ok(State::Missing);
+            return Ok(RunState::Missing);
         }
-        // A file that cannot be read was written by another program, of another configuration for all that is known.
+        // An unreadable file counts as one of another program and another configuration.
         if !folder.config().is_ok_and(|standing| standing.hash() == config.hash()) {
-            return Ok(State::Other);
+            return Ok(RunState::Other);
         }
         if folder.is_finished(config) {
-            return Ok(State::Finished);
+            return Ok(RunState::Finished);
         }
         if !folder.file("metrics.jsonl").is_file() {
-            return Ok(State::Begun(0));
+            return Ok(RunState::Begun(0));
         }
-        Ok(State::Begun(data::Run::read(&folder.path)?.epochs.last().map_or(0, |epoch| epoch.epoch + 1)))
+        Ok(RunState::Begun(report::RecordedRun::read(&folder.path)?.epochs.last().map_or(0, |epoch| epoch.epoch + 1)))
     }
 
-    /// In words, of a run of so many epochs.
+    /// In words, for a run of `epochs` epochs.
     pub(super) fn text(self, epochs: u64) -> String {
         match self {
-            State::Missing => "missing".into(),
-            State::Other => "another configuration".into(),
-            State::Begun(done) => format!("epoch {done} of {epochs}"),
-            State::Finished => "finished".into(),
+            RunState::Missing => "missing".into(),
+            RunState::Other => "another configuration".into(),
+            RunState::Begun(done) => format!("epoch {done} of {epochs}"),
+            RunState::Finished => "finished".into(),
         }
     }
 }
@@ -55,33 +56,33 @@ impl State {
 /// The numbers of a finished run.
 #[derive(Debug, Default)]
 pub(super) struct Results {
-    /// Those of the best weights, or the final ones where none were selected.
+    /// Those of the best weights, or of the final ones if none were selected.
     best: Option<Evaluation>,
-    /// Those of the weights after the last epoch.
+    /// The evaluation of the weights after the last epoch.
     last: Option<Evaluation>,
-    /// The median of its epochs' seconds of training.
+    /// The median training time of its epochs, in seconds.
     epoch_seconds: Option<f64>,
 }
 
-/// Which of a run's weights.
+/// A choice among a run's weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weights {
+pub(super) enum MeasuredWeights {
     /// The best by the run's selection.
     Best,
-    /// Those after the last epoch.
+    /// The weights after the last epoch.
     Final,
 }
 
 /// A measured number of one run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Measured {
+pub(super) struct Measurement {
     /// The number: percent or seconds.
     pub(super) value: f64,
-    /// Its binomial standard error, where it is a share of images.
+    /// Its binomial standard error, if it is a share of images.
     pub(super) error: Option<f64>,
 }
 
-/// The attack of an evaluation that a published metric is compared with: the paper's "FGSM" starts at random.
+/// The attack of an evaluation that corresponds to a published metric: the paper's "FGSM" starts at a random point.
 fn attack(metric: &str) -> &str {
     match metric {
         "fgsm" => "fgsm_rs",
@@ -91,39 +92,40 @@ fn attack(metric: &str) -> &str {
 }
 
 impl Results {
-    /// Those of a finished run.
+    /// The numbers of a finished run.
     ///
     /// # Errors
     /// A file of the folder is damaged.
     pub(super) fn read(job: &Job) -> Result<Self> {
         let Job { config, folder } = job;
-        let run = data::Run::read(&folder.path)?;
-        let steps = run.started.as_ref().and_then(|started| Some(started.steps_per_epoch? * config.epochs));
-        let last_step = |evaluation: &&Evaluation| steps.is_some() && evaluation.step == steps;
+        let run = report::RecordedRun::read(&folder.path)?;
+        let steps = run.started.as_ref().map(|started| started.steps_per_epoch * config.epochs);
+        let last_step = |evaluation: &&Evaluation| steps.is_some_and(|steps| steps > 0) && evaluation.step == steps;
         // The best weights may be those of the last epoch.
         let last = run.others.iter().find(|other| other.weights.as_deref() == Some("final"));
         let last = last.or(run.evaluation.as_ref().filter(last_step)).cloned();
-        let mut seconds: Vec<f64> = run.epochs.iter().filter_map(|epoch| epoch.timing.seconds).collect();
+        let mut seconds: Vec<f64> =
+            run.epochs.iter().map(|epoch| epoch.timing.seconds).filter(|seconds| seconds.is_finite()).collect();
         Ok(Self { best: run.evaluation, last, epoch_seconds: median(&mut seconds) })
     }
 
-    /// What was measured by one of the paper's metrics.
-    pub(super) fn metric(&self, metric: &str, weights: Weights) -> Option<Measured> {
+    /// The value of one of the paper's metrics.
+    pub(super) fn metric(&self, metric: &str, weights: MeasuredWeights) -> Option<Measurement> {
         if metric == "seconds_per_epoch" {
-            return self.epoch_seconds.map(|value| Measured { value, error: None });
+            return self.epoch_seconds.map(|value| Measurement { value, error: None });
         }
         let evaluation = match weights {
-            Weights::Best => self.best.as_ref(),
-            Weights::Final => self.last.as_ref(),
+            MeasuredWeights::Best => self.best.as_ref(),
+            MeasuredWeights::Final => self.last.as_ref(),
         };
         evaluation?.attacks.iter().find(|own| own.name == attack(metric)).and_then(share)
     }
 }
 
 /// Percentage and binomial standard error.
-fn share(attacked: &Attacked) -> Option<Measured> {
-    let (value, error) = crate::report::summary::percentage(attacked.correct, attacked.of)?;
-    Some(Measured { value, error: Some(error) })
+fn share(attacked: &Accuracy) -> Option<Measurement> {
+    let (value, error) = report::percentage(attacked.correct, attacked.of)?;
+    Some(Measurement { value, error: Some(error) })
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {
@@ -136,20 +138,20 @@ fn median(values: &mut [f64]) -> Option<f64> {
     }
 }
 
-/// The numbers of a row's runs in one.
+/// The numbers of a row's runs combined.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Figure {
     /// The number of one run, or the mean of several.
     pub(super) value: f64,
     /// The binomial standard error of one run, or the standard deviation of several runs.
     pub(super) spread: Option<f64>,
-    /// How many runs.
+    /// The number of runs.
     pub(super) runs: usize,
 }
 
 impl Figure {
-    /// That of the runs measured; none of none.
-    pub(super) fn of(measured: &[Measured]) -> Option<Self> {
+    /// The combination of the measured runs; `None` without runs.
+    pub(super) fn of(measured: &[Measurement]) -> Option<Self> {
         let runs = measured.len();
         let mean = measured.iter().map(|one| one.value).sum::<f64>() / runs as f64;
         match measured {
@@ -175,8 +177,8 @@ impl Figure {
 mod tests {
     use super::*;
 
-    fn measured(correct: u64, of: u64) -> Measured {
-        share(&Attacked { name: "natural".into(), correct, of }).unwrap()
+    fn measured(correct: u64, of: u64) -> Measurement {
+        share(&Accuracy { name: "natural".into(), correct, of }).unwrap()
     }
 
     #[test]
@@ -203,18 +205,11 @@ mod tests {
 
     #[test]
     fn the_papers_fgsm_is_the_one_with_a_random_start() {
-        let named = |name: &str, correct| Attacked { name: name.into(), correct, of: 100 };
-        let evaluation = Evaluation {
-            weights: None,
-            step: None,
-            split: None,
-            images: None,
-            eps: None,
-            attacks: vec![named("fgsm", 10), named("fgsm_rs", 20)],
-        };
+        let named = |name: &str, correct| Accuracy { name: name.into(), correct, of: 100 };
+        let evaluation = Evaluation { attacks: vec![named("fgsm", 10), named("fgsm_rs", 20)], ..Evaluation::default() };
         let results = Results { best: Some(evaluation), ..Results::default() };
-        assert_eq!(results.metric("fgsm", Weights::Best).unwrap().value, 20.0);
-        assert_eq!(results.metric("fgsm", Weights::Final), None);
-        assert_eq!(results.metric("aa", Weights::Best), None);
+        assert_eq!(results.metric("fgsm", MeasuredWeights::Best).unwrap().value, 20.0);
+        assert_eq!(results.metric("fgsm", MeasuredWeights::Final), None);
+        assert_eq!(results.metric("aa", MeasuredWeights::Best), None);
     }
 }

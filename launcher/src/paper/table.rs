@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use datasets::UserError;
 use trainer::config::{Override, RunConfig};
-use trainer::folder::RunFolder;
+use trainer::run::folder::RunFolder;
 
 use super::file::{self, Block, DatasetSize, RowEntry, TableFile};
-use super::published::{Key, Number, Published};
-use crate::jobs::Job;
+use super::published::{Number, Published, PublishedKey};
+use crate::train::Job;
 
 /// A table.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct PaperTable {
     /// Its file.
     pub(super) path: PathBuf,
-    /// What it shows.
+    /// Its title.
     pub(super) title: String,
-    /// What a reader has to know.
+    /// Notes for the reader.
     pub(super) notes: Vec<String>,
-    /// The rows, teachers that are no rows of the paper among them.
+    /// The rows, including teachers that are no rows of the paper.
     pub(super) rows: Vec<Row>,
 }
 
@@ -38,43 +38,43 @@ pub(super) struct Row {
     pub(super) method: String,
     /// The paper's name of the robust teacher.
     pub(super) teacher: String,
-    /// What distinguishes it from rows of the same method and teacher.
+    /// The difference from rows of the same method and teacher.
     pub(super) variant: String,
     /// Whether it is a row of the paper's table.
     pub(super) shown: bool,
-    /// The places of its teachers in the table's rows.
+    /// The indices of its teachers among the table's rows.
     pub(super) teachers: Vec<usize>,
-    /// What its data set holds, if that is stated.
+    /// The size of its data set, if stated.
     pub(super) size: Option<DatasetSize>,
     /// The paper's numbers.
     pub(super) numbers: Vec<Number>,
-    /// What the paper's numbers were measured on, where that is not this row's data set and network.
+    /// The data set and network of the paper's numbers, if they differ from this row's.
     pub(super) elsewhere: Option<String>,
     /// Its runs, one for each seed.
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Vec<PlannedRun>,
 }
 
 /// A run of a row.
 #[derive(Debug)]
-pub(super) struct Run {
-    /// Its name: the row's, and the seed where that is not 1.
+pub(super) struct PlannedRun {
+    /// Its name: the row's, and the seed unless it is 1.
     pub(super) name: String,
     /// Its configuration and folder.
     pub(super) job: Job,
 }
 
-/// What the command changes in a table.
+/// The command's changes of a table.
 pub(super) struct Changes<'a> {
     /// The folder of its run folders.
     pub(super) runs: &'a Path,
-    /// The seeds, where they are not the table's.
+    /// The seeds, if they are not the table's.
     pub(super) seeds: &'a [u64],
     /// Overrides of all rows.
     pub(super) overrides: &'a [Override],
 }
 
-impl Table {
-    /// Reads a table, the run files it begins with and the published numbers; of the images, nothing is read.
+impl PaperTable {
+    /// Reads a table, its base run files and the published numbers. No image is read.
     ///
     /// # Errors
     /// A [`UserError`] that names the file, the row or key, and what was expected.
@@ -100,12 +100,12 @@ impl Table {
         Ok(table)
     }
 
-    /// How many teachers stand above a row: 0 for those that learn from none.
+    /// The length of the chain of teachers above a row; 0 for rows without teachers.
     pub(super) fn depth(&self, row: usize) -> usize {
         self.rows[row].teachers.iter().map(|&teacher| self.depth(teacher) + 1).max().unwrap_or(0)
     }
 
-    /// The name of a row must not be that of another one's run with a seed.
+    /// A row must not have the name of another row's run with a seed.
     fn check_runs(&self) -> Result<(), UserError> {
         let names: Vec<&String> = self.rows.iter().flat_map(|row| &row.runs).map(|run| &run.name).collect();
         match names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
@@ -170,12 +170,12 @@ fn check_seeds(path: &Path, seeds: &[u64]) -> Result<(), UserError> {
     Err(UserError::expected("one or more different seeds").file(path).key("seeds").value(format!("{seeds:?}")))
 }
 
-/// The name of a row's run: that of its folder. Seed 1 goes without saying, so that more seeds may join it later.
+/// The name of a row's run and of its folder. Seed 1 adds nothing, so that more seeds can be added later.
 fn run_name(row: &str, seed: u64) -> String {
     if seed == 1 { row.to_string() } else { format!("{row}-seed{seed}") }
 }
 
-/// A row and all that its configuration depends on.
+/// A row and everything that its configuration depends on.
 struct Resolve<'a> {
     path: &'a Path,
     file: &'a TableFile,
@@ -193,7 +193,7 @@ impl Resolve<'_> {
         for &seed in seeds {
             let name = run_name(&name, seed);
             let folder = RunFolder::at(&self.changes.runs.join(&name));
-            runs.push(Run { name, job: Job { config: self.config(seed)?, folder } });
+            runs.push(PlannedRun { name, job: Job { config: self.config(seed)?, folder } });
         }
         let dataset = block.published_dataset.clone().unwrap_or_else(|| block.dataset.clone());
         let model = block.published_model.clone().unwrap_or_else(|| block.model.clone());
@@ -209,7 +209,7 @@ impl Resolve<'_> {
             })?;
             let [teacher, method, variant] = [&entry.teacher, &entry.method, &entry.variant].map(String::clone);
             numbers = published
-                .row(&Key { table, dataset, model, teacher, method, variant })
+                .row(&PublishedKey { table, dataset, model, teacher, method, variant })
                 .map_err(|error| error.file(self.path).key(format!("row {name}")))?;
         }
         Ok(Row {
@@ -229,7 +229,7 @@ impl Resolve<'_> {
     }
 
     fn place_of(&self, teacher: &str) -> Result<usize, UserError> {
-        // Within its block, as every name there.
+        // Within its block, like every name there.
         let name = format!("{}{teacher}", self.block.prefix);
         self.entries.iter().position(|(block, entry)| full_name(block, entry) == name).ok_or_else(|| {
             UserError::expected("the name of a row of this table, without the block's prefix")
@@ -239,7 +239,8 @@ impl Resolve<'_> {
         })
     }
 
-    /// The row's configuration with a seed: its base, then the overrides of the table, the block, the row and the command.
+    /// The row's configuration with a seed: its base, then the overrides of the table, the block, the row and the
+    /// command.
     fn config(&self, seed: u64) -> Result<RunConfig> {
         let Self { path, file, block, entry, changes, .. } = *self;
         let row = format!("row {}", full_name(block, entry));
@@ -253,7 +254,7 @@ impl Resolve<'_> {
         RunConfig::read(&base, &overrides).map_err(|error| {
             let fits = RunConfig::read(&base, &[]).is_ok();
             match error.downcast::<UserError>() {
-                // The run file is good as it stands: what this table does to it is not.
+                // The run file itself is valid; the changes of this table are not.
                 Ok(mut error) if fits => {
                     let key = error.key.take().map_or(row.clone(), |key| format!("{row}: {key}"));
                     error.file(path).key(key).into()
@@ -264,7 +265,7 @@ impl Resolve<'_> {
         })
     }
 
-    /// The table of teachers of a run with this seed, in TOML.
+    /// The `teachers` table of a run with this seed, in TOML.
     fn teachers(&self, seed: u64) -> String {
         let folder = |teacher: &String| {
             let name = run_name(&format!("{}{teacher}", self.block.prefix), seed);

@@ -1,4 +1,4 @@
-//! What a run folder says: reads metrics, evaluation, configuration and environment; must not know how they are shown.
+//! Reads a run folder: metrics, evaluation, configuration and environment; must not know how they are shown.
 
 use std::{
     fs,
@@ -7,149 +7,41 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, de::DeserializeOwned};
-use trainer::folder::RunFolder;
+use trainer::config::Norm;
+use trainer::evaluate::Accuracy;
+use trainer::run::events::{EpochDone, Evaluated, Event, RunFinished, RunStarted, StepDone};
+use trainer::run::folder::RunFolder;
+use trainer::system::files::read_regular;
 
-use super::named::Named;
+use super::confusion::Confusion;
 
 /// All that is known of one run.
 #[derive(Debug, Default)]
-pub struct Run {
+pub struct RecordedRun {
     pub name: String,
     pub folder: PathBuf,
-    pub started: Option<Started>,
-    pub steps: Vec<Step>,
-    pub epochs: Vec<Epoch>,
+    pub started: Option<RunStarted>,
+    pub steps: Vec<StepDone>,
+    pub epochs: Vec<EpochDone>,
     pub evaluated: Vec<Evaluated>,
     /// Each distinct warning with the number of times it was given.
     pub warnings: Vec<(String, usize)>,
-    pub finished: Option<Finished>,
+    pub finished: Option<RunFinished>,
     pub evaluation: Option<Evaluation>,
     /// Evaluations of other weights: the last epoch's and averages.
     pub others: Vec<Evaluation>,
+    /// Evaluations with other radii, by `eval --eps`.
+    pub radii: Vec<Evaluation>,
+    /// The natural predictions of the final evaluation by class.
+    pub confusion: Option<Confusion>,
     /// `run.toml`, word for word.
     pub config: Option<String>,
     /// `environment.toml`, word for word.
     pub environment: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum Event {
-    Started(Started),
-    Step(Step),
-    Epoch(Epoch),
-    Evaluated(Evaluated),
-    Warned {
-        message: String,
-    },
-    Finished(Finished),
-    /// Written by a newer program.
-    #[serde(other)]
-    Unknown,
-}
-
-/// What the run set out to do; every field may be missing in old files.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Started {
-    pub run: Option<String>,
-    pub epochs: Option<u64>,
-    pub steps_per_epoch: Option<u64>,
-    pub parameters: Option<u64>,
-    pub train_images: Option<u64>,
-    pub held_out_images: Option<u64>,
-    pub test_images: Option<u64>,
-}
-
-/// One logged optimisation step; `None` where the number was not finite.
-#[derive(Debug, Deserialize)]
-pub struct Step {
-    pub step: u64,
-    #[serde(default)]
-    pub learning_rate: Option<f64>,
-    #[serde(default)]
-    pub loss: Option<f64>,
-    #[serde(default)]
-    pub terms: Named<Option<f64>>,
-}
-
-/// Means and counts over one training epoch, numbered from 0.
-#[derive(Debug, Deserialize)]
-pub struct Epoch {
-    pub epoch: u64,
-    #[serde(default)]
-    pub loss: Option<f64>,
-    #[serde(default)]
-    pub terms: Named<Option<f64>>,
-    #[serde(default)]
-    pub counts: Named<Count>,
-    #[serde(default)]
-    pub trust: Option<Trust>,
-    /// Counts of training images by the teacher's probability of the label, in equal bins, for each case.
-    #[serde(default)]
-    pub probability: Named<Vec<u64>>,
-    #[serde(default)]
-    pub timing: Timing,
-}
-
-/// `count` out of `of` images.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub struct Count {
-    #[serde(alias = "correct")]
-    pub count: u64,
-    pub of: u64,
-}
-
-/// The mean trust in the teacher (alpha) over `of` images, and its quantiles over all and over each case.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Trust {
-    #[serde(default)]
-    pub mean: Option<f64>,
-    pub of: u64,
-    #[serde(default)]
-    pub quantiles: Named<Vec<f64>>,
-}
-
-/// Wall-clock figures, which differ from machine to machine.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Timing {
-    pub seconds: Option<f64>,
-    pub images_per_second: Option<f64>,
-    /// Floating-point operations a second, and their share of the peak.
-    pub flops: Option<f64>,
-    pub utilisation: Option<f64>,
-    /// Bytes.
-    pub peak_memory: Option<f64>,
-    /// Seconds.
-    pub phases: Named<f64>,
-}
-
-/// An evaluation during training, made when `epoch` had just finished.
-#[derive(Debug, Deserialize)]
-pub struct Evaluated {
-    pub epoch: u64,
-    pub split: String,
-    pub attacks: Vec<Attacked>,
-}
-
-/// Correct predictions under one attack.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Attacked {
-    pub name: String,
-    pub correct: u64,
-    pub of: u64,
-}
-
-/// The end of training.
-#[derive(Debug, Deserialize)]
-pub struct Finished {
-    #[serde(default)]
-    pub timing: Timing,
-}
-
 /// The final evaluation of one set of weights.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct Evaluation {
     #[serde(default)]
     pub weights: Option<String>,
@@ -160,16 +52,28 @@ pub struct Evaluation {
     #[serde(default)]
     pub images: Option<u64>,
     #[serde(default)]
+    pub norm: Norm,
+    #[serde(default)]
     pub eps: Option<f64>,
-    pub attacks: Vec<Attacked>,
+    #[serde(default)]
+    pub attack_step: Option<f64>,
+    #[serde(default)]
+    pub seed: Option<u64>,
+    #[serde(default)]
+    pub selection: Option<String>,
+    #[serde(default)]
+    pub weights_sha256: Option<String>,
+    #[serde(default)]
+    pub data_sha256: Option<String>,
+    pub attacks: Vec<Accuracy>,
 }
 
 /// Reads the runs and makes their names unique by adding the folder where two share one.
-pub fn read(folders: &[PathBuf]) -> Result<Vec<Run>> {
+pub fn read(folders: &[PathBuf]) -> Result<Vec<RecordedRun>> {
     if folders.is_empty() {
         bail!("no run folder was given: name at least one folder that holds a metrics.jsonl");
     }
-    let mut runs = folders.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>>>()?;
+    let mut runs = folders.iter().map(|folder| RecordedRun::read(folder)).collect::<Result<Vec<_>>>()?;
     let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
     for run in &mut runs {
         if names.iter().filter(|name| **name == run.name).count() > 1 {
@@ -179,7 +83,7 @@ pub fn read(folders: &[PathBuf]) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
-impl Run {
+impl RecordedRun {
     /// Reads the folder of one run.
     ///
     /// # Errors
@@ -202,6 +106,8 @@ impl Run {
             let found = optional(&RunFolder::at(folder).evaluation(Some(weights)))?;
             run.others.extend(found.map(|(text, path)| json::<Evaluation>(&text, &path)).transpose()?);
         }
+        run.radii = radii(folder);
+        run.confusion = Confusion::read(&RunFolder::at(folder));
         run.config = optional(&folder.join("run.toml"))?.map(|(text, _)| text);
         run.environment = optional(&folder.join("environment.toml"))?.map(|(text, _)| text);
         Ok(run)
@@ -226,7 +132,7 @@ impl Run {
         Ok(())
     }
 
-    /// A run that went on from a checkpoint writes again what came after it: the later record stands.
+    /// A resumed run records the steps after its checkpoint again: the later record counts.
     fn take(&mut self, event: Event) {
         match event {
             Event::Started(started) => {
@@ -252,10 +158,32 @@ impl Run {
                 Some((_, times)) => *times += 1,
                 None => self.warnings.push((message, 1)),
             },
+            Event::Changed { key, now, .. } => {
+                if let (Some(started), "epochs", Ok(epochs)) = (&mut self.started, key.as_str(), now.parse()) {
+                    started.epochs = epochs;
+                }
+            }
             Event::Finished(finished) => self.finished = Some(finished),
             Event::Unknown => {}
         }
     }
+}
+
+/// The evaluations of other radii in a run folder. One that is cut off or damaged is left out.
+fn radii(folder: &Path) -> Vec<Evaluation> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let named = |path: &&PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.starts_with("evaluation-") && name.contains("eps") && name.ends_with(".json")
+    };
+    files.iter().filter(named).filter_map(|path| serde_json::from_slice(&read_regular(path).ok()?).ok()).collect()
+}
+
+/// The number, unless it is NaN or infinite.
+pub fn finite(number: f64) -> Option<f64> {
+    Some(number).filter(|number| number.is_finite())
 }
 
 fn optional(path: &Path) -> Result<Option<(String, PathBuf)>> {

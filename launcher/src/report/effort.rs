@@ -1,26 +1,26 @@
-//! How fast the runs were and where their time went; must not know in which form it is shown.
+//! The speed of the runs and their time by phase; must not know in which form it is shown.
 
-use super::{
-    data::{Run, Timing},
-    named::collect,
-    summary::{Grid, NOTHING},
-};
+use trainer::run::events::Timing;
+
+use super::data::RecordedRun;
+use super::names::collect;
 use crate::console::rate_of_operations;
+use crate::draw::{Grid, NOTHING};
 
-/// One row for each run that recorded phases: rates over its epochs, and each phase's share of the time.
-pub fn grid(runs: &[Run]) -> Grid {
-    let runs: Vec<&Run> = runs.iter().filter(|run| timings(run).next().is_some()).collect();
+/// One column for each run with recorded phases: rates over its epochs, and each phase's share of the time.
+pub fn grid(runs: &[RecordedRun]) -> Grid {
+    let runs: Vec<&RecordedRun> = runs.iter().filter(|run| timings(run).next().is_some()).collect();
     let mut phases = Vec::new();
     for timing in runs.iter().flat_map(|run| timings(run)) {
-        collect(&mut phases, timing.phases.names());
+        collect(&mut phases, timing.phases.keys().map(String::as_str));
     }
     let mut columns: Vec<String> =
-        ["run", "images/s", "operations", "of peak", "peak memory"].map(str::to_owned).into();
+        ["number", "images/s", "operations", "of peak", "peak memory"].map(str::to_owned).into();
     columns.extend(phases.iter().map(|phase| format!("{phase} %")));
-    let row = |run: &&Run| {
-        let seconds = |timing: &Timing| timing.phases.0.iter().map(|(_, seconds)| seconds).sum::<f64>();
+    let row = |run: &&RecordedRun| {
+        let seconds = |timing: &Timing| timing.phases.values().sum::<f64>();
         let whole: f64 = timings(run).map(seconds).sum();
-        // Each epoch counts by its time.
+        // Each epoch is weighted by its time.
         let mean = |value: fn(&Timing) -> Option<f64>| {
             let sum = timings(run).map(|timing| Some(value(timing)? * seconds(timing))).sum::<Option<f64>>();
             sum.map(|sum| sum / whole)
@@ -31,7 +31,7 @@ pub fn grid(runs: &[Run]) -> Grid {
             text(mean(|timing| timing.images_per_second), |rate| format!("{rate:.0}")),
             text(mean(|timing| timing.flops), rate_of_operations),
             text(mean(|timing| timing.utilisation), |share| format!("{:.1} %", 100.0 * share)),
-            text(timings(run).filter_map(|timing| timing.peak_memory).max_by(f64::total_cmp), |bytes| {
+            text(timings(run).filter_map(|timing| timing.peak_memory).max().map(|bytes| bytes as f64), |bytes| {
                 format!("{:.0} MiB", bytes / 1048576.0)
             }),
         ];
@@ -41,12 +41,12 @@ pub fn grid(runs: &[Run]) -> Grid {
         }));
         cells
     };
-    Grid { rows: runs.iter().map(row).collect(), columns }
+    Grid { rows: runs.iter().map(row).collect(), columns }.turned()
 }
 
-/// Those of the epochs with phases.
-fn timings(run: &Run) -> impl Iterator<Item = &Timing> {
-    run.epochs.iter().map(|epoch| &epoch.timing).filter(|timing| !timing.phases.0.is_empty())
+/// The timings of the epochs with phases.
+fn timings(run: &RecordedRun) -> impl Iterator<Item = &Timing> {
+    run.epochs.iter().map(|epoch| &epoch.timing).filter(|timing| !timing.phases.is_empty())
 }
 
 #[cfg(test)]
@@ -64,11 +64,13 @@ mod tests {
             r#"{"event":"epoch","epoch":1,"timing":{"seconds":12,"images_per_second":30,"flops":4e12,"utilisation":0.9,"#,
             r#""peak_memory":3145728,"phases":{"attack":9,"other":3}}}"#,
         );
-        let mut run = Run { name: "r".to_owned(), ..Run::default() };
+        let mut run = RecordedRun { name: "r".to_owned(), ..RecordedRun::default() };
         run.replay(lines.as_bytes(), Path::new("metrics.jsonl")).unwrap();
-        let old = Run { name: "old".to_owned(), ..Run::default() };
+        let old = RecordedRun { name: "old".to_owned(), ..RecordedRun::default() };
         let grid = grid(&[run, old]);
-        assert_eq!(grid.columns[5..], ["attack %", "other %"]);
-        assert_eq!(grid.rows, [["r", "25", "3.5 TFLOP/s", "80.0 %", "3 MiB", "75.0", "25.0"]]);
+        let names = ["images/s", "operations", "of peak", "peak memory", "attack %", "other %"];
+        let values = ["25", "3.5 TFLOP/s", "80.0 %", "3 MiB", "75.0", "25.0"];
+        assert_eq!(grid.columns, ["number", "r"]);
+        assert_eq!(grid.rows, names.iter().zip(values).map(|(name, value)| [*name, value]).collect::<Vec<_>>());
     }
 }

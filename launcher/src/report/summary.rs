@@ -1,37 +1,23 @@
-//! Accuracies, shares and case percentages as grids of text; must not know in which form the grids are shown.
+//! Accuracies, shares and case percentages as grids of text; must not know how the grids are shown.
 
-use super::{
-    axis::grouped,
-    data::{Attacked, Count, Epoch, Evaluation, Run, Started},
-    named::collect,
-};
+use trainer::config::Norm;
+use trainer::evaluate::Accuracy;
+use trainer::run::events::{Count, EpochDone, RunStarted};
 
-/// What stands in a cell without a number.
-pub const NOTHING: &str = "–";
+use super::data::{Evaluation, RecordedRun, finite};
+use super::names::collect;
+use super::percentage::with_uncertainty;
+use crate::console::{duration, percent};
+use crate::draw::{Grid, NOTHING, grouped};
 
-/// Rows of cells under named columns.
-#[derive(Debug, Default)]
-pub struct Grid {
-    pub columns: Vec<String>,
-    pub rows: Vec<Vec<String>>,
-}
-
-/// Epochs a row of the distillation grid speaks about.
+/// The epochs that a row of the distillation grid covers.
 struct Window<'a> {
     label: String,
-    epochs: &'a [Epoch],
-}
-
-/// Percentage and binomial standard error in percentage points.
-pub fn percentage(count: u64, of: u64) -> Option<(f64, f64)> {
-    (of > 0 && count <= of).then(|| {
-        let fraction = count as f64 / of as f64;
-        (100.0 * fraction, 100.0 * (fraction * (1.0 - fraction) / of as f64).sqrt())
-    })
+    epochs: &'a [EpochDone],
 }
 
 /// The final evaluations: one row for each weights of a run, one column for each attack of any of them.
-pub fn results(runs: &[Run]) -> Grid {
+pub fn results(runs: &[RecordedRun]) -> Grid {
     let mut attacks = Vec::new();
     for evaluation in runs.iter().flat_map(|run| run.evaluation.iter().chain(&run.others)) {
         collect(&mut attacks, evaluation.attacks.iter().map(|attack| attack.name.as_str()));
@@ -39,7 +25,7 @@ pub fn results(runs: &[Run]) -> Grid {
     let name_splits = leaves_test_images(runs);
     let mut columns: Vec<String> = ["run", "weights", "images"].map(str::to_owned).into();
     columns.extend(attacks.iter().cloned());
-    let row = |run: &Run, evaluation: &Evaluation| {
+    let row = |run: &RecordedRun, evaluation: &Evaluation| {
         let mut cells = vec![run.name.clone(), evaluation.weights.clone().unwrap_or(NOTHING.to_owned())];
         let images = evaluation.images.or(evaluation.attacks.first().map(|attack| attack.of));
         let number = images.map_or(NOTHING.to_owned(), |images| images.to_string());
@@ -67,22 +53,22 @@ pub fn results(runs: &[Run]) -> Grid {
     Grid { rows, columns }
 }
 
-/// What makes evaluations of these runs hard to compare, one sentence each.
-pub fn caveats(runs: &[Run]) -> Vec<String> {
+/// The differences that make evaluations of these runs hard to compare, one sentence each.
+pub fn caveats(runs: &[RecordedRun]) -> Vec<String> {
     let evaluations = || runs.iter().filter_map(|run| run.evaluation.as_ref());
     let mut found = Vec::new();
-    let mut budgets: Vec<_> = evaluations().filter_map(|evaluation| evaluation.eps).collect();
-    budgets.sort_by(f64::total_cmp);
-    budgets.dedup();
+    let mut attacked: Vec<_> = evaluations().filter_map(|found| Some((found.norm, found.eps?))).collect();
+    attacked.sort_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
+    attacked.dedup();
+    let budgets: Vec<_> = attacked.into_iter().map(|(norm, eps)| budget(norm, eps)).collect();
     if budgets.len() > 1 {
-        let list: Vec<_> = budgets.iter().map(|eps| budget(*eps)).collect();
-        found.push(format!("The runs were attacked with different eps: {}.", list.join(", ")));
+        found.push(format!("The runs were attacked with different eps: {}.", budgets.join(", ")));
     }
     if leaves_test_images(runs) {
         found.push("Not every run was evaluated on the test images.".to_owned());
     }
     for run in runs {
-        let lost = run.steps.iter().filter(|step| step.loss.is_none()).count();
+        let lost = run.steps.iter().filter(|step| !step.loss.is_finite()).count();
         if lost > 0 {
             found.push(format!("{}: the loss was not a number at {lost} logged steps.", run.name));
         }
@@ -94,35 +80,35 @@ pub fn caveats(runs: &[Run]) -> Vec<String> {
 }
 
 /// Size, progress and training time of each run.
-pub fn extents(runs: &[Run]) -> Grid {
+pub fn extents(runs: &[RecordedRun]) -> Grid {
     let columns =
         ["run", "parameters", "training images", "held-out images", "progress", "training time", "evaluated", "eps"];
-    let row = |run: &Run| {
-        let size = |field: fn(&Started) -> Option<u64>| {
-            let number = run.started.as_ref().and_then(field);
-            number.map_or(NOTHING.to_owned(), |number| grouped(number as i64))
-        };
+    let row = |run: &RecordedRun| {
+        let started = run.started.as_ref();
+        let cell = |number: Option<u64>| number.map_or(NOTHING.to_owned(), |number| grouped(number as i64));
+        // None of these sizes is 0 in a run.
+        let known = |field: fn(&RunStarted) -> u64| cell(started.map(field).filter(|number| *number > 0));
         vec![
             run.name.clone(),
-            size(|started| started.parameters),
-            size(|started| started.train_images),
-            size(|started| started.held_out_images),
+            known(|started| started.parameters),
+            known(|started| started.train_images),
+            cell(started.map(|started| started.held_out_images)),
             progress(run),
             training_seconds(run).map_or(NOTHING.to_owned(), duration),
             run.evaluation.as_ref().map_or(NOTHING.to_owned(), evaluated),
-            run.evaluation.as_ref().and_then(|evaluation| evaluation.eps).map_or(NOTHING.to_owned(), budget),
+            attacked_within(run).unwrap_or(NOTHING.to_owned()),
         ]
     };
     Grid { columns: columns.map(str::to_owned).into(), rows: runs.iter().map(row).collect() }
 }
 
-/// How far the student could follow its teacher: mean trust, cases and each term's share of the loss.
-/// Runs without teacher counts or trust have no row; no such run, no rows.
-pub fn distillation(runs: &[Run]) -> Grid {
+/// How far the student could follow its teacher: mean trust, cases and each term's share of the loss. Runs without
+/// teacher counts or trust have no row.
+pub fn distillation(runs: &[RecordedRun]) -> Grid {
     let runs: Vec<_> = runs.iter().filter(|run| run.epochs.iter().any(is_distilled)).collect();
     let mut terms = Vec::new();
     for epoch in runs.iter().flat_map(|run| &run.epochs) {
-        collect(&mut terms, epoch.terms.names());
+        collect(&mut terms, epoch.terms.keys().map(String::as_str));
     }
     let mut columns: Vec<String> = ["run", "epochs", "mean alpha", "A", "B", "C", "D"].map(str::to_owned).into();
     columns.extend(terms.iter().map(|term| format!("{term} %")));
@@ -132,35 +118,35 @@ pub fn distillation(runs: &[Run]) -> Grid {
             let mut cells = vec![run.name.clone(), window.label.clone()];
             cells.push(mean_trust(window.epochs).map_or(NOTHING.to_owned(), |mean| format!("{mean:.4}")));
             for case in ["case_a", "case_b", "case_c", "case_d"] {
-                cells.push(percent(counted(window.epochs, case)));
+                cells.push(share_cell(counted(window.epochs, case)));
             }
-            cells.extend(terms.iter().map(|term| percent(share(window.epochs, term))));
+            cells.extend(terms.iter().map(|term| share_cell(share(window.epochs, term))));
             rows.push(cells);
         }
     }
     Grid { columns, rows }
 }
 
-/// Training time: epochs add up over resumed sessions, where the last session alone knows only its own time.
-fn training_seconds(run: &Run) -> Option<f64> {
-    let of_epochs = run.epochs.iter().map(|epoch| epoch.timing.seconds).sum::<Option<f64>>();
-    let of_session = || run.finished.as_ref().and_then(|finished| finished.timing.seconds);
+/// Training time: the sum over epochs includes resumed sessions; the last session knows only its own time.
+fn training_seconds(run: &RecordedRun) -> Option<f64> {
+    let of_epochs = run.epochs.iter().map(|epoch| finite(epoch.timing.seconds)).sum::<Option<f64>>();
+    let of_session = || run.finished.as_ref().and_then(|finished| finite(finished.timing.seconds));
     of_epochs.filter(|_| !run.epochs.is_empty()).or_else(of_session)
 }
 
-fn is_distilled(epoch: &Epoch) -> bool {
-    epoch.trust.is_some() || epoch.counts.names().any(|name| name.starts_with("teacher_") || name.starts_with("case_"))
+fn is_distilled(epoch: &EpochDone) -> bool {
+    epoch.trust.is_some() || epoch.counts.keys().any(|name| name.starts_with("teacher_") || name.starts_with("case_"))
 }
 
-/// The last epoch, and all epochs since the last term of the loss came in.
-fn windows(epochs: &[Epoch]) -> Vec<Window<'_>> {
+/// The last epoch, and all epochs since the last term of the loss became active.
+fn windows(epochs: &[EpochDone]) -> Vec<Window<'_>> {
     let Some(last) = epochs.last() else { return Vec::new() };
     let mut terms = Vec::new();
     for epoch in epochs {
-        collect(&mut terms, epoch.terms.names());
+        collect(&mut terms, epoch.terms.keys().map(String::as_str));
     }
-    // A term not yet at work is left out or written as exactly 0; null is a term that was worked out and failed.
-    let works = |epoch: &Epoch, term: &str| epoch.terms.get(term).is_some_and(|value| *value != Some(0.0));
+    // An inactive term is left out or written as exactly 0; null is a term that was computed and is not finite.
+    let works = |epoch: &EpochDone, term: &str| epoch.terms.get(term).is_some_and(|value| *value != 0.0);
     let starts = terms.iter().filter_map(|term| epochs.iter().position(|epoch| works(epoch, term)));
     let start = starts.max().unwrap_or(0);
     let mut found = Vec::new();
@@ -172,42 +158,40 @@ fn windows(epochs: &[Epoch]) -> Vec<Window<'_>> {
     found
 }
 
-fn mean_trust(epochs: &[Epoch]) -> Option<f64> {
-    let known =
-        epochs.iter().filter_map(|epoch| epoch.trust.as_ref()).filter_map(|trust| Some((trust.mean?, trust.of as f64)));
+fn mean_trust(epochs: &[EpochDone]) -> Option<f64> {
+    let known = epochs
+        .iter()
+        .filter_map(|epoch| epoch.trust.as_ref())
+        .filter_map(|trust| Some((finite(trust.mean)?, trust.of as f64)));
     let (sum, of) = known.fold((0.0, 0.0), |(sum, all), (mean, of)| (sum + mean * of, all + of));
     (of > 0.0).then(|| sum / of)
 }
 
-fn counted(epochs: &[Epoch], name: &str) -> Option<f64> {
+fn counted(epochs: &[EpochDone], name: &str) -> Option<f64> {
     let known = epochs.iter().filter_map(|epoch| epoch.counts.get(name));
     let (count, of) = known.fold((0, 0), |(all, of), count: &Count| (all + count.count, of + count.of));
     (of > 0).then(|| count as f64 / of as f64)
 }
 
 /// The term's sum over the loss's sum, over the epochs where both are numbers.
-fn share(epochs: &[Epoch], term: &str) -> Option<f64> {
-    let known = epochs.iter().filter_map(|epoch| Some(((*epoch.terms.get(term)?)?, epoch.loss?)));
+fn share(epochs: &[EpochDone], term: &str) -> Option<f64> {
+    let known = epochs.iter().filter_map(|epoch| Some((finite(*epoch.terms.get(term)?)?, finite(epoch.loss)?)));
     let (part, whole) = known.fold((0.0, 0.0), |(part, whole), (term, loss)| (part + term, whole + loss));
     (whole != 0.0).then(|| part / whole)
 }
 
-/// Slow attacks may have seen fewer images than the others; the cell then says how many.
-fn accuracy(attack: &Attacked, images: Option<u64>) -> String {
-    let Some((percent, error)) = percentage(attack.correct, attack.of) else { return NOTHING.to_owned() };
+/// Slow attacks may have seen fewer images than the others; the cell then contains the number of images.
+fn accuracy(attack: &Accuracy, images: Option<u64>) -> String {
+    let Some(percent) = with_uncertainty(attack.correct, attack.of) else { return NOTHING.to_owned() };
     let fewer = if images == Some(attack.of) { String::new() } else { format!(" of {}", attack.of) };
-    format!("{percent:.2} ± {error:.2}{fewer}")
+    format!("{percent}{fewer}")
 }
 
-fn percent(fraction: Option<f64>) -> String {
-    // What is rare but not absent must not look absent.
-    let text = |percent: f64| {
-        if 0.0 < percent && percent < 0.1 { format!("{percent:.4} %") } else { format!("{percent:.1} %") }
-    };
-    fraction.map_or(NOTHING.to_owned(), |fraction| text(100.0 * fraction))
+fn share_cell(fraction: Option<f64>) -> String {
+    fraction.map_or(NOTHING.to_owned(), percent)
 }
 
-fn leaves_test_images(runs: &[Run]) -> bool {
+fn leaves_test_images(runs: &[RecordedRun]) -> bool {
     let mut splits = runs.iter().filter_map(|run| run.evaluation.as_ref()?.split.as_deref());
     splits.any(|split| split != "test")
 }
@@ -217,25 +201,28 @@ fn evaluated(evaluation: &Evaluation) -> String {
     evaluation.step.map_or(weights.to_owned(), |step| format!("{weights}, step {}", grouped(step as i64)))
 }
 
-fn budget(eps: f64) -> String {
-    let levels = eps * 255.0;
-    if (levels - levels.round()).abs() < 1e-4 { format!("{}/255", levels.round()) } else { format!("{eps:.5}") }
+/// The radius of the final evaluation, with its norm.
+pub fn attacked_within(run: &RecordedRun) -> Option<String> {
+    let evaluation = run.evaluation.as_ref()?;
+    Some(budget(evaluation.norm, evaluation.eps?))
 }
 
-fn progress(run: &Run) -> String {
-    let done = run.epochs.last().map_or(0, |epoch| epoch.epoch + 1);
-    match run.started.as_ref().and_then(|started| started.epochs) {
-        Some(planned) => format!("{done} of {planned} epochs"),
-        None => format!("{done} epochs"),
+/// The radius, with the norm if it is not L-infinity.
+pub fn budget(norm: Norm, eps: f64) -> String {
+    let levels = eps * 255.0;
+    let whole = (levels - levels.round()).abs() < 1e-4;
+    let length = if whole { format!("{}/255", levels.round()) } else { format!("{eps:.5}") };
+    match norm {
+        Norm::Linf => length,
+        Norm::L2 => format!("{length} in L2"),
     }
 }
 
-fn duration(seconds: f64) -> String {
-    let whole = seconds.round().max(0.0) as u64;
-    match whole {
-        0..60 => format!("{seconds:.1} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+fn progress(run: &RecordedRun) -> String {
+    let done = run.epochs.last().map_or(0, |epoch| epoch.epoch + 1);
+    match run.started.as_ref().map(|started| started.epochs).filter(|epochs| *epochs > 0) {
+        Some(planned) => format!("{done} of {planned} epochs"),
+        None => format!("{done} epochs"),
     }
 }
 
@@ -245,20 +232,34 @@ mod tests {
 
     use super::*;
 
-    fn run(text: &str) -> Run {
-        let mut run = Run { name: "r".to_owned(), ..Run::default() };
+    fn run(text: &str) -> RecordedRun {
+        let mut run = RecordedRun { name: "r".to_owned(), ..RecordedRun::default() };
         run.replay(text.as_bytes(), Path::new("metrics.jsonl")).unwrap();
         run
     }
 
     #[test]
-    fn percentages_carry_the_binomial_error() {
-        let (percent, error) = percentage(8721, 10000).unwrap();
-        assert!((percent - 87.21).abs() < 1e-9 && (error - 0.33397).abs() < 1e-4);
-        assert_eq!(percentage(0, 0), None);
-        let attack = Attacked { name: "natural".to_owned(), correct: 8721, of: 10000 };
+    fn a_cell_names_the_images_when_they_are_fewer() {
+        let attack = Accuracy { name: "natural".to_owned(), correct: 8721, of: 10000 };
         assert_eq!(accuracy(&attack, Some(10000)), "87.21 ± 0.33");
         assert_eq!(accuracy(&attack, Some(20000)), "87.21 ± 0.33 of 10000");
+    }
+
+    #[test]
+    fn radii_of_different_norms_are_told_apart() {
+        let evaluated = |text: &str| {
+            let evaluation = Some(serde_json::from_str(text).unwrap());
+            RecordedRun { evaluation, ..RecordedRun::default() }
+        };
+        // Files from before the L2 norm was added name no norm.
+        let old = || evaluated(r#"{"eps":0.5,"attacks":[]}"#);
+        let l2 = evaluated(r#"{"eps":0.5,"norm":"l2","attacks":[]}"#);
+        assert_eq!(
+            [attacked_within(&old()), attacked_within(&l2)],
+            [Some("0.50000".into()), Some("0.50000 in L2".into())]
+        );
+        let said = caveats(&[l2, old(), old()]).concat();
+        assert!(said.contains("different eps: 0.50000, 0.50000 in L2."), "{said}");
     }
 
     #[test]
@@ -291,8 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_budgets_read_naturally() {
-        assert_eq!([41.26, 210.0, 7384.0].map(duration), ["41.3 s", "3 min 30 s", "2 h 03 min"]);
-        assert_eq!([8.0 / 255.0, 0.3].map(budget), ["8/255", "0.30000"]);
+    fn budgets_read_naturally() {
+        assert_eq!([8.0 / 255.0, 0.3].map(|eps| budget(Norm::Linf, eps)), ["8/255", "0.30000"]);
     }
 }

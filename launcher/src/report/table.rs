@@ -1,59 +1,31 @@
-//! Grids as aligned plain text for a terminal; must not know what the cells mean.
+//! Grids of text as HTML tables.
 
-use super::summary::Grid;
+use crate::draw::{Grid, escape};
 
-/// The grid with aligned columns. Columns beyond `width` go to further blocks that repeat the first column.
-pub fn text(grid: &Grid, width: usize) -> String {
-    let widths: Vec<usize> = (0..grid.columns.len())
-        .map(|column| lines(grid).map(|cells| cells[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut blocks = String::new();
-    let mut next = 1;
-    while blocks.is_empty() || next < widths.len() {
-        let mut taken = widths[0];
-        let first = next;
-        // A block takes at least one column, however wide, so that the end is reached.
-        while next < widths.len() && (next == first || taken + 2 + widths[next] <= width) {
-            taken += 2 + widths[next];
-            next += 1;
-        }
-        if !blocks.is_empty() {
-            blocks.push('\n');
-        }
-        for cells in lines(grid) {
-            let line: String = std::iter::once(0)
-                .chain(first..next)
-                .map(|column| format!("{:<pad$}", cells[column], pad = widths[column] + 2))
-                .collect();
-            blocks.push_str(line.trim_end());
-            blocks.push('\n');
-        }
-    }
-    blocks
+/// A table in a box of its own, in which wide ones scroll. The first cell of each row is its head.
+pub fn table(grid: &Grid, caption: &str) -> String {
+    shaded(grid, caption, &[], "")
 }
 
-fn lines(grid: &Grid) -> impl Iterator<Item = &Vec<String>> {
-    std::iter::once(&grid.columns).chain(&grid.rows)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn grid(lines: &[&[&str]]) -> Grid {
-        let mut lines = lines.iter().map(|cells| cells.iter().map(|cell| (*cell).to_owned()).collect());
-        Grid { columns: lines.next().unwrap(), rows: lines.collect() }
-    }
-
-    #[test]
-    fn columns_are_aligned_by_characters() {
-        let shown = text(&grid(&[&["run", "natural", "fgsm"], &["teacher", "87.21 ± 0.33", "–"]]), 100);
-        assert_eq!(shown, "run      natural       fgsm\nteacher  87.21 ± 0.33  –\n");
-    }
-
-    #[test]
-    fn wide_grids_go_on_below() {
-        let shown = text(&grid(&[&["run", "aaaa", "bbbb"], &["r", "1", "2"]]), 10);
-        assert_eq!(shown, "run  aaaa\nr    1\n\nrun  bbbb\nr    2\n");
-    }
+/// A table whose cells after the first are shaded by `shares`, 0 to 1 of each.
+pub fn shaded(grid: &Grid, caption: &str, shares: &[Vec<f64>], class: &str) -> String {
+    let heads: String = grid.columns.iter().map(|cell| format!("<th scope=\"col\">{}</th>", escape(cell))).collect();
+    let row = |(number, cells): (usize, &Vec<String>)| {
+        let shade = |column: usize| {
+            let share = shares.get(number).and_then(|row| row.get(column));
+            share.map_or(String::new(), |share| {
+                format!(" style=\"background: rgba(var(--heat), {:.3})\"", 0.6 * share.clamp(0.0, 1.0))
+            })
+        };
+        let head = cells.first().map_or(String::new(), |cell| format!("<th scope=\"row\">{}</th>", escape(cell)));
+        let rest = cells.iter().skip(1).enumerate();
+        let rest: String = rest.map(|(column, cell)| format!("<td{}>{}</td>", shade(column), escape(cell))).collect();
+        format!("<tr>{head}{rest}</tr>\n")
+    };
+    let rows: String = grid.rows.iter().enumerate().map(row).collect();
+    let caption = escape(caption);
+    format!(
+        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\"><table class=\"{class}\">\n\
+         <thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
+    )
 }

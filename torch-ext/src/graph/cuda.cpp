@@ -35,14 +35,11 @@ struct CudaGraph : iad::Graph {
         try {
             act();
         } catch (...) {
-            attempt([&] {
-                allocator::endAllocateToPool(device, pool);
-                allocator::releasePool(device, pool);
-            });
-            attempt([&] {
-                at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(pool);
-                at::getHostAllocator(at::kCUDA)->release_pool(pool);
-            });
+            // One attempt each: a capture that fails late has ended the allocation already, and its pool must still go.
+            attempt([&] { allocator::endAllocateToPool(device, pool); });
+            attempt([&] { allocator::releasePool(device, pool); });
+            attempt([&] { at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(pool); });
+            attempt([&] { at::getHostAllocator(at::kCUDA)->release_pool(pool); });
             (void)cudaGetLastError();
             throw;
         }

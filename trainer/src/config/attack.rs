@@ -1,31 +1,32 @@
-//! How the student's adversarial images are made.
+//! `[attack]`: how the student's adversarial images are made.
 
 use serde::{Deserialize, Serialize};
 
-use super::Pixels;
-use crate::attack::{Pgd, Start};
-use crate::loss::Target;
+use crate::config::{Norm, Pixels, Target};
 use crate::model::Mode;
 
 /// `[attack]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AttackConfig {
-    /// Which attack.
+    /// The kind of attack.
     pub kind: AttackKind,
-    /// Radius of the L-infinity ball.
+    /// The norm of the ball. The resolved configuration writes it only for L2.
+    #[serde(skip_serializing_if = "Norm::is_default")]
+    pub norm: Norm,
+    /// Radius of the ball.
     pub eps: Pixels,
     /// Length of a step.
     pub step: Pixels,
     /// The number of steps.
     pub steps: usize,
-    /// Where it begins.
+    /// The start.
     pub start: Start,
     /// Whether the start is clamped to the pixel range.
     pub clamp_start: bool,
-    /// What batch norm does in the student's forward passes of the attack.
-    pub batch_norm: AttackBatchNorm,
-    /// What the attack raises.
+    /// The mode of batch norm in the student's forward passes of the attack.
+    pub batch_norm: Mode,
+    /// The target whose divergence the attack raises.
     pub towards: Target,
 }
 
@@ -34,54 +35,36 @@ impl Default for AttackConfig {
     fn default() -> Self {
         Self {
             kind: AttackKind::Pgd,
+            norm: Norm::Linf,
             eps: Pixels(8.0 / 255.0),
             step: Pixels(2.0 / 255.0),
             steps: 10,
             start: Start::Uniform,
             clamp_start: false,
-            batch_norm: AttackBatchNorm::TrainUpdate,
+            batch_norm: Mode::Train,
             towards: Target::Label,
         }
     }
 }
 
-impl AttackConfig {
-    /// The search it describes.
-    pub fn pgd(&self) -> Pgd {
-        let Self { steps, start, clamp_start, .. } = *self;
-        Pgd { eps: self.eps.0, step: self.step.0, steps, start, clamp_start }
-    }
-}
-
-/// The attacks there are for training.
+/// The attacks of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttackKind {
-    /// None: the loss speaks of natural images only.
+    /// None: the loss uses natural images only.
     None,
     /// Projected gradient ascent.
     Pgd,
 }
 
-/// Batch norm during the attack.
+/// The start of an attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AttackBatchNorm {
-    /// Batch statistics, and every pass moves the running ones (the reference's distillation scripts).
-    TrainUpdate,
-    /// Batch statistics; the running ones stay.
-    TrainFrozen,
-    /// Running statistics (the reference's teachers).
-    Eval,
-}
-
-impl AttackBatchNorm {
-    /// The student's mode during the attack.
-    pub fn mode(self) -> Mode {
-        match self {
-            AttackBatchNorm::TrainUpdate => Mode::Train,
-            AttackBatchNorm::TrainFrozen => Mode::TrainFrozen,
-            AttackBatchNorm::Eval => Mode::Eval,
-        }
-    }
+pub enum Start {
+    /// At the natural image.
+    Natural,
+    /// At a random point of the ball: uniform in L-infinity; in L2 of uniform direction and radius.
+    Uniform,
+    /// At the natural image plus normal noise of deviation 0.001 (TRADES).
+    Gaussian,
 }

@@ -1,4 +1,4 @@
-//! `[batch]`: the size of a step, and how a rank computes its share.
+//! `[batch]`: the size of a step, and its parts on a rank.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 pub struct BatchSize {
     /// The number of images.
     pub size: usize,
-    /// Whether `size` counts the images of all ranks or of each.
+    /// Whether `size` counts the images of all ranks or of one rank.
     #[serde(default)]
     pub per: Per,
-    /// The number of parts in which each rank computes its share of a step, one after the other.
+    /// The number of parts of a rank's share of a step, computed one after the other.
     #[serde(default = "one_part")]
     pub accumulate: usize,
 }
@@ -21,7 +21,7 @@ fn one_part() -> usize {
 }
 
 impl BatchSize {
-    /// The number of images of a step over all ranks.
+    /// The number of images of a step on all ranks.
     pub fn global(&self, ranks: usize) -> usize {
         match self.per {
             Per::Global => self.size,
@@ -30,13 +30,13 @@ impl BatchSize {
     }
 }
 
-/// What a batch size counts.
+/// What a batch size counts: the images of all ranks or of each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Per {
-    /// All ranks together.
+    /// Those of all ranks together.
     #[default]
     Global,
-    /// Each rank.
+    /// Those of one rank.
     Rank,
 }

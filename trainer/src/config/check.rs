@@ -1,25 +1,13 @@
-//! The values a configuration may hold; what the data decide is checked in `prepare`.
+//! The allowed values of a configuration. Checks that need the data are in `prepare`.
 
 use datasets::{Choice, UserError};
 
-use super::{AttackKind, AutoAttack, Compat, RunConfig, Selection};
-use crate::evaluate::Suite;
-use crate::loss::{Target, Term};
-use crate::schedule::Policy;
-use crate::views::{Images, STUDENT};
+use crate::config::{AttackKind, AutoAttack, Compat, Images, Ramp, RunConfig, STUDENT, Selection, Target, Term};
 
-/// A value outside its range.
-pub(super) fn must(
-    holds: bool,
-    key: impl Into<String>,
-    value: impl std::fmt::Display,
-    expected: &str,
-) -> Result<(), UserError> {
-    if holds { Ok(()) } else { Err(UserError::expected(expected).key(key).value(value)) }
-}
+use super::range::must;
 
 impl RunConfig {
-    /// Checks every value that can be judged without the data.
+    /// Checks every value that does not depend on the data.
     pub(super) fn check(&self) -> Result<(), UserError> {
         must((1..=1_000_000).contains(&self.epochs), "epochs", self.epochs, "1 to 1,000,000")?;
         must((1..=1 << 20).contains(&self.batch.size), "batch.size", self.batch.size, "1 to 1,048,576")?;
@@ -30,6 +18,9 @@ impl RunConfig {
         must((1..=256).contains(&self.data.threads), "data.threads", self.data.threads, "1 to 256 threads")?;
         let window = self.data.window_mib;
         must((1..=1 << 20).contains(&window), "data.window_mib", window, "1 to 1,048,576 MiB")?;
+        if let Some(classes) = self.student.classes {
+            must((1..=1 << 20).contains(&classes), "student.classes", classes, "1 to 1,048,576 classes")?;
+        }
         self.data.subset.as_ref().map_or(Ok(()), Choice::check)?;
         must(self.checkpoint.every >= 1, "checkpoint.every", self.checkpoint.every, "at least 1 epoch")?;
         let minutes = self.checkpoint.minutes;
@@ -48,6 +39,7 @@ impl RunConfig {
             must(augment.crop <= 64, "data.augment.crop", augment.crop, "a padding of 0 to 64 pixels")?;
         }
         self.comm.check()?;
+        self.watchdog.check()?;
         self.check_optimizer()?;
         self.check_averages()?;
         self.check_attack()?;
@@ -55,52 +47,11 @@ impl RunConfig {
         self.check_loss()
     }
 
-    fn check_optimizer(&self) -> Result<(), UserError> {
-        let optimizer = &self.optimizer;
-        let positive = |value: f64| value.is_finite() && value > 0.0;
-        must(positive(optimizer.lr), "optimizer.lr", optimizer.lr, "a positive number")?;
-        let (base, warm_up) = (optimizer.lr_base_batch, optimizer.lr_warmup_epochs);
-        must((1..=1 << 20).contains(&base), "optimizer.lr_base_batch", base, "1 to 1,048,576 images")?;
-        let epochs = format!("0 (none) to epochs, here {}", self.epochs);
-        must(warm_up <= self.epochs, "optimizer.lr_warmup_epochs", warm_up, &epochs)?;
-        must((0.0..1.0).contains(&optimizer.momentum), "optimizer.momentum", optimizer.momentum, "0 or more, below 1")?;
-        let decay = optimizer.weight_decay;
-        must((0.0..=1.0).contains(&decay), "optimizer.weight_decay", decay, "0 to 1")?;
-        match &optimizer.lr_policy {
-            Policy::Step { at, factor } => {
-                let key = "optimizer.lr_policy.step";
-                must(positive(*factor), format!("{key}.factor"), factor, "a positive number")?;
-                let ascending = at.windows(2).all(|pair| pair[0] < pair[1]);
-                must(ascending, format!("{key}.at"), format!("{at:?}"), "ascending epochs")
-            }
-            Policy::OneCycle { start, peak, end } => {
-                let key = "optimizer.lr_policy.one_cycle";
-                must(positive(*start), format!("{key}.start"), start, "a positive factor")?;
-                must(positive(*end), format!("{key}.end"), end, "a positive factor")?;
-                must(*peak > 0.0 && *peak < 1.0, format!("{key}.peak"), peak, "a fraction of the run between 0 and 1")
-            }
-            Policy::Constant | Policy::Reference | Policy::Paper => Ok(()),
-        }
-    }
-
-    fn check_averages(&self) -> Result<(), UserError> {
-        let begins = |name: &str, epoch: u64| {
-            let expected = format!("an epoch of the run, 0 to {}", self.epochs - 1);
-            must(epoch < self.epochs, format!("averages.{name}.from_epoch"), epoch, &expected)
-        };
-        if let Some(ema) = &self.averages.ema {
-            must((0.0..1.0).contains(&ema.decay), "averages.ema.decay", ema.decay, "0 or more, below 1")?;
-            begins("ema", ema.from_epoch)?;
-        }
-        self.averages.swa.as_ref().map_or(Ok(()), |swa| begins("swa", swa.from_epoch))
-    }
-
     fn check_attack(&self) -> Result<(), UserError> {
         let attack = &self.attack;
-        let length = |value: f64| value > 0.0 && value <= 1.0;
-        let lengths = "a length above 0 and up to 1, as in \"8/255\"";
-        must(length(attack.eps.0), "attack.eps", attack.eps, lengths)?;
-        must(length(attack.step.0), "attack.step", attack.step, lengths)?;
+        let norm = attack.norm;
+        must(norm.allows(attack.eps), "attack.eps", attack.eps, norm.lengths())?;
+        must(norm.allows(attack.step), "attack.step", attack.step, norm.lengths())?;
         must(
             (1..=10_000).contains(&attack.steps),
             "attack.steps",
@@ -109,31 +60,25 @@ impl RunConfig {
         )?;
         if let Target::Prediction(prediction) = &attack.towards {
             self.check_network("attack.towards.network", &prediction.network)?;
+            let mirrored = prediction.images == Images::Mirrored;
+            must(!mirrored, "attack.towards.images", "mirrored", "natural or adversarial images")?;
         }
-        Ok(())
+        let boosted = attack.towards == Target::BoostedLabel;
+        must(!boosted, "attack.towards", "boosted_label", "label, or the prediction of a network")
     }
 
     fn check_evaluation(&self) -> Result<(), UserError> {
         let evaluation = &self.evaluation;
-        for (index, name) in evaluation.suite.iter().enumerate() {
-            let key = format!("evaluation.suite[{index}]");
-            must(Suite::named([name.as_str()]).is_ok(), &key, format!("{name:?}"), Suite::NAMES)?;
-            must(!evaluation.suite[..index].contains(name), &key, format!("{name:?}"), "each attack once")?;
-        }
+        self.suite()?;
         let AutoAttack { iterations, queries, targets } = evaluation.autoattack;
         let lengths = [("iterations", iterations, 10_000), ("queries", queries, 1_000_000), ("targets", targets, 9)];
         for (name, value, most) in lengths {
             let key = format!("evaluation.autoattack.{name}");
             must((1..=most).contains(&value), &key, value, &format!("1 to {most}"))?;
         }
-        let length = |value: f64| value > 0.0 && value <= 1.0;
-        must(
-            length(evaluation.eps.0),
-            "evaluation.eps",
-            evaluation.eps,
-            "a length above 0 and up to 1, as in \"8/255\"",
-        )?;
-        must(length(evaluation.step.0), "evaluation.step", evaluation.step, "a length above 0 and up to 1")?;
+        let norm = evaluation.norm;
+        must(norm.allows(evaluation.eps), "evaluation.eps", evaluation.eps, norm.lengths())?;
+        must(norm.allows(evaluation.step), "evaluation.step", evaluation.step, norm.lengths())?;
         let batch = evaluation.batch;
         must(
             (16..=65_536).contains(&batch) && batch.is_multiple_of(16),
@@ -141,6 +86,9 @@ impl RunConfig {
             batch,
             "a multiple of 16 up to 65,536",
         )?;
+        if let Some(images) = evaluation.images {
+            must(images >= 1, "evaluation.images", images, "1 or more; without the key, all test images")?;
+        }
         if evaluation.selection == Selection::HeldOut {
             let share = evaluation.held_out;
             must(share > 0.0 && share < 1.0, "evaluation.held_out", share, "a share between 0 and 1")?;
@@ -176,8 +124,15 @@ impl RunConfig {
             must(weight.is_finite() && weight >= 0.0, key("weight"), weight, "a factor of 0 or more")?;
             let temperature = term.temperature;
             must(temperature.is_finite() && temperature > 0.0, key("temperature"), temperature, "a positive number")?;
+            let smoothing = term.smoothing;
+            must((0.0..1.0).contains(&smoothing), key("smoothing"), smoothing, "0 or more, below 1")?;
+            let label = term.towards == Target::Label;
+            must(label || smoothing == 0.0, key("smoothing"), smoothing, "0 unless towards = \"label\"")?;
             if let Target::Prediction(prediction) = &term.towards {
                 self.check_network(&key("towards.network"), &prediction.network)?;
+            } else {
+                let expected = "a target that is a network's prediction: a label has nothing to subtract from";
+                must(term.minus.is_none(), key("minus"), format!("{:?}", term.minus), expected)?;
             }
             if let Some(trust) = &term.trust {
                 must(
@@ -210,26 +165,36 @@ impl RunConfig {
             format!("{network:?}"),
             &format!("a network of this run: {}", known.join(", ")),
         )
-        .map_err(|error| error.hint(format!("add [teachers.{network}] with its checkpoint")))
+        .map_err(|error| {
+            error.hint(format!("add [teachers.{network}] with its checkpoint")).did_you_mean(network, known)
+        })
     }
 
-    /// The terms that count in `epoch`: those begun, of some weight; or of none, where their passes count for batch norm. Where
-    /// a teacher is trusted fully (an exponent of 0, or an epoch before the trust begins), alpha is 1: that removes the trust
-    /// factor, or the whole term where it is inverted.
+    /// The terms of `epoch`: those that have begun and have a weight, and those of weight 0 whose passes count for
+    /// batch norm. If a teacher is trusted fully (an exponent of 0, or an epoch before the trust begins), alpha is 1:
+    /// this removes the trust factor, or the whole term if the trust is inverted.
     pub fn active_terms(&self, epoch: u64) -> impl Iterator<Item = Term> {
         let lightest = if self.batch_norm.compat == Compat::Reference { 0.0 } else { f64::MIN_POSITIVE };
         let counts = move |term: &&Term| term.from_epoch <= epoch && term.weight >= lightest;
         let begun = self.loss.terms.iter().filter(counts);
+        let epochs = self.epochs;
+        let ramped = move |term: &Term| match term.ramp {
+            Some(Ramp::Linear) => {
+                Term { weight: term.weight * ((epoch + 1) as f64 / epochs as f64), ramp: None, ..term.clone() }
+            }
+            None => term.clone(),
+        };
         begun.filter_map(move |term| match &term.trust {
             Some(trust) if trust.exponent == 0.0 || trust.from_epoch > epoch => {
-                (!trust.inverted).then(|| Term { trust: None, ..term.clone() })
+                (!trust.inverted).then(|| Term { trust: None, ..ramped(term) })
             }
-            _ => Some(term.clone()),
+            _ => Some(ramped(term)),
         })
     }
 }
 
 fn needs_attack(term: &Term) -> bool {
-    let target = matches!(&term.towards, Target::Prediction(prediction) if prediction.images == Images::Adversarial);
-    term.of == Images::Adversarial || term.trust.is_some() || target
+    let target = matches!(&term.towards, Target::Prediction(prediction) if prediction.images != Images::Natural);
+    let minus = term.minus.is_some_and(|images| images != Images::Natural);
+    term.of != Images::Natural || term.trust.is_some() || target || minus
 }

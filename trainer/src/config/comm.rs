@@ -1,11 +1,9 @@
-//! `[comm]`: how gradients travel between ranks. None of it changes what is computed but for rounding.
+//! `[comm]`: the transport of gradients between ranks. It changes results by rounding only.
 
-use comm::Communicator;
 use datasets::UserError;
 use serde::{Deserialize, Serialize};
-use tch::Kind;
 
-use super::check::must;
+use super::range::must;
 
 /// `[comm]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,11 +11,11 @@ use super::check::must;
 pub struct Comm {
     /// The transport of gradients and of batch norm's sums.
     pub backend: Backend,
-    /// The size of a bucket of gradients, in MiB. A bucket's sum starts when backward has filled it.
+    /// The size of a gradient bucket in MiB. A bucket's all-reduce starts when the backward pass has filled it.
     pub bucket_mib: f64,
-    /// The type in which gradients travel.
+    /// The type in which gradients are sent.
     pub gradient_dtype: GradientDtype,
-    /// For tests of the program alone: several NCCL ranks may share a GPU, through sockets and slowly.
+    /// For tests of the program only: several NCCL ranks share a GPU, slowly and through sockets.
     pub share_gpus: bool,
 }
 
@@ -36,25 +34,15 @@ pub enum Backend {
     Auto,
     /// NCCL; every rank needs a GPU.
     Nccl,
-    /// MPI; GPUs' tensors travel through the memory of the host.
+    /// MPI; tensors of GPUs pass through host memory.
     Mpi,
 }
 
-impl From<Backend> for comm::Backend {
-    fn from(backend: Backend) -> Self {
-        match backend {
-            Backend::Auto => Self::Auto,
-            Backend::Nccl => Self::Nccl,
-            Backend::Mpi => Self::Mpi,
-        }
-    }
-}
-
-/// The type of gradients on their way.
+/// The type of gradients in transit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GradientDtype {
-    /// That of the parameters.
+    /// The type of the parameters.
     #[default]
     Parameters,
     /// Half the bytes, 8 bits of precision; NCCL only.
@@ -66,26 +54,5 @@ impl Comm {
     pub(super) fn check(&self) -> Result<(), UserError> {
         let mib = self.bucket_mib;
         must(mib > 0.0 && mib <= 4096.0, "comm.bucket_mib", mib, "a size above 0 and up to 4,096 MiB")
-    }
-    /// Whether the transport between `ranks` can do what is asked of it.
-    ///
-    /// # Errors
-    /// Gradients in a type that it does not add up.
-    pub fn check_transport(&self, ranks: &dyn Communicator) -> Result<(), UserError> {
-        let travels = self.gradient_dtype == GradientDtype::Parameters || ranks.sums(Kind::BFloat16);
-        must(travels, "comm.gradient_dtype", "bfloat16", "\"parameters\": MPI has no sum of bfloat16, NCCL has")
-            .map_err(|error| error.hint("leave comm.gradient_dtype out, or run on GPUs with comm.backend = \"nccl\""))
-    }
-
-    /// The number of values of type `kind` that fill a bucket, at least one.
-    pub(crate) fn bucket_values(&self, kind: Kind) -> usize {
-        let bytes = self.bucket_mib * f64::from(1 << 20);
-        (bytes as usize / kind.elt_size_in_bytes()).max(1)
-    }
-
-    /// The type in which gradients of type `kind` travel between `ranks`, where it is another one.
-    pub(crate) fn travelling(&self, kind: Kind, ranks: &dyn Communicator) -> Option<Kind> {
-        let narrow = self.gradient_dtype == GradientDtype::Bfloat16 && ranks.world_size() > 1;
-        (narrow && kind != Kind::BFloat16).then_some(Kind::BFloat16)
     }
 }

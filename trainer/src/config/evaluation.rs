@@ -1,38 +1,62 @@
-//! What is measured on images that are not trained on.
+//! `[evaluation]`: the attacks and images that measure a network.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Pixels;
+use crate::config::{Norm, Pixels};
 
 /// `[evaluation]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Evaluation {
     /// The attacks of the final evaluation on the test set.
+    #[serde(deserialize_with = "names")]
     pub suite: Vec<String>,
+    /// The number of test images of the final evaluation, the first ones; all of them without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<usize>,
     /// Epochs between measurements of natural and PGD-10 accuracy during training; 0 for none.
     pub every: u64,
-    /// The images that choose the best checkpoint.
+    /// The images that select the best checkpoint.
     pub selection: Selection,
-    /// The share of the training set that `selection = "held_out"` sets aside.
+    /// The share of the training set that `selection = "held_out"` keeps out of training.
     pub held_out: f64,
-    /// Whether that share is taken of every class.
+    /// Whether that share is taken from each class separately.
     pub stratified: bool,
-    /// Whether the weights of the last epoch are evaluated too, where others are the best.
+    /// Whether the weights of the last epoch are evaluated too, if others are the best.
     #[serde(rename = "final")]
     pub last: bool,
+    /// The norm of every attack. The resolved configuration writes it only for L2.
+    #[serde(skip_serializing_if = "Norm::is_default")]
+    pub norm: Norm,
     /// Radius of every attack's ball.
     pub eps: Pixels,
-    /// Length of a step of the attacks with several steps.
+    /// Step size of the attacks with several steps.
     pub step: Pixels,
-    /// Rows of an evaluation batch on each rank; a multiple of 16, filled up where images run out.
+    /// Rows of an evaluation batch on each rank, a multiple of 16. The last batch is filled up with copies.
     pub batch: usize,
-    /// The lengths of AutoAttack's searches; the resolved copy of a configuration shows others than the standard ones.
+    /// The lengths of AutoAttack's searches. The resolved configuration writes them only if they are not the standard
+    /// ones.
     #[serde(skip_serializing_if = "AutoAttack::is_default")]
     pub autoattack: AutoAttack,
 }
 
-/// How long the attacks of AutoAttack search: `apgd_ce`, `apgd_t`, `fab_t` and `square`, together or by themselves.
+/// A list of names, or one text with commas, as `eval --suite` takes it.
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a list of attacks, as in [\"natural\", \"pgd20\"], or natural,pgd20")]
+    enum Names {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Names::deserialize(deserializer)? {
+        Names::List(names) => names,
+        Names::Text(text) => {
+            text.split(',').map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect()
+        }
+    })
+}
+
+/// The lengths of AutoAttack's searches, in `autoattack` and in `apgd_ce`, `apgd_t`, `fab_t` and `square`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AutoAttack {
@@ -40,7 +64,7 @@ pub struct AutoAttack {
     pub iterations: u32,
     /// Squares tried by Square.
     pub queries: u32,
-    /// Classes that targeted attacks draw towards, one after another; all others where there are fewer.
+    /// The number of target classes of targeted attacks; all other classes if there are fewer.
     pub targets: u32,
 }
 
@@ -60,11 +84,13 @@ impl Default for Evaluation {
     fn default() -> Self {
         Self {
             suite: ["natural", "fgsm", "fgsm_rs", "pgd20"].map(String::from).to_vec(),
+            images: None,
             every: 1,
             selection: Selection::HeldOut,
             held_out: 0.02,
             stratified: false,
             last: false,
+            norm: Norm::Linf,
             eps: Pixels(8.0 / 255.0),
             step: Pixels(2.0 / 255.0),
             batch: 128,
@@ -73,7 +99,7 @@ impl Default for Evaluation {
     }
 }
 
-/// Which images choose the best checkpoint.
+/// The images that choose the best checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Selection {

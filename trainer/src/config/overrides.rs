@@ -3,12 +3,14 @@
 use datasets::UserError;
 use toml::{Table, Value};
 
+use super::keys::key_at;
+
 /// One `--set key=value` of the command line.
 #[derive(Debug, Clone)]
 pub struct Override {
-    /// The path of the key, with dots; a list's element by its number or its `name`.
+    /// The path of the key, with dots. A list's element is named by its number or its `name`.
     pub key: String,
-    /// The value in TOML; text that is not TOML counts as a string, and no text removes the key.
+    /// The value in TOML. Text that is not TOML is a string; an empty text removes the key.
     pub value: String,
 }
 
@@ -26,6 +28,24 @@ impl std::str::FromStr for Override {
 }
 
 impl Override {
+    /// The overrides in a table of keys and values.
+    pub(super) fn in_table(table: &Table) -> Vec<Self> {
+        fn walk(prefix: &str, table: &Table, changes: &mut Vec<Override>) {
+            for (name, value) in table {
+                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                // A policy or a target is one value, although TOML writes it as a table.
+                let kind = key_at(&key).map_or("table".to_string(), |key| key.kind);
+                match value {
+                    Value::Table(inner) if kind == "table" || kind.starts_with("list") => walk(&key, inner, changes),
+                    value => changes.push(Override { key, value: value.to_string() }),
+                }
+            }
+        }
+        let mut changes = vec![];
+        walk("", table, &mut changes);
+        changes
+    }
+
     fn parsed(&self) -> Value {
         let line = format!("value = {}", self.value);
         let parsed = line.parse::<Table>().ok().and_then(|mut table| table.remove("value"));
@@ -37,7 +57,7 @@ impl Override {
         let (last, path) = parts.split_last().unwrap_or((&"", &[]));
         let mut place = table;
         for part in path {
-            // Missing tables are made: whether their keys exist is decided when the whole is read.
+            // Missing tables are made here. Reading the whole decides whether their keys exist.
             let value = place.entry(*part).or_insert_with(|| Value::Table(Table::new()));
             place = match value {
                 Value::Table(table) => table,
@@ -53,7 +73,7 @@ impl Override {
         Ok(())
     }
 
-    /// The rest of the path goes through a list of tables, whose elements have numbers and names.
+    /// Follows the rest of the path through a list of tables, whose elements have numbers and names.
     fn apply_to_list(&self, rest: Vec<&str>, list: &mut Value) -> Result<(), UserError> {
         let Value::Array(elements) = list else { return Ok(()) };
         let removes = self.value.is_empty();
@@ -71,8 +91,30 @@ impl Override {
                 Value::Table(table) => Override { key: inner.join("."), value: self.value.clone() }.apply(table),
                 other => Err(self.error(format!("a table at {element}, which holds {other}"))),
             },
-            None => Err(self.error(format!("one of the elements {}", names.join(", ")))),
+            None => Err(self
+                .error(format!("one of the elements {}", names.join(", ")))
+                .did_you_mean(element, names.iter().map(String::as_str))),
         }
+    }
+
+    /// The path of its key in `table`, with list elements by number.
+    pub(super) fn place_in(&self, table: &Table) -> String {
+        let whole = Value::Table(table.clone());
+        let mut place = Some(&whole);
+        let mut path = vec![];
+        for part in self.key.split('.') {
+            let index = place.and_then(Value::as_array).and_then(|elements| {
+                let named = || elements.iter().position(|element| element_name(element) == part);
+                part.parse().ok().or_else(named)
+            });
+            path.push(index.map_or_else(|| part.to_string(), |index: usize| index.to_string()));
+            place = match (place, index) {
+                (Some(Value::Array(elements)), Some(index)) => elements.get(index),
+                (Some(Value::Table(table)), _) => table.get(part),
+                _ => None,
+            };
+        }
+        path.join(".")
     }
 
     fn error(&self, expected: impl Into<String>) -> UserError {
@@ -97,6 +139,27 @@ mod tests {
         let mut table: Table = text.parse().unwrap();
         change.parse::<Override>().unwrap().apply(&mut table)?;
         Ok(table)
+    }
+
+    #[test]
+    fn a_table_is_changes_of_single_keys() {
+        let table: Table =
+            "seed = 2\nattack = { eps = \"4/255\", steps = 3 }\noptimizer.lr_policy = { step = { at = [1] } }\n\
+                            loss.terms.label.weight = 2"
+                .parse()
+                .unwrap();
+        let changes: Vec<String> =
+            Override::in_table(&table).iter().map(|change| format!("{}={}", change.key, change.value)).collect();
+        assert_eq!(
+            changes,
+            [
+                "seed=2",
+                "attack.eps=\"4/255\"",
+                "attack.steps=3",
+                "optimizer.lr_policy={ step = { at = [1] } }",
+                "loss.terms.label.weight=2"
+            ]
+        );
     }
 
     #[test]

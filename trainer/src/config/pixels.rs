@@ -1,4 +1,4 @@
-//! Lengths in pixel space, written the way papers do: `"8/255"`.
+//! Lengths in pixel space, in the notation of papers: `"8/255"`.
 
 use std::fmt;
 

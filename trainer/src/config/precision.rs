@@ -1,17 +1,16 @@
 //! Number formats and the layout of images.
 
 use serde::{Deserialize, Serialize};
-use tch::Kind;
 
 /// `[precision]`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Precision {
-    /// The numbers that training computes with.
+    /// The number format of training.
     pub dtype: Dtype,
-    /// Whether images and maps lie in memory pixel by pixel (all channels of one together) instead of channel by channel.
+    /// Whether images and maps are channels-last in memory.
     pub channels_last: bool,
-    /// Whether a GPU replays steps that are recorded once, instead of being given each operation by the host.
+    /// Whether a GPU replays captured steps as CUDA graphs.
     pub cuda_graphs: bool,
 }
 
@@ -22,7 +21,7 @@ pub enum Dtype {
     /// Single precision.
     #[default]
     Float32,
-    /// Single precision whose products GPUs may round to TF32.
+    /// Single precision; GPUs may round factors of products to TF32.
     Tf32,
     /// Forward passes in bfloat16 where that is safe; parameters, losses and everything else in single precision.
     Bfloat16,
@@ -31,15 +30,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The type of parameters, their gradients, images and losses.
-    pub fn kind(self) -> Kind {
-        match self {
-            Dtype::Float32 | Dtype::Tf32 | Dtype::Bfloat16 => Kind::Float,
-            Dtype::Float64 => Kind::Double,
-        }
-    }
-
-    /// What networks trained in it are measured with: never less than full single precision.
+    /// The format in which networks trained in this one are evaluated: at least full single precision.
     pub fn of_evaluation(self) -> Dtype {
         match self {
             Dtype::Float32 | Dtype::Tf32 | Dtype::Bfloat16 => Dtype::Float32,

@@ -1,4 +1,4 @@
-//! From a file and overrides to a configuration, with errors that name file, line, key and the known ones.
+//! Reads a configuration from a file and overrides. Errors name file, line, key and the known keys.
 
 use std::path::Path;
 
@@ -6,16 +6,25 @@ use anyhow::Result;
 use datasets::UserError;
 use toml::Table;
 
-use super::{Override, RunConfig, preset};
+use super::explain::explain;
+use super::positions::{Positions, line_of};
+use super::run_config::RunConfig;
+use super::{Override, Teacher, norm, preset};
+use crate::system::files::read_regular;
 
 impl RunConfig {
-    /// Reads `path`, replaces a preset by its method, applies `overrides`, and checks every value that can be checked
-    /// without the data.
+    /// Reads `path`, replaces a preset by its method, applies `overrides`, and checks every value that does not depend
+    /// on the data. A run folder means the configuration that it was begun with.
     ///
     /// # Errors
     /// A [`UserError`] that names the file, the key, its value and what was expected.
     pub fn read(path: &Path, overrides: &[Override]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        if path.is_dir() {
+            let begun = path.join("run.toml");
+            return if begun.is_file() { Self::read(&begun, overrides) } else { Err(folder_instead(path).into()) };
+        }
+        let text = read_regular(path).and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+        let text = text.map_err(|error| {
             UserError::expected("a readable configuration file")
                 .file(path)
                 .value(if error.kind() == std::io::ErrorKind::NotFound {
@@ -23,12 +32,22 @@ impl RunConfig {
                 } else {
                     error.to_string()
                 })
-                .hint("examples stand in configs/; `iad-launch --help` lists the commands")
+                .hint("configs/ has examples; `iad-launch --help` lists the commands")
+                .did_you_mean(&path.to_string_lossy(), neighbours(path).iter().map(String::as_str))
         })?;
         Self::parse(&text, path, overrides)
     }
 
-    /// [`read`](Self::read) for a text that came from `path`.
+    /// The configuration of a teacher, with the changes of `teachers.NAME.set`; `None` if the teacher names none.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn of_teacher(teacher: &Teacher) -> Result<Option<Self>> {
+        let changes = Override::in_table(&teacher.set);
+        teacher.config.as_ref().map(|file| Self::read(file, &changes)).transpose()
+    }
+
+    /// [`read`](Self::read) for the text of `path`.
     ///
     /// # Errors
     /// As `read`.
@@ -41,73 +60,43 @@ impl RunConfig {
         let (presets, others): (Vec<_>, Vec<_>) = overrides.iter().partition(|change| change.key == "loss.preset");
         let apply = |change: &&Override, table: &mut Table| change.apply(table).map_err(|error| error.file(path));
         presets.iter().try_for_each(|change| apply(change, &mut table))?;
-        preset::insert(&mut table, path, !presets.is_empty())?;
+        let preset = preset::insert(&mut table, path, !presets.is_empty())?;
         others.iter().try_for_each(|change| apply(change, &mut table))?;
-        let config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
-            let message = error.inner().message().to_string();
-            let mut key = error.path().to_string();
-            if key == "." {
-                key = "the file".to_string();
-            }
-            let named = message.split('`').nth(1).filter(|_| message.starts_with("unknown field"));
-            let (key, line) = match named {
-                Some(field) if key == "the file" => (field.to_string(), line_of_key(text, field)),
-                Some(field) if key.ends_with(field) => (key.clone(), line_of_key(text, field)),
-                Some(field) => (format!("{key}.{field}"), line_of_key(text, field)),
-                None => (key.clone(), key.rsplit('.').next().and_then(|last| line_of_key(text, last))),
-            };
-            let place = line.map_or(String::new(), |line| format!(" (line {line})"));
-            let from_command = overrides.iter().any(|change| change.key == key);
-            let place = if from_command { " (from --set)".to_string() } else { place };
-            UserError::expected(expectation(&message))
-                .file(path)
-                .key(format!("{key}{place}"))
-                .hint("docs/configuration.md lists every key with its meaning")
-        })?;
+        preset::tie_temperatures(&mut table, preset.as_deref(), overrides, path)?;
+        norm::insert_lengths(&mut table);
+        let positions = Positions::of(text);
+        let changes: Vec<String> = overrides.iter().map(|change| change.place_in(&table)).collect();
+        let config: Self = serde_path_to_error::deserialize(table)
+            .map_err(|error| explain(&error, &changes, &positions).file(path))?;
         config.check().map_err(|error| error.file(path))?;
         Ok(config)
     }
 }
 
-/// Turns serde's message, or one of our own types', into what was expected.
-fn expectation(message: &str) -> String {
-    if let Some(key) = message.strip_prefix("missing field ") {
-        return format!("the key {key}, which is missing");
-    }
-    match message.split_once(", expected ").or_else(|| message.split_once("; expected ")) {
-        Some((found, expected)) => {
-            // serde speaks of Rust's types.
-            let expected = match expected {
-                "usize" | "u64" | "u32" => "a whole number of 0 or more",
-                "f64" => "a number",
-                "a boolean" => "true or false",
-                other => other,
-            };
-            format!("{expected} ({found})")
-        }
-        None => message.to_string(),
-    }
+/// The error for a folder that is no run folder in the place of a configuration, with the next step.
+fn folder_instead(path: &Path) -> UserError {
+    let hint =
+        "name a file, as in `iad-launch configs/quickstart.toml`, or a run folder, as in `iad-launch runs/quickstart`";
+    UserError::expected("a configuration file, or a run folder with its run.toml")
+        .file(path)
+        .value("a folder")
+        .hint(hint)
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
-}
-
-/// The first line that sets `key`, or opens its table.
-fn line_of_key(text: &str, key: &str) -> Option<usize> {
-    let sets = |line: &str| {
-        let line = line.trim_start().trim_start_matches('[');
-        let name = line.split(['=', ']', ' ']).next().unwrap_or("");
-        name == key
-            || name.ends_with(&format!(".{key}"))
-            || line.contains(&format!("{key} =")) && !line.starts_with('#')
-    };
-    text.lines().position(sets).map(|line| line + 1)
+/// The configurations in the folder of `path`.
+fn neighbours(path: &Path) -> Vec<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    // Spelled as the user spelled it, without `./`.
+    let paths = entries.map(|entry| path.with_file_name(entry.file_name()));
+    let configurations = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    configurations.map(|path| path.to_string_lossy().into_owned()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Norm;
 
     const GOOD: &str = r#"
 epochs = 2
@@ -147,6 +136,30 @@ checkpoint = "runs/teacher"
         }
     }
 
+    /// Runs of versions without a norm can be resumed.
+    #[test]
+    fn the_norm_that_was_always_there_is_not_written() {
+        let plain = read(GOOD, &[]).unwrap();
+        let stated = read(GOOD, &["attack.norm=linf", "evaluation.norm=linf"]).unwrap();
+        assert_eq!((stated.hash(), stated.resolved()), (plain.hash(), plain.resolved()));
+        assert!(!plain.resolved().lines().any(|line| line.starts_with("norm")), "{}", plain.resolved());
+    }
+
+    #[test]
+    fn lengths_in_l2_are_those_of_the_field_unless_they_are_stated() {
+        let config = read(GOOD, &["attack.norm=l2", "evaluation.norm=l2"]).unwrap();
+        assert_eq!(
+            (config.attack.norm, config.attack.eps.0, config.attack.step.0),
+            (Norm::L2, 128.0 / 255.0, 15.0 / 255.0)
+        );
+        let evaluation = &config.evaluation;
+        assert_eq!((evaluation.norm, evaluation.eps.0, evaluation.step.0), (Norm::L2, 0.5, 15.0 / 255.0));
+        assert_eq!(read(&config.resolved(), &[]).unwrap(), config);
+        let config = read(GOOD, &["attack.norm=l2", "attack.eps=1.5"]).unwrap();
+        assert_eq!((config.attack.eps.0, config.evaluation.norm), (1.5, Norm::Linf));
+        assert_ne!(config.hash(), read(GOOD, &["attack.eps=1", "attack.step=15/255"]).unwrap().hash());
+    }
+
     #[test]
     fn every_preset_is_valid_toml() {
         for name in preset::names() {
@@ -178,7 +191,8 @@ checkpoint = "runs/teacher"
                 &[
                     "loss.preset",
                     "iad-3",
-                    "st, at, trades, ard, ard-orig, akd2, akd2-partial, akd2-orig, iad-1, iad-1-down, iad-2, rslad, adaad",
+                    "st, at, trades, ard, ard-orig, akd2, akd2-partial, akd2-orig, iad-1, iad-1-down, iad-2, rslad, adaad, \
+                     mart, trades-ls, igdm, igdm-ard, igdm-rslad",
                 ],
             ),
             (GOOD.replace("epochs = 2", "epochs = ["), &[], &["line 3: expected valid TOML"]),
@@ -189,11 +203,29 @@ checkpoint = "runs/teacher"
             ),
             (
                 GOOD.into(),
-                &["student.architecture=resnet50"],
-                &["student.architecture", "expected resnet18", "\"resnet50\""],
+                &["student.architecture=resnet51"],
+                &["student.architecture", "expected resnet18", "\"resnet51\""],
             ),
             (GOOD.into(), &["attack.eps=9"], &["attack.eps is 9", "8/255"]),
+            (GOOD.into(), &["attack.norm=l1"], &["attack.norm", "`l1`", "`linf`", "`l2`"]),
+            (GOOD.into(), &["evaluation.norm=l2", "evaluation.eps=2000"], &["evaluation.eps is 2000", "up to 1,000"]),
             (GOOD.into(), &["attack.nothing=9"], &["attack.nothing (from --set)", "`eps`"]),
+            (
+                format!("{GOOD}[checkpoint]\nevery = 1\n[metrics]\nevery = -1\n"),
+                &[],
+                &["metrics.every (line 13)", "a whole number"],
+            ),
+            (
+                format!("{GOOD}[checkpoint]\nevery = 1\n[metrics]\nevery = 1\n"),
+                &["metrics.every=-1"],
+                &["metrics.every (from --set)"],
+            ),
+            (
+                format!("{GOOD}[checkpoint]\nevery = 1\n[metrics]\nevery = 1\nother = 2\n"),
+                &[],
+                &["metrics.other (line 14)"],
+            ),
+            (GOOD.into(), &["loss.terms.teach.weight=much"], &["weight (from --set)", "a number"]),
             (GOOD.into(), &["epochs.x=9"], &["--set epochs.x", "a table at epochs"]),
             (GOOD.into(), &["loss.terms.other.weight=1"], &["teach, unused, introspect, label"]),
             (GOOD.into(), &["loss.terms.teach.from_epoch=1"], &["loss.terms", "from_epoch = 0"]),

@@ -1,189 +1,190 @@
-//! The engine: rounds over the images that still stand, step by step on all ranks together.
+//! The engine: all ranks run the rounds step by step over the images that no attack has broken yet.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Result;
 use comm::Communicator;
-use datasets::{AdversarialFile, HostBatch, Source};
+use datasets::{AdversarialFile, Source};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor};
 
-use super::distrust::{self, Seen};
-use super::journal::Journal;
-use super::outcomes::{Decided, Outcomes, Step};
-use super::{Method, Protocol, Round, Suite};
-use crate::attack::{Ball, Noise, Norm, predictions};
-use crate::batch::Batch;
-use crate::model::{Mode, Model};
+use crate::config::{Method, Protocol, Suite};
+use crate::evaluate::batch::read_filled;
+use crate::evaluate::pace::Pace;
+use crate::evaluate::rows::Rows;
+use crate::evaluate::sharing::rounds_together;
+use crate::evaluate::{Classifier, Decided, Journal, Outcomes, Round, RoundStep};
+use crate::step::batch::Batch;
 
-/// An evaluation to do.
+/// A network, images and attacks, and the ranks that share the work.
 pub struct Engine<'a> {
-    /// The network, in evaluation mode throughout.
-    pub model: &'a Model,
+    /// The network.
+    pub network: &'a dyn Classifier,
     /// The images.
     pub source: &'a dyn Source,
     /// The attacks.
     pub suite: &'a Suite,
     /// Their settings.
     pub protocol: &'a Protocol,
-    /// Who takes part.
+    /// The ranks that take part.
     pub ranks: &'a dyn Communicator,
-    /// Raised to stop between two batches.
+    /// A raised flag stops the evaluation between two batches.
     pub stop: &'a AtomicBool,
-    /// Whether the network is examined for what speaks against the numbers.
-    pub distrust: bool,
+    /// Whether the natural round also runs the sanity checks of the network.
+    pub checks_sanity: bool,
+    /// Whether adversarial images are collected at the leader.
+    pub saves_images: bool,
 }
 
-/// What the leader keeps of an evaluation; nothing on other ranks.
+/// The leader's records of an evaluation; other ranks have none.
 #[derive(Default)]
-pub struct Keeping {
-    /// Where each step is noted down.
+pub struct Records {
+    /// The journal of decided batches.
     pub journal: Option<Journal>,
-    /// Steps that were noted down before, of this very evaluation.
-    pub known: Vec<Step>,
-    /// Where adversarial images go. All ranks say whether there is one by `saves_images`.
+    /// The steps that an earlier session wrote to the journal.
+    pub known: Vec<RoundStep>,
+    /// The file of adversarial images.
     pub images: Option<AdversarialFile>,
-    /// Whether adversarial images are saved; the same on all ranks.
-    pub saves_images: bool,
+    /// The numbers of rows, below the protocol's, that gave the bits of a whole batch.
+    pub rows: Vec<usize>,
 }
 
 /// How far an evaluation is.
 #[derive(Debug, Clone)]
 pub struct Standing {
-    /// The round under way.
+    /// The current round.
     pub round: String,
-    /// The share of the work that is done, 0 to 1, taking it that images standing now will stand.
+    /// The share of the work that is done, 0 to 1, if no further image falls.
     pub share: f64,
-    /// Images that have withstood everything so far: at most so many are robust.
+    /// Images that have withstood everything so far; an upper bound of the robust ones.
     pub standing: u64,
     /// All images.
     pub images: u64,
-    /// Seconds to go, once there is a rate to tell them by.
+    /// Seconds left, once a rate is known.
     pub seconds_left: Option<f64>,
 }
 
-/// What a rank tells the others of a step.
+/// What a rank sends to the others after a step.
 #[derive(Default, Serialize, Deserialize)]
 struct Answer {
     stop: bool,
-    decided: Option<Decided>,
+    /// The outcomes of its batch, one for each round in which images were attacked.
+    decided: Vec<Decided>,
 }
 
 impl Engine<'_> {
-    /// What becomes of every image. Returns nothing if it was told to stop; what was decided is then in the journal.
+    /// Attacks every image. Returns `None` after a request to stop; the journal then holds what was decided.
     ///
     /// # Errors
     /// A failure to read images, to write the journal, or of the transport.
-    pub fn run(&self, keeping: &mut Keeping, progress: &mut dyn FnMut(&Standing)) -> Result<Option<Outcomes>> {
+    pub fn run(&self, records: &mut Records, progress: &mut dyn FnMut(&Standing)) -> Result<Option<Outcomes>> {
         let mut outcomes = self.fresh();
-        for step in self.known(&keeping.known)? {
+        for step in self.known(&records.known)? {
             outcomes.apply(&step)?;
         }
-        let (began, work_before) = (Instant::now(), outcomes.work().0);
+        let mut rows = Rows::new(self.network, self.protocol.batch);
+        let mut pace = Pace::default();
         for number in 0..outcomes.rounds.len() {
             let round = outcomes.rounds[number].clone();
             let pending = outcomes.pending(number);
             let world = self.ranks.world_size();
             let mine: Vec<usize> = pending.iter().skip(self.ranks.rank()).step_by(world).copied().collect();
-            // The leader has the most.
+            // No rank has more images than the leader.
             let steps = pending.len().div_ceil(world).div_ceil(self.protocol.batch);
             let mut batches = mine.chunks(self.protocol.batch);
+            let together = rounds_together(&outcomes, number, &pending, world, self.protocol.batch);
+            let rounds = outcomes.rounds[number..number + together].to_vec();
             for _ in 0..steps {
                 let started = Instant::now();
-                let stop = self.stop.load(Ordering::Relaxed);
-                let (decided, images) = match batches.next().filter(|_| !stop) {
+                let attacked = match batches.next().filter(|_| !self.stops()) {
                     Some(samples) => {
-                        self.attack(&round, samples).map(|(decided, images)| (Some(decided), Some(images)))?
+                        let rows = self.rows(&mut rows, &round, together * samples.len())?;
+                        self.attack(&rounds, samples, rows)?
                     }
-                    None => (None, None),
+                    None => None,
                 };
+                let stop = self.stops();
+                let decided = attacked.as_ref().map_or(vec![], |attacked| attacked.decided.clone());
                 let answer = serde_json::to_string(&Answer { stop, decided })?;
                 let answers = self.ranks.gather(&answer)?;
                 let answers = answers.iter().map(|text| serde_json::from_str(text));
                 let answers: Vec<Answer> = answers.collect::<Result<_, _>>()?;
                 let stopped = answers.iter().any(|answer| answer.stop);
-                if keeping.saves_images {
-                    self.save(keeping, &outcomes, number, &answers, images)?;
+                for place in 0..together {
+                    let batches: Vec<Option<&Decided>> =
+                        answers.iter().map(|answer| answer.decided.get(place)).collect();
+                    if self.saves_images {
+                        let images = attacked.as_ref().and_then(|attacked| attacked.images(place));
+                        self.save(records, &outcomes, number + place, &batches, images)?;
+                    }
+                    let seconds = started.elapsed().as_secs_f64() / together as f64;
+                    let batches = batches.into_iter().flatten().cloned().collect();
+                    let step = RoundStep { round: number + place, seconds, batches };
+                    if let Some(journal) = records.journal.as_mut().filter(|_| !step.batches.is_empty()) {
+                        journal.add(&step)?;
+                    }
+                    outcomes.apply(&step)?;
+                    let images = step.batches.iter().map(|batch| batch.samples.len()).sum();
+                    pace.count(&round, &outcomes, images, seconds);
                 }
-                let batches: Vec<Decided> = answers.into_iter().filter_map(|answer| answer.decided).collect();
-                let step = Step { round: number, seconds: started.elapsed().as_secs_f64(), batches };
-                if let Some(journal) = keeping.journal.as_mut().filter(|_| !step.batches.is_empty()) {
-                    journal.add(&step)?;
-                }
-                outcomes.apply(&step)?;
                 if stopped {
                     return Ok(None);
                 }
-                progress(&standing(&outcomes, &round, began, work_before));
+                progress(&standing(&outcomes, &round, &pace));
             }
         }
+        records.rows = rows.agreeing();
         Ok(Some(outcomes))
     }
 
-    /// Nothing decided yet.
+    /// The outcomes before the first step.
     pub fn fresh(&self) -> Outcomes {
-        Outcomes::new(self.suite, self.suite.rounds(self.protocol, self.model.form.classes), self.source.len())
+        Outcomes::new(self.suite, self.suite.rounds(self.protocol, self.network.classes()), self.source.len())
     }
 
-    /// The leader's known steps, on every rank.
-    fn known(&self, known: &[Step]) -> Result<Vec<Step>> {
+    /// Sends the leader's known steps to every rank.
+    fn known(&self, known: &[RoundStep]) -> Result<Vec<RoundStep>> {
         let text = self.ranks.gather(&if known.is_empty() { String::new() } else { serde_json::to_string(known)? })?;
         Ok(if text[0].is_empty() { vec![] } else { serde_json::from_str(&text[0])? })
     }
 
-    /// Attacks a batch and judges the result by a pass of its own. Returns the adversarial images of all rows too.
-    fn attack(&self, round: &Round, samples: &[usize]) -> Result<(Decided, Tensor)> {
-        let (kind, device) = (self.model.kind(), self.model.device());
-        let batch = read_filled(self.source, samples, self.protocol.batch, kind, device)?;
-        let noise = Noise::new(&round.draws(self.protocol.seed), &batch.samples, device);
-        let found = round.search(self.model, self.protocol, &batch.images, &batch.labels, &noise);
-        let (found, outside) = match round.method {
-            Method::Natural => (found, 0),
-            _ => {
-                let ball = Ball { norm: Norm::Linf, eps: self.protocol.eps };
-                distrust::within(ball, &batch.images, &found, samples.len())
-            }
-        };
-        let logits = no_grad(|| self.model.logits(&found, Mode::Eval));
-        let mut seen = Seen { outside, not_finite: distrust::not_finite(&logits, samples.len()), ..Seen::default() };
-        if self.distrust && round.method == Method::Natural {
-            seen.add(&distrust::examine(self.model, &batch.images, &batch.labels, &logits, samples.len()));
+    /// The rows of a batch of so many images.
+    fn rows(&self, rows: &mut Rows, round: &Round, images: usize) -> Result<usize> {
+        // Few images are left for these attacks alone; a trial would cost more than the others gain.
+        if round.method.on_every_image() {
+            return Ok(self.protocol.batch);
         }
-        // An answer that is no number is wrong: a class that there is not.
-        let classes = logits.size()[1];
-        let number = logits.isfinite().all_dim(1, false);
-        let predictions = predictions(&logits).where_scalarother(&number, classes);
-        let predictions = Vec::<i64>::try_from(predictions.narrow(0, 0, samples.len() as i64))?;
-        let wrong =
-            |(&sample, prediction): (&usize, &i64)| if self.source.label(sample) == *prediction { '0' } else { '1' };
-        let fallen = samples.iter().zip(&predictions).map(wrong).collect();
-        Ok((Decided { samples: samples.to_vec(), fallen, predictions, seen }, found))
+        let whole = self.protocol.batch;
+        let first: Vec<usize> = (0..whole.min(self.source.len())).collect();
+        rows.for_samples(images, || self.read(&first, whole))
     }
 
-    /// Brings the images of all ranks to the leader, who keeps the first that fools the network.
+    pub(super) fn read(&self, samples: &[usize], rows: usize) -> Result<Batch> {
+        read_filled(self.source, samples, rows, (self.network.kind(), self.network.device()))
+    }
+
+    /// Brings the candidates of all ranks to the leader, who keeps the first one that fools the network.
     fn save(
         &self,
-        keeping: &Keeping,
+        records: &Records,
         outcomes: &Outcomes,
         number: usize,
-        answers: &[Answer],
+        batches: &[Option<&Decided>],
         images: Option<Tensor>,
     ) -> Result<()> {
         let [channels, height, width] = self.source.shape().map(|size| size as i64);
         let shape = [self.ranks.world_size() as i64, self.protocol.batch as i64, channels, height, width];
-        let all = Tensor::zeros(shape, (Kind::Float, self.model.device()));
+        let all = Tensor::zeros(shape, (Kind::Float, self.network.device()));
         if let Some(images) = images {
-            all.get(self.ranks.rank() as i64).copy_(&images);
+            all.get(self.ranks.rank() as i64).narrow(0, 0, images.size()[0]).copy_(&images);
         }
-        // One rank's images and zeros: the sum is exact.
+        // Each slot is one rank's images plus zeros, so the sum is exact.
         self.ranks.start_sum(&all)?;
         self.ranks.finish_sums()?;
-        let Some(file) = &keeping.images else { return Ok(()) };
+        let Some(file) = &records.images else { return Ok(()) };
         let natural = outcomes.rounds[number].method == Method::Natural;
-        for (rank, decided) in
-            answers.iter().enumerate().filter_map(|(rank, answer)| Some((rank, answer.decided.as_ref()?)))
-        {
+        for (rank, decided) in batches.iter().enumerate().filter_map(|(rank, decided)| Some((rank, (*decided)?))) {
             let fallen = decided.fallen.bytes().zip(&decided.predictions);
             for (row, (&sample, (fallen, &prediction))) in decided.samples.iter().zip(fallen).enumerate() {
                 if fallen == b'1' && outcomes.first_fall(sample).is_none() {
@@ -195,30 +196,19 @@ impl Engine<'_> {
                 }
             }
         }
-        // Before the journal says so.
+        // The images reach the disk before the journal mentions them.
         file.sync()
     }
 }
 
-fn standing(outcomes: &Outcomes, round: &Round, began: Instant, work_before: f64) -> Standing {
+fn standing(outcomes: &Outcomes, round: &Round, pace: &Pace) -> Standing {
     let (done, left) = outcomes.work();
-    let here = done - work_before;
-    let seconds_left = (here > 0.0).then(|| began.elapsed().as_secs_f64() * left / here);
     let worst = outcomes.worst_case();
-    let share = done / (done + left).max(1.0);
-    Standing { round: round.label(&outcomes.suite), share, standing: worst.correct, images: worst.of, seconds_left }
-}
-
-/// Reads `samples` and fills the batch up to `rows` with copies of the first.
-fn read_filled(source: &dyn Source, samples: &[usize], rows: usize, kind: Kind, device: Device) -> Result<Batch> {
-    let bytes = source.shape().iter().product();
-    let mut host =
-        HostBatch { images: vec![0; rows * bytes], labels: vec![], samples: vec![], global_count: source.len() };
-    for (row, image) in host.images.chunks_mut(bytes).enumerate() {
-        let sample = samples.get(row).copied().unwrap_or(samples[0]);
-        source.read(sample, image)?;
-        host.labels.push(source.label(sample));
-        host.samples.push(sample as u64);
+    Standing {
+        round: round.label(&outcomes.suite),
+        share: done / (done + left).max(1.0),
+        standing: worst.correct,
+        images: worst.of,
+        seconds_left: pace.seconds_left(left),
     }
-    Ok(Batch::upload(&host, source.shape(), kind, device))
 }

@@ -1,6 +1,6 @@
-//! The journal of an evaluation: what is decided stands on the disk, whenever the process is killed.
+//! The journal of an evaluation: every decided batch is on the disk, so that a kill loses nothing else.
 //!
-//! Its first line names the evaluation, every other line is a [`Step`] with its checksum.
+//! Its first line names the evaluation, every other line is a [`RoundStep`] with its checksum.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Write as _;
@@ -11,9 +11,8 @@ use datasets::UserError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::outcomes::{Outcomes, Step};
-use crate::checkpoint::write_atomically;
-use crate::config::hexadecimal;
+use crate::evaluate::{Outcomes, RoundStep};
+use crate::system::files::write_atomically;
 
 /// The open journal of the leader.
 pub struct Journal {
@@ -29,7 +28,7 @@ struct Heading {
 #[derive(Serialize, Deserialize)]
 struct Line {
     sha256: String,
-    step: Step,
+    step: RoundStep,
 }
 
 /// SHA-256 of a value's JSON, in hexadecimal.
@@ -37,16 +36,16 @@ struct Line {
 /// # Errors
 /// A value that is no JSON.
 pub fn digest(value: &impl Serialize) -> Result<String> {
-    Ok(hexadecimal(&Sha256::digest(serde_json::to_string(value)?)))
+    Ok(base16ct::lower::encode_string(&Sha256::digest(serde_json::to_string(value)?)))
 }
 
 impl Journal {
-    /// Opens or begins the journal of `evaluation` (a hash of all that its results depend on) at `path`. Returns what it holds
-    /// that fits `fresh`, and what was wrong with it.
+    /// Opens or begins the journal of `evaluation` (a hash of everything its results depend on) at `path`. Returns the steps
+    /// in it that fit `fresh`, and what was wrong with the others.
     ///
     /// # Errors
-    /// Another process that writes it; anything the file system says.
-    pub fn open(path: &Path, evaluation: &str, fresh: &Outcomes) -> Result<(Self, Vec<Step>, Vec<String>)> {
+    /// A second process that writes it; errors of the file system.
+    pub fn open(path: &Path, evaluation: &str, fresh: &Outcomes) -> Result<(Self, Vec<RoundStep>, Vec<String>)> {
         let context = || format!("writing {}", path.display());
         let text = fs::read(path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -68,7 +67,7 @@ impl Journal {
             bad += text.lines().count();
         }
         if good != text {
-            // What is appended must not join a broken line.
+            // The next line must not join a broken one.
             write_atomically(path, good.as_bytes())?;
         }
         let file = File::options().append(true).open(path).with_context(context)?;
@@ -88,20 +87,20 @@ impl Journal {
     ///
     /// # Errors
     /// Anything the file system says.
-    pub fn add(&mut self, step: &Step) -> Result<()> {
+    pub fn add(&mut self, step: &RoundStep) -> Result<()> {
         let line = serde_json::to_string(&Line { sha256: digest(step)?, step: step.clone() })? + "\n";
         let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
         written.with_context(|| format!("writing {}", self.path.display()))
     }
 
-    /// Removes it, once its results stand elsewhere.
+    /// Removes it after its results are written.
     pub fn remove(self) {
-        // A journal too many costs space, not correctness.
+        // A journal that stays costs space, not correctness.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-fn step(line: &str) -> Option<Step> {
+fn step(line: &str) -> Option<RoundStep> {
     let Line { sha256, step } = serde_json::from_str(line).ok()?;
     (digest(&step).ok()? == sha256).then_some(step)
 }
@@ -109,7 +108,7 @@ fn step(line: &str) -> Option<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::{Protocol, Suite};
+    use crate::config::{Protocol, Suite};
 
     fn outcomes() -> Outcomes {
         let suite = Suite::named(["natural", "pgd20"]).unwrap();
@@ -117,11 +116,11 @@ mod tests {
         Outcomes::new(&suite, rounds, 8)
     }
 
-    fn step(round: usize, samples: &[usize]) -> Step {
+    fn step(round: usize, samples: &[usize]) -> RoundStep {
         let fallen = samples.iter().map(|sample| if sample % 2 == 0 { '0' } else { '1' }).collect();
         let predictions = vec![3; samples.len()];
         let batch = crate::evaluate::Decided { samples: samples.to_vec(), fallen, predictions, ..Default::default() };
-        Step { round, seconds: 0.1 + 0.2, batches: vec![batch] }
+        RoundStep { round, seconds: 0.1 + 0.2, batches: vec![batch] }
     }
 
     #[test]

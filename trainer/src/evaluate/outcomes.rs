@@ -1,38 +1,38 @@
-//! What is known of every image: in which rounds it was decided, and in which it fell.
+//! The outcomes so far: for every image, in which rounds it was decided and in which it fell.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::distrust::Seen;
-use super::{Method, Round, Suite};
+use crate::config::{Method, Suite};
+use crate::evaluate::Round;
 
-/// What one rank found out about a batch.
+/// One rank's outcomes of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Decided {
     /// The images, by their numbers.
     pub samples: Vec<usize>,
-    /// For each whether the network got it wrong: `0` and `1`.
+    /// For each image `1` if the network got it wrong, else `0`.
     pub fallen: String,
-    /// What the network took each for; the number of classes where its logits were not numbers.
+    /// The predicted classes; the number of classes where the logits were not finite.
     pub predictions: Vec<i64>,
-    /// What speaks against the network or the attack.
-    pub seen: Seen,
+    /// Counts of the sanity checks.
+    pub seen: SanityCounts,
 }
 
-/// What all ranks found out at one time.
+/// The outcomes of all ranks from one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Step {
+pub struct RoundStep {
     /// The number of the round.
     pub round: usize,
-    /// How long it took.
+    /// Its duration.
     pub seconds: f64,
     /// The batches.
     pub batches: Vec<Decided>,
 }
 
-/// How many images kept their right answer.
+/// The images that the network still gets right under an attack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// The name of the attack.
@@ -43,31 +43,31 @@ pub struct Accuracy {
     pub of: u64,
 }
 
-/// Everything decided so far, equal on all ranks.
+/// All outcomes so far, equal on all ranks.
 #[derive(Debug, Clone)]
 pub struct Outcomes {
     /// The suite.
     pub suite: Suite,
     /// Its rounds.
     pub rounds: Vec<Round>,
-    /// For each image a bit for each round: whether it was decided in it.
+    /// One bit for each round: whether the image was decided in it.
     decided: Vec<u64>,
-    /// For each image a bit for each round: whether it fell in it.
+    /// One bit for each round: whether the image fell in it.
     fallen: Vec<u64>,
-    /// What the network takes each image for, once known.
+    /// The predictions of the natural round; -1 before it.
     pub predictions: Vec<i64>,
-    /// What speaks against network and attacks so far.
-    pub seen: Seen,
+    /// Counts of the sanity checks so far.
+    pub seen: SanityCounts,
     /// Seconds spent in each round.
     pub seconds: Vec<f64>,
 }
 
 impl Outcomes {
-    /// Nothing decided yet of `samples` images.
+    /// The outcomes of `samples` images before the first step.
     pub fn new(suite: &Suite, rounds: Vec<Round>, samples: usize) -> Self {
         let seconds = vec![0.0; rounds.len()];
         let (decided, fallen, predictions) = (vec![0; samples], vec![0; samples], vec![-1; samples]);
-        Self { suite: suite.clone(), rounds, decided, fallen, predictions, seen: Seen::default(), seconds }
+        Self { suite: suite.clone(), rounds, decided, fallen, predictions, seen: SanityCounts::default(), seconds }
     }
 
     /// The number of images.
@@ -75,11 +75,11 @@ impl Outcomes {
         self.decided.len()
     }
 
-    /// Takes note of a step.
+    /// Adds a step.
     ///
     /// # Errors
     /// A step of other images or rounds, or of an image that was decided before.
-    pub fn apply(&mut self, step: &Step) -> Result<()> {
+    pub fn apply(&mut self, step: &RoundStep) -> Result<()> {
         ensure!(step.round < self.rounds.len(), "a step of round {} of {}", step.round, self.rounds.len());
         let bit = 1 << step.round;
         for batch in &step.batches {
@@ -108,14 +108,19 @@ impl Outcomes {
         Ok(())
     }
 
-    /// The images that `round` has to decide and has not: those that stand before it.
+    /// Whether the image was decided in `round`.
+    pub fn is_decided(&self, sample: usize, round: usize) -> bool {
+        self.decided[sample] & 1 << round != 0
+    }
+
+    /// The images that `round` has yet to decide: those that no earlier round of its attack broke.
     pub fn pending(&self, round: usize) -> Vec<usize> {
         let (before, bit) = (self.before(round), 1 << round);
         let open = |sample: &usize| self.fallen[*sample] & before == 0 && self.decided[*sample] & bit == 0;
         (0..self.samples()).filter(open).collect()
     }
 
-    /// The rounds in which an image may not have fallen to be in `round`.
+    /// The rounds that an image must have survived to be attacked in `round`.
     fn before(&self, round: usize) -> u64 {
         if self.rounds[round].method.on_every_image() {
             return 0;
@@ -130,7 +135,7 @@ impl Outcomes {
         (0..self.rounds.len()).filter(|&round| holds(round)).fold(0, |mask, round| mask | 1 << round)
     }
 
-    /// The images that fell in none of these rounds.
+    /// The number of images that fell in none of these rounds.
     fn standing(&self, rounds: u64) -> u64 {
         self.fallen.iter().filter(|&&fallen| fallen & rounds == 0).count() as u64
     }
@@ -139,7 +144,7 @@ impl Outcomes {
         Accuracy { name: name.to_string(), correct: self.standing(rounds), of: self.samples() as u64 }
     }
 
-    /// The rounds that the accuracy after the first components of an attack rests on.
+    /// The rounds that decide the accuracy after the first components of an attack.
     fn rounds_of(&self, attack: usize, components: usize) -> u64 {
         let restricted = !self.suite.attacks[attack].components[0].1.on_every_image();
         self.mask(|round| {
@@ -165,7 +170,7 @@ impl Outcomes {
             .collect())
     }
 
-    /// What remains after each component of the attacks that have several, by the attacks' names.
+    /// The accuracies after each component of the attacks that have several, by the attacks' names.
     pub fn components(&self) -> BTreeMap<String, Vec<Accuracy>> {
         let several = self.suite.attacks.iter().enumerate().filter(|(_, listed)| listed.components.len() > 1);
         several
@@ -177,12 +182,12 @@ impl Outcomes {
             .collect()
     }
 
-    /// The images that withstand every attack; while rounds remain, at most so many will.
+    /// The images that withstand every attack; an upper bound while rounds remain.
     pub fn worst_case(&self) -> Accuracy {
         self.accuracy("worst case", u64::MAX)
     }
 
-    /// Images that are right without an attack (all those not decided yet among them).
+    /// Images that are right without an attack; those not decided yet count as right.
     pub fn naturally_right(&self) -> u64 {
         self.standing(self.mask(|round| self.rounds[round].method == Method::Natural))
     }
@@ -209,7 +214,7 @@ impl Outcomes {
         seconds
     }
 
-    /// Work done and, as far as it can be told now, to do, in forward passes. Images standing now are taken to stand on.
+    /// Forward passes done and left, if no further image falls.
     pub fn work(&self) -> (f64, f64) {
         let (mut done, mut left) = (0.0, 0.0);
         for (number, round) in self.rounds.iter().enumerate() {
@@ -223,8 +228,8 @@ impl Outcomes {
         (done, left)
     }
 
-    /// One line for each image: its number, label, prediction, and for each method `stands`, `fell`, or `-` where it was not
-    /// tried; a targeted one says towards which class by rank.
+    /// A table with one line for each image: its number, label, prediction, and for each method `stands`, `fell`, or `-` where
+    /// it was not tried. A targeted attack adds the rank of its class.
     pub fn table(&self, label: impl Fn(usize) -> i64) -> String {
         let mut columns: Vec<(usize, usize)> = vec![];
         for round in &self.rounds {
@@ -260,5 +265,34 @@ impl Outcomes {
             text.push('\n');
         }
         text
+    }
+}
+
+/// Counts of images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SanityCounts {
+    /// Images looked at without an attack.
+    pub images: u64,
+    /// Whose logits differ between two equal passes.
+    pub randomised: u64,
+    /// Whose logits lie in [0, 1] and sum to 1.
+    pub probabilities: u64,
+    /// Whose logits are not all finite, natural or attacked.
+    pub not_finite: u64,
+    /// Where the gradient of cross-entropy with respect to the image is 0 everywhere.
+    pub zero_gradients: u64,
+    /// Attacked images that were outside the ball or [0, 1], or not numbers.
+    pub outside: u64,
+}
+
+impl SanityCounts {
+    /// Adds the counts of other images.
+    pub fn add(&mut self, other: &SanityCounts) {
+        self.images += other.images;
+        self.randomised += other.randomised;
+        self.probabilities += other.probabilities;
+        self.not_finite += other.not_finite;
+        self.zero_gradients += other.zero_gradients;
+        self.outside += other.outside;
     }
 }

@@ -1,4 +1,4 @@
-//! Networks with known weaknesses: what the suite says of them, and what it warns of.
+//! Suites and warnings on networks with known weaknesses.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,14 +7,14 @@ use datasets::Memory;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::*;
-use crate::config::AutoAttack;
-use crate::model::{Form, Mode};
+use crate::config::{AutoAttack, Protocol, Suite};
+use crate::model::{Mode, Model, ModelSpec};
 
 const COUNT: usize = 40;
 
 /// A network with its first values, and images that it is all right about.
 fn network(classes: usize) -> (Model, Memory) {
-    let form = Form { architecture: "convnet".parse().unwrap(), image: [3, 8, 8], classes };
+    let form = ModelSpec::new("convnet".parse().unwrap(), [3, 8, 8], classes);
     let model = Model::build(form, 1, Kind::Float, Device::Cpu, None);
     // Without its mean a random network does not say the same of everything.
     let pixels: Vec<u8> = (0..COUNT * 192).map(|place| ((place * 7919 + place / 192 * 131) % 251) as u8).collect();
@@ -41,11 +41,21 @@ fn protocol() -> Protocol {
     Protocol { batch: 16, seed: 1, autoattack, ..Protocol::default() }
 }
 
+fn engine<'a>(
+    network: &'a dyn Classifier,
+    source: &'a Memory,
+    suite: &'a Suite,
+    protocol: &'a Protocol,
+    stop: &'a AtomicBool,
+) -> Engine<'a> {
+    Engine { network, source, suite, protocol, ranks: &Single, stop, checks_sanity: true, saves_images: false }
+}
+
 fn outcomes(model: &Model, source: &Memory, suite: &[&str], protocol: &Protocol) -> Outcomes {
     let suite = Suite::named(suite.iter().copied()).unwrap();
-    let (ranks, stop) = (Single, AtomicBool::new(false));
-    let engine = Engine { model, source, suite: &suite, protocol, ranks: &ranks, stop: &stop, distrust: true };
-    engine.run(&mut Keeping::default(), &mut |_| ()).unwrap().unwrap()
+    let stop = AtomicBool::new(false);
+    let engine = engine(model, source, &suite, protocol, &stop);
+    engine.run(&mut Records::default(), &mut |_| ()).unwrap().unwrap()
 }
 
 fn correct(outcomes: &Outcomes, name: &str) -> u64 {
@@ -136,35 +146,134 @@ fn an_evaluation_goes_on_after_every_step() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("evaluation.journal");
     let suite = Suite::named(["fgsm", "autoattack"]).unwrap();
-    let (ranks, stop, protocol) = (Single, AtomicBool::new(false), Protocol { eps: 0.02, ..protocol() });
-    let engine = Engine {
-        model: &model,
-        source: &source,
-        suite: &suite,
-        protocol: &protocol,
-        ranks: &ranks,
-        stop: &stop,
-        distrust: true,
-    };
-    let whole = engine.run(&mut Keeping::default(), &mut |_| ()).unwrap().unwrap();
-    let (mut sessions, mut steps) = (0, 0);
+    let (stop, protocol) = (AtomicBool::new(false), Protocol { eps: 0.02, ..protocol() });
+    let engine = engine(&model, &source, &suite, &protocol, &stop);
+    let whole = engine.run(&mut Records::default(), &mut |_| ()).unwrap().unwrap();
+    let (mut sessions, mut steps, mut decided) = (0, 0, 0);
     let found = loop {
         let (journal, known, problems) = Journal::open(&path, "a", &engine.fresh()).unwrap();
         assert!(problems.is_empty());
-        // Each session did one step, and none of them is done again.
-        assert_eq!(known.len(), sessions);
+        // Each session did one step, of one round or of several that share a batch, and none of them is done again.
+        assert!(known.len() > decided || sessions == 0, "{decided} steps after {sessions} sessions");
+        decided = known.len();
         sessions += 1;
         stop.store(false, Ordering::Relaxed);
-        let mut keeping = Keeping { journal: Some(journal), known, ..Keeping::default() };
+        let mut records = Records { journal: Some(journal), known, ..Records::default() };
         let stopping = &mut |_: &Standing| {
             steps += 1;
             stop.store(true, Ordering::Relaxed);
         };
-        if let Some(found) = engine.run(&mut keeping, stopping).unwrap() {
+        if let Some(found) = engine.run(&mut records, stopping).unwrap() {
             break found;
         }
     };
-    assert!(sessions > 10 && steps + 1 >= sessions, "{steps} steps in {sessions} sessions");
+    let decided = Journal::open(&path, "a", &engine.fresh()).unwrap().1.len();
+    assert!(decided > 10, "{decided} steps");
+    assert!(sessions >= 10 && steps + 1 >= sessions, "{steps} steps in {sessions} sessions");
     assert_eq!(found.table(|_| 0), whole.table(|_| 0));
     assert_eq!((found.accuracies().unwrap(), found.seen), (whole.accuracies().unwrap(), whole.seen));
+}
+
+/// A network that counts its passes and is told to stop at one of them.
+struct StopsAt<'a> {
+    network: &'a Model,
+    passes: std::cell::Cell<usize>,
+    at: usize,
+    stop: &'a AtomicBool,
+}
+
+impl Classifier for StopsAt<'_> {
+    fn classes(&self) -> usize {
+        self.network.classes()
+    }
+
+    fn kind(&self) -> Kind {
+        Classifier::kind(self.network)
+    }
+
+    fn device(&self) -> Device {
+        Classifier::device(self.network)
+    }
+
+    fn logits(&self, images: &Tensor) -> Tensor {
+        self.passes.set(self.passes.get() + 1);
+        self.stop.fetch_or(self.passes.get() == self.at, Ordering::Relaxed);
+        Classifier::logits(self.network, images)
+    }
+}
+
+#[test]
+fn a_request_to_stop_ends_an_attack_within_one_pass() {
+    let (model, source) = network(10);
+    let protocol = Protocol { eps: 0.001, ..protocol() };
+    for attack in ["pgd50", "cw_inf", "apgd_ce", "apgd_t", "fab_t", "square"] {
+        let stop = AtomicBool::new(false);
+        let network = StopsAt { network: &model, passes: 0.into(), at: 40, stop: &stop };
+        let suite = Suite::named([attack]).unwrap();
+        let found = engine(&network, &source, &suite, &protocol, &stop).run(&mut Records::default(), &mut |_| ());
+        assert!(found.unwrap().is_none(), "{attack} went on");
+        assert_eq!(network.passes.get(), 40, "{attack}: passes after the request");
+    }
+}
+
+/// One after another, each round attacks the images that those before it left. Together they give the same outcomes, counts
+/// and candidates, to the bit.
+#[test]
+fn rounds_in_one_batch_decide_what_they_decide_one_after_another() {
+    let (model, source) = network(10);
+    for attack in ["apgd_t", "fab_t"] {
+        let suite = Suite::named([attack]).unwrap();
+        let stop = AtomicBool::new(false);
+        let protocol = Protocol { eps: 0.02, batch: 64, ..protocol() };
+        let engine = engine(&model, &source, &suite, &protocol, &stop);
+        let rounds = &engine.fresh().rounds[1..];
+        assert_eq!(rounds.len(), 3);
+        let samples: Vec<usize> = (5..21).collect();
+        let together = engine.attack(rounds, &samples, 64).unwrap().unwrap();
+        let mut left = samples.clone();
+        for (place, round) in rounds.iter().enumerate() {
+            let alone = engine.attack(std::slice::from_ref(round), &left, 64).unwrap().unwrap();
+            assert_eq!(together.decided[place], alone.decided[0], "{attack}, round {place}");
+            assert!(together.images(place).unwrap().equal(&alone.images(0).unwrap()), "{attack}, round {place}");
+            let stands = |sample: &usize| {
+                let at = alone.decided[0].samples.iter().position(|known| known == sample).unwrap();
+                alone.decided[0].fallen.as_bytes()[at] == b'0'
+            };
+            let before = left.len();
+            left.retain(stands);
+            assert!(place > 0 || (1..before).contains(&left.len()), "{attack}: nothing to tell apart");
+        }
+    }
+}
+
+/// The suite round by round, each in batches of its own.
+fn one_round_after_another(engine: &Engine) -> Outcomes {
+    let mut outcomes = engine.fresh();
+    for number in 0..outcomes.rounds.len() {
+        let round = [outcomes.rounds[number].clone()];
+        for samples in outcomes.pending(number).chunks(engine.protocol.batch) {
+            let attacked = engine.attack(&round, samples, engine.protocol.batch).unwrap().unwrap();
+            outcomes.apply(&RoundStep { round: number, seconds: 0.0, batches: attacked.decided }).unwrap();
+        }
+    }
+    outcomes
+}
+
+#[test]
+fn a_suite_with_shared_batches_has_the_same_outcomes() {
+    let (model, source) = network(10);
+    let suite = Suite::named(["autoattack"]).unwrap();
+    let (stop, protocol) = (AtomicBool::new(false), Protocol { batch: 64, eps: 0.02, ..protocol() });
+    let engine = engine(&model, &source, &suite, &protocol, &stop);
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Journal::open(&folder.path().join("a.journal"), "a", &engine.fresh()).unwrap();
+    let mut reports = 0;
+    let mut records = Records { journal: Some(open().0), ..Records::default() };
+    let found = engine.run(&mut records, &mut |_| reports += 1).unwrap().unwrap();
+    drop(records);
+    let steps = open().1.len();
+    assert!(steps > reports, "no rounds shared a batch: {:?}", found.components());
+    let expected = one_round_after_another(&engine);
+    assert_eq!(found.table(|_| 0), expected.table(|_| 0));
+    assert_eq!((found.accuracies().unwrap(), found.seen), (expected.accuracies().unwrap(), expected.seen));
 }

@@ -1,4 +1,5 @@
-//! Batch normalisation: by the batch, over the ranks, by the running statistics, or as part of the convolution before it.
+//! Batch normalisation by the batch, over the ranks, by the running statistics, or folded into the convolution before
+//! it.
 
 use std::cell::OnceCell;
 use std::sync::{Arc, OnceLock};
@@ -6,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use tch::{Kind, Tensor, no_grad};
 use torch_ext::Sum;
 
-use super::Mode;
-use super::layers::Convolution;
+use crate::model::Mode;
+use crate::model::layers::Convolution;
 
 /// Batch normalisation with PyTorch's constants: epsilon 1e-5, momentum 0.1.
 pub struct BatchNorm {
@@ -17,7 +18,7 @@ pub struct BatchNorm {
     pub(super) running_variance: Tensor,
     pub(super) across_ranks: Option<Sum>,
     pub(super) folds: Arc<OnceLock<Kind>>,
-    /// Weight and bias of the convolution before, with this batch norm in them.
+    /// Weight and bias of the preceding convolution with this batch norm folded in.
     pub(super) folded: OnceCell<(Tensor, Tensor)>,
 }
 
@@ -30,14 +31,14 @@ impl BatchNorm {
         match (&self.across_ranks, mode) {
             (_, Mode::Eval) => self.normalise(images, true, false),
             (Some(sum), _) => self.across_ranks(images, mode, sum),
-            // Without samples there is nothing to measure: the running statistics stay as they are.
+            // An empty batch has no statistics: the running statistics keep their values.
             (None, _) if images.size()[0] == 0 => self.normalise(images, true, false),
             (None, _) => self.normalise(images, mode == Mode::Train, true),
         }
     }
 
-    /// A convolution and then this batch norm, which must follow it wherever it is used. With frozen weights one convolution
-    /// does for both: w' = w g / sqrt(v + epsilon) and b' = b - m g / sqrt(v + epsilon).
+    /// A convolution followed by this batch norm; the two must always be used together. With frozen weights one
+    /// convolution replaces both: w' = w g / sqrt(v + epsilon) and b' = b - m g / sqrt(v + epsilon).
     pub fn after(&self, convolution: &Convolution, images: &Tensor, mode: Mode) -> Tensor {
         let Some(&kind) = self.folds.get().filter(|_| mode == Mode::Eval) else {
             return self.forward(&convolution.forward(images), mode);

@@ -1,9 +1,11 @@
-//! A small convolutional network without batch norm: what a rank computes depends on no other sample.
+//! A small convolutional network without batch norm: an image's logits do not depend on other images.
 
 use tch::Tensor;
 
-use super::layers::{Builder, Convolution, Linear};
-use super::{Mode, Network};
+use crate::model::Mode;
+use crate::model::builder::Builder;
+use crate::model::layers::{Convolution, Linear};
+use crate::model::network::Network;
 
 /// Four convolutions, three of them strided, with ReLU, average over the map, linear classifier.
 pub(super) struct ConvNet {

@@ -3,9 +3,11 @@
 
 use tch::Tensor;
 
-use super::batch_norm::BatchNorm;
-use super::layers::{Builder, Convolution, Linear};
-use super::{Mode, Network};
+use crate::model::Mode;
+use crate::model::batch_norm::BatchNorm;
+use crate::model::builder::Builder;
+use crate::model::layers::{Convolution, Linear};
+use crate::model::network::Network;
 
 /// Stem, seventeen inverted residual blocks, a wide pointwise convolution, average over the map, linear classifier.
 pub(super) struct MobileNetV2 {
@@ -17,7 +19,7 @@ pub(super) struct MobileNetV2 {
     linear: Linear,
 }
 
-/// Widen, filter each channel, narrow; the narrow end has no activation.
+/// Widen, filter each channel, narrow. The narrow end has no activation.
 struct Block {
     widen: (Convolution, BatchNorm),
     filter: (Convolution, BatchNorm),
@@ -31,7 +33,7 @@ enum Shortcut {
     Convolution(Convolution, BatchNorm),
 }
 
-/// Widening factor, channels, number of blocks, stride of the first.
+/// Expansion factor, channels, number of blocks, stride of the first block.
 const GROUPS: [(i64, i64, usize, i64); 7] =
     [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
 

@@ -3,9 +3,13 @@
 
 use tch::Tensor;
 
-use super::batch_norm::BatchNorm;
-use super::layers::{Builder, Convolution, Linear, PreActivationBlock};
-use super::{Mode, Network};
+use crate::config::Activation;
+use crate::model::Mode;
+use crate::model::batch_norm::BatchNorm;
+use crate::model::blocks::PreActivationBlock;
+use crate::model::builder::Builder;
+use crate::model::layers::{Convolution, Linear};
+use crate::model::network::Network;
 
 /// Stem, three groups of pre-activation blocks at 16, 32 and 64 times the width, batch norm, average, linear classifier.
 pub(super) struct WideResNet {
@@ -49,5 +53,7 @@ fn block(layers: &mut Builder, name: &str, inputs: i64, outputs: i64, stride: i6
         conv2: layers.normal_convolution(&format!("{name}.conv2"), outputs, outputs, 3, 1),
         shortcut: (inputs != outputs)
             .then(|| layers.normal_convolution(&format!("{name}.convShortcut"), inputs, outputs, 1, stride)),
+        raw_shortcut: false,
+        activation: Activation::Relu,
     }
 }

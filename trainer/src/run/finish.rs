@@ -1,83 +1,114 @@
 //! The end of a run: the final and the averaged weights, and what they achieve on the test set.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use datasets::Pipeline;
 
-use super::{Ending, Run};
-use crate::averages::Average;
-use crate::batch::Batch;
-use crate::evaluate::{Protocol, Suite};
-use crate::evaluation::{Request, evaluate_weights, remove_journals};
-use crate::metrics::Event;
+use super::active::{Ending, Run};
+use crate::config::{ClassMatching, Protocol};
+use crate::evaluate::finished::{evaluate_weights, remove_journals};
+use crate::evaluate::request::{EvaluatedWeights, EvaluationData, EvaluationFiles, EvaluationRequest};
 use crate::model::Model;
-use crate::statistics;
-use crate::views::student;
+use crate::run::averages::Average;
+use crate::run::events::{Event, RunFinished};
+use crate::run::metrics::listener;
+use crate::run::networks::student;
+use crate::step::batch::Batch;
+use crate::step::running_statistics;
+use crate::system::Stage;
+use crate::system::agreement::agree;
+use crate::weights::checkpoint::read_header;
 
 impl Run<'_> {
     /// Keeps the final and the averaged weights, and evaluates the best ones and those on the test set.
     pub(super) fn finish(&mut self, pipeline: &Pipeline) -> Result<Ending> {
-        let seconds = self.clock.timing();
-        self.save_weights("final", &self.step.networks.student)?;
-        let mut evaluated = vec![if self.header.best.is_some() { "best" } else { "final" }];
-        if self.config.evaluation.last && evaluated[0] != "final" {
+        let timing = self.clock.timing();
+        let context = self.context;
+        context.place.activity.begin_next(Stage::Evaluation);
+        self.save_student("final")?;
+        let mut evaluated = vec![if self.state.best.is_some() { "best" } else { "final" }];
+        let wants_final = context.config.evaluation.last && evaluated[0] != "final";
+        let best_is_final = wants_final && self.best_is_final()?;
+        if wants_final && !best_is_final {
             evaluated.push("final");
         }
+        let mut averaged = vec![];
         for average in self.averages.iter() {
             let Some(model) = self.averaged(average, pipeline)? else { return Ok(Ending::Stopped) };
-            self.save_weights(average.name, &model)?;
-            evaluated.push(average.name);
+            averaged.push((average.name, model));
         }
-        self.place.ranks.barrier()?;
-        let suite = Suite::named(self.config.evaluation.suite.iter().map(String::as_str));
-        let suite = suite.map_err(|name| anyhow::anyhow!("no attack {name}"))?;
+        for (name, model) in averaged {
+            self.save_weights(name, &model)?;
+            evaluated.push(name);
+        }
+        // What is evaluated is read from its file, by all ranks.
+        agree(context.ranks(), self.write_unsaved_weights())?;
+        let suite = context.config.suite()?;
         let files: Vec<_> = evaluated
             .iter()
             .enumerate()
-            .map(|(index, name)| self.folder.evaluation((index > 0).then_some(name)))
+            .map(|(index, name)| context.folder.evaluation((index > 0).then_some(name)))
             .collect();
         for (file, name) in files.iter().zip(evaluated).filter(|_| !suite.attacks.is_empty()) {
-            let (config, place) = (self.config, self.place);
-            let request = Request {
-                run: self.folder.name(),
-                name,
-                weights: &self.folder.weights(name),
-                source: self.prepared.test.as_ref(),
-                data: &config.data.test,
-                suite: &suite,
+            let config = context.config;
+            let request = EvaluationRequest {
+                run: context.folder.name(),
+                weights: EvaluatedWeights {
+                    name: name.to_string(),
+                    file: context.folder.weights(name),
+                    selection: config.evaluation.selection.name(),
+                    match_classes: ClassMatching::Name,
+                },
+                data: EvaluationData {
+                    source: Arc::clone(&context.prepared.evaluated),
+                    file: config.data.test.clone(),
+                },
+                suite: suite.clone(),
                 protocol: Protocol::of(config),
                 dtype: config.precision.dtype.of_evaluation(),
-                selection: config.evaluation.selection.name(),
-                file: file.clone(),
-                adversarial: None,
-                // Several evaluations follow each other: one that is done is not done again when a later one is interrupted.
-                keeps_journal: true,
+                // Several evaluations follow each other. A kept journal saves one that is done from being repeated when a
+                // later one is interrupted.
+                outputs: EvaluationFiles { results: file.clone(), adversarial: None, keeps_journal: true },
             };
-            if evaluate_weights(&request, place, self.stop.requested, self.console)?.is_none() {
-                return Ok(Ending::Stopped);
+            let (place, requested) = (context.place, context.stop.requested);
+            let found = evaluate_weights(&request, place, requested, &mut listener(self.console))?;
+            let Some(found) = found else { return Ok(Ending::Stopped) };
+            if name == "best" && best_is_final && context.ranks().is_leader() {
+                let to = context.folder.evaluation(Some("final"));
+                found.write_for("final", &context.folder.weights("final"), file, &to)?;
             }
         }
-        if self.place.ranks.is_leader() {
+        if context.ranks().is_leader() {
             files.iter().for_each(|file| remove_journals(file));
         }
-        self.record(&Event::Finished { step: self.header.progress.step, timing: seconds })?;
+        self.record(&Event::Finished(RunFinished { step: self.state.progress.step, timing }))?;
         if let Some(journal) = &mut self.journal {
             journal.sync()?;
         }
-        self.place.ranks.barrier()?;
+        context.ranks().barrier()?;
         Ok(Ending::Finished)
+    }
+
+    /// Whether the best weights are those of the last step, which need no second evaluation. The leader reads them for all.
+    fn best_is_final(&self) -> Result<bool> {
+        let ranks = self.context.ranks();
+        let step = || Some(read_header(&self.context.folder.weights("best")).ok()?.progress.step);
+        let same = ranks.is_leader() && step() == Some(self.state.progress.step);
+        Ok(ranks.gather(if same { "same" } else { "" })?[0] == "same")
     }
 
     /// A network of averaged weights. A mean over epochs measures its running statistics on the training images, as they
     /// would come in one more epoch. Nothing, if any rank was told to stop.
     fn averaged(&self, average: &Average, pipeline: &Pipeline) -> Result<Option<Model>> {
-        let model = student(self.config, self.prepared, self.place, &self.step.networks.timeline);
-        average.put_into(&model, &self.step.networks.student)?;
-        let (ranks, device) = (self.place.ranks.as_ref(), self.place.device);
+        let model = student(self.context, &self.step.work.networks.timeline);
+        average.put_into(&model, &self.step.work.networks.student)?;
+        let (ranks, device) = (self.context.ranks(), self.context.place.device);
         if average.needs_statistics() {
-            let (shape, kind) = (self.prepared.form.image, model.kind());
-            let batches = pipeline.epoch(self.config.epochs, 0);
+            let (shape, kind) = (self.context.prepared.form.image, model.kind());
+            let batches = pipeline.epoch(self.context.config.epochs, 0);
             let batches = batches.map(|host| Ok(Batch::upload(&host?, shape, kind, device)));
-            if !statistics::measure(&model, batches, ranks, || Ok(!self.stop_asked()?))? {
+            if !running_statistics::measure(&model, batches, ranks, || Ok(!self.stop_asked()?))? {
                 return Ok(None);
             }
         }

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 
-use super::Run;
-use crate::agreement::Agreed;
-use crate::metrics::{Event, losses};
-use crate::observe::Observed;
-use crate::state;
-use crate::timeline::Lap;
-use crate::trace::Tracer;
+use super::active::Run;
+use crate::run::events::{Event, StepDone};
+use crate::run::trace::Tracer;
+use crate::step::diagnostics::Observed;
+use crate::step::guard;
+use crate::system::agreement::Agreed;
+use crate::system::timeline::Lap;
 
 /// A step whose numbers are not read yet.
 pub(super) struct Pending {
@@ -23,29 +23,26 @@ impl Run<'_> {
         let Some(Pending { observed, rate, lap }) = pending else { return Ok(()) };
         let seen = observed.read()?;
         self.clock.passed(lap.seconds());
-        let (loss, terms) = losses(&seen.sums);
-        let done = self.totals.get("steps").copied().unwrap_or(0.0) + 1.0;
-        let step = self.header.progress.step - self.header.progress.batch + done as u64;
+        let terms = seen.sums.mean_losses();
+        let step = self.state.progress.step - self.state.progress.batch + self.state.totals.steps + 1;
         if let Some(place) = seen.not_finite {
             let bad: Vec<&str> =
                 terms.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.as_str()).collect();
             let bad =
                 if bad.is_empty() { String::new() } else { format!("; not finite: loss term {}", bad.join(", ")) };
             let message = format!(
-                "step {step}: the gradient is not finite, as in {}{bad}. The step moved nothing and the last \
-                 checkpoint is as it was. Lower optimizer.lr (now {rate}), or look for damaged images",
-                self.step.parameters.name_at(place),
+                "step {step}: {}{bad}. The step moved nothing and the last checkpoint is as it was. Lower optimizer.lr (now \
+                 {rate}), or look for damaged images",
+                guard::name_at(place, &self.step.work.parameters, &self.step.work.networks.student),
             );
             // Every rank sees the same sums.
             return Err(Agreed { message, user: false }.into());
         }
-        state::add(&mut self.totals, &seen.sums);
-        self.totals.insert("steps".into(), done);
-        self.totals.insert("rate".into(), rate);
-        self.clock.images += seen.sums["samples"];
-        if step == 1 || step.is_multiple_of(self.config.metrics.every) {
-            let (epoch, timing) = (self.header.progress.epoch, self.clock.lap());
-            self.record(&Event::Step { epoch, step, learning_rate: rate, loss, terms, timing })?;
+        self.state.totals.add(&seen.sums, rate);
+        self.clock.trained(seen.sums.samples);
+        if step == 1 || step.is_multiple_of(self.context.config.metrics.every) {
+            let (epoch, timing, loss) = (self.state.progress.epoch, self.clock.lap(), terms.values().sum());
+            self.record(&Event::Step(StepDone { epoch, step, learning_rate: rate, loss, terms, timing }))?;
         }
         Ok(())
     }
@@ -58,7 +55,7 @@ impl Run<'_> {
     pub(super) fn finish_trace(&mut self) -> Result<()> {
         let Some(tracer) = self.tracer.take() else { return Ok(()) };
         let said =
-            tracer.finish(&format!("{}, {:?}", comm::host_name(), self.place.device), self.place.ranks.as_ref())?;
+            tracer.finish(&format!("{}, {:?}", comm::host_name(), self.context.place.device), self.context.ranks())?;
         self.console.note(&said);
         Ok(())
     }

@@ -12,12 +12,14 @@ use tch::{Device, Kind};
 use super::*;
 use crate::fixtures::{self, digest, pattern};
 use crate::model::Model;
+use crate::step::diagnostics::Seen;
 
 mod lower_precision;
 mod passes;
 mod ranks;
 mod replays;
 mod single_precision;
+mod stopping;
 mod waits;
 
 const BASE: &str = r#"
@@ -72,15 +74,14 @@ fn step(config: &RunConfig) -> Step {
 }
 
 /// The loss of a step, by all its terms.
-fn loss(seen: &crate::observe::Seen) -> f64 {
-    let terms = seen.sums.iter().filter(|(name, _)| name.starts_with("loss/"));
-    terms.map(|(_, sum)| sum / seen.sums["samples"]).sum()
+fn loss(seen: &Seen) -> f64 {
+    seen.sums.losses.values().map(|sum| sum / seen.sums.samples).sum()
 }
 
 /// The adversarial images of a step.
 fn adversarial(step: &Step, batch: &Batch, noise: &Noise) -> Tensor {
-    let fixed = Views::new(&step.networks, step.attack_mode, &batch.images, &batch.images);
-    step.adversarial(batch, noise, &fixed)
+    let fixed = Views::new(&step.work.networks, step.work.attack_mode, &batch.images, &batch.images);
+    step.work.adversarial(batch, noise, &fixed, &go_on).unwrap()
 }
 
 fn compare(case: &str, config: &RunConfig) {
@@ -96,23 +97,24 @@ fn compare(case: &str, config: &RunConfig) {
             global_count: 6,
         };
         let noise = Noise::new(&Draws::new(1, Purpose::AttackStart, 0), &batch.samples, Device::Cpu);
-        let before = (step.networks.student.flat_statistics.copy(), step.networks.student.batches_tracked.copy());
+        let before =
+            (step.work.networks.student.flat_statistics.copy(), step.work.networks.student.batches_tracked.copy());
         let adversarial = adversarial(&step, &batch, &noise);
         close(digest(&adversarial)[0], &expected[&format!("adversarial_{number}")], "adversarial images");
-        // The step makes them again: take back what that attack did to the running statistics.
-        step.networks.student.flat_statistics.copy_(&before.0);
-        step.networks.student.batches_tracked.copy_(&before.1);
+        // The step repeats the attack, so first undo its effect on the running statistics.
+        step.work.networks.student.flat_statistics.copy_(&before.0);
+        step.work.networks.student.batches_tracked.copy_(&before.1);
 
         let seen = step.run(&batch, &noise, &terms, 0.05).unwrap().read().unwrap();
         assert_eq!(seen.not_finite, None);
-        let loss: f64 = seen.sums.iter().filter(|(name, _)| name.starts_with("loss/")).map(|(_, sum)| sum / 6.0).sum();
+        let loss: f64 = seen.sums.losses.values().map(|sum| sum / 6.0).sum();
         close(loss, &expected["losses"][number as usize], "loss");
     }
-    for named in step.networks.student.tensors() {
+    for named in step.work.networks.student.tensors() {
         let of = expected["tensors"][&named.name].as_array().unwrap();
         digest(&named.tensor).into_iter().zip(of).for_each(|(found, expected)| close(found, expected, &named.name));
     }
-    let tracked = i64::try_from(&step.networks.student.batches_tracked).unwrap();
+    let tracked = i64::try_from(&step.work.networks.student.batches_tracked).unwrap();
     assert_eq!(Some(tracked), expected["batches_tracked"].as_i64());
 }
 
@@ -127,7 +129,7 @@ fn two_steps_equal_pytorch() {
     compare("adaad", &config("adaad", &[lean]));
 }
 
-/// With the forward passes of the reference scripts that move nothing but running statistics.
+/// With the reference scripts' forward passes that only update running statistics.
 #[test]
 fn two_steps_with_the_passes_of_the_reference_equal_pytorch() {
     compare("ard_reference", &config("ard", &[]));
@@ -138,7 +140,7 @@ fn two_steps_with_the_passes_of_the_reference_equal_pytorch() {
 
 #[test]
 fn a_step_whose_gradient_is_not_finite_moves_nothing() {
-    // With a teacher, cases and histograms are counted of what is not a number.
+    // With a teacher, cases and histograms are counted even from NaN.
     let config = config("iad-1", &[]);
     let mut step = Step::new(&config, networks(Kind::Double), Arc::new(Single)).unwrap();
     let samples: Vec<u64> = (0..2).collect();
@@ -146,11 +148,13 @@ fn a_step_whose_gradient_is_not_finite_moves_nothing() {
     let images = Tensor::full([2, 3, 16, 16], f64::NAN, tch::kind::DOUBLE_CPU);
     let batch = Batch { images, labels: Tensor::from_slice(&[1i64, 2]), samples, global_count: 2 };
     let before =
-        [&step.parameters.values, &step.optimizer.velocity, &step.networks.student.flat_statistics].map(Tensor::copy);
+        [&step.work.parameters.values, &step.work.optimizer.velocity, &step.work.networks.student.flat_statistics]
+            .map(Tensor::copy);
     let terms: Vec<Term> = config.active_terms(0).collect();
     let seen = step.run(&batch, &noise, &terms, 0.05).unwrap().read().unwrap();
     assert_eq!(seen.not_finite, Some(0));
-    assert_eq!(step.parameters.name_at(0), "conv1.weight");
-    let after = [&step.parameters.values, &step.optimizer.velocity, &step.networks.student.flat_statistics];
+    assert_eq!(step.work.parameters.name_at(0), "conv1.weight");
+    let after =
+        [&step.work.parameters.values, &step.work.optimizer.velocity, &step.work.networks.student.flat_statistics];
     assert!(before.iter().zip(after).all(|(before, after)| before.equal(after)));
 }

@@ -3,9 +3,9 @@
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Graph, Queue};
 use trainer::config::preset_names;
-use trainer::observe::Seen;
-use trainer::runner::{WARM_UP, can_record};
-use trainer::timeline::Phase;
+use trainer::step::diagnostics::Seen;
+use trainer::step::graph_capture::{WARM_UP, can_record};
+use trainer::system::Phase;
 
 use crate::{Gpu, Taking, config, gpu};
 
@@ -21,10 +21,11 @@ fn recorder() -> Option<Gpu> {
 }
 
 fn numbers(seen: &Seen) -> Vec<(String, u64)> {
-    seen.sums.iter().map(|(name, sum)| (name.clone(), sum.to_bits())).collect()
+    seen.sums.named().into_iter().map(|(name, sum)| (name, sum.to_bits())).collect()
 }
 
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn replayed_steps_of_every_preset_are_the_called_ones_to_the_bit() {
     let Some(gpu) = recorder() else { return };
     let types = [
@@ -43,16 +44,16 @@ fn replayed_steps_of_every_preset_are_the_called_ones_to_the_bit() {
             let (called, expected) = of("precision.cuda_graphs=false");
             let (mut replayed, found) = of("precision.cuda_graphs=true");
             assert_eq!(replayed.step.take_warning(), None, "{preset} {changes:?}");
-            let seconds = replayed.step.networks.timeline.lap().seconds();
+            let seconds = replayed.step.work.networks.timeline.lap().seconds();
             assert!(seconds[Phase::Replay as usize] > 0.0, "{preset} {changes:?}: nothing was replayed");
             assert_eq!(found, expected, "{preset} {changes:?}");
             for (what, found, expected) in [
-                ("parameters", &replayed.step.parameters.values, &called.step.parameters.values),
-                ("momentum", &replayed.step.optimizer.velocity, &called.step.optimizer.velocity),
+                ("parameters", &replayed.step.work.parameters.values, &called.step.work.parameters.values),
+                ("momentum", &replayed.step.work.optimizer.velocity, &called.step.work.optimizer.velocity),
                 (
                     "statistics",
-                    &replayed.step.networks.student.flat_statistics,
-                    &called.step.networks.student.flat_statistics,
+                    &replayed.step.work.networks.student.flat_statistics,
+                    &called.step.work.networks.student.flat_statistics,
                 ),
             ] {
                 assert!(found.equal(expected), "{preset} {changes:?}: {what} differ");
@@ -62,21 +63,23 @@ fn replayed_steps_of_every_preset_are_the_called_ones_to_the_bit() {
 }
 
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn a_replayed_step_does_not_wait_for_the_gpu() {
     let Some(gpu) = recorder() else { return };
     let mut taking =
         Taking::new(config("iad-1", &["precision.dtype=float32", "precision.cuda_graphs=true"]), gpu.device);
     (0..WARM_UP as u64 + 1).for_each(|number| drop(taking.step(number).read().unwrap()));
-    taking.step.networks.timeline.pause();
+    taking.step.work.networks.timeline.pause();
     let mut replays = || [taking.step(7), taking.step(8)];
     let observed = if gpu.device.is_cuda() { torch_ext::without_waits(replays).unwrap() } else { replays() };
     observed.into_iter().for_each(|observed| assert!(observed.read().unwrap().not_finite.is_none()));
     assert_eq!(taking.step.take_warning(), None);
-    assert!(taking.step.networks.timeline.lap().seconds()[Phase::Replay as usize] > 0.0);
+    assert!(taking.step.work.networks.timeline.lap().seconds()[Phase::Replay as usize] > 0.0);
 }
 
 /// What a failed recording leaves behind is a thread that computes and records as before.
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn a_recording_that_fails_is_forgotten() {
     let Some(gpu) = recorder() else { return };
     let _queue = Queue::own(gpu.device).unwrap();

@@ -13,14 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use comm::Single;
 use datasets::{Draws, HostBatch, Purpose};
 use tch::{Cuda, Device, Kind, Tensor};
-use trainer::attack::Noise;
-use trainer::batch::Batch;
-use trainer::config::RunConfig;
-use trainer::loss::Term;
-use trainer::model::{Form, Model};
-use trainer::observe::Observed;
+use trainer::config::{RunConfig, Term};
+use trainer::method::attack::Noise;
+use trainer::method::networks::Networks;
+use trainer::model::{Model, ModelSpec};
 use trainer::step::Step;
-use trainer::views::Networks;
+use trainer::step::batch::Batch;
+use trainer::step::diagnostics::Observed;
 
 /// A GPU, for one test at a time: what is forbidden and what is counted holds for the whole process.
 struct Gpu {
@@ -73,7 +72,7 @@ fn config(preset: &str, overrides: &[&str]) -> RunConfig {
 
 /// A new network; the same values on every device.
 fn network(seed: u64, kind: Kind, device: Device) -> Model {
-    let form = Form { architecture: "resnet8".parse().unwrap(), image: [3, 16, 16], classes: 5 };
+    let form = ModelSpec::new("resnet8".parse().unwrap(), [3, 16, 16], 5);
     Model::build(form, seed, kind, device, None)
 }
 

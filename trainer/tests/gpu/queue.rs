@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use tch::{Kind, Tensor, no_grad};
 use torch_ext::{Moment, peak_memory, without_waits};
-use trainer::host;
+use trainer::system::transfer;
 
 use crate::gpu;
 
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn moments_are_ordered_and_work_lies_between_them() {
     let Some(gpu) = gpu() else { return };
     let moments: Vec<Moment> = (0..4)
@@ -32,6 +33,7 @@ fn moments_are_ordered_and_work_lies_between_them() {
 }
 
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn the_peak_of_memory_counts_what_was_freed() {
     let Some(gpu) = gpu() else { return };
     let bytes = 256 << 20;
@@ -40,10 +42,11 @@ fn the_peak_of_memory_counts_what_was_freed() {
 }
 
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn numbers_are_read_while_later_work_goes_on() {
     let Some(gpu) = gpu() else { return };
     let numbers = Tensor::arange(1000, (Kind::Float, gpu.device)) / 3.0;
-    let expected = host::read(&numbers).unwrap();
+    let expected = transfer::read(&numbers).unwrap();
     let size = if gpu.device.is_cuda() { 8192 } else { 64 };
     let matrix = Tensor::ones([size, size], (Kind::Float, gpu.device));
     let work = || (0..50).for_each(|_| no_grad(|| drop(matrix.matmul(&matrix))));
@@ -52,7 +55,7 @@ fn numbers_are_read_while_later_work_goes_on() {
 
     let began = Instant::now();
     work();
-    let reading = host::send(&numbers).unwrap();
+    let reading = transfer::send(&numbers).unwrap();
     let sent = began.elapsed();
     work();
     let behind = Moment::now(gpu.device).unwrap();
@@ -67,6 +70,7 @@ fn numbers_are_read_while_later_work_goes_on() {
 
 /// If libtorch did not make waits an error, the test that no step waits could not fail.
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn a_wait_is_an_error_where_it_is_forbidden() {
     let Some(gpu) = gpu() else { return };
     if !gpu.device.is_cuda() {

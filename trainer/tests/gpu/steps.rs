@@ -2,11 +2,12 @@
 
 use tch::Device;
 use trainer::config::preset_names;
-use trainer::host;
+use trainer::system::transfer;
 
 use crate::{Taking, apart, config, gpu};
 
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn two_steps_of_every_preset_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
     for preset in preset_names() {
@@ -16,7 +17,7 @@ fn two_steps_of_every_preset_are_those_of_the_cpu() {
                 .flat_map(|number| {
                     let seen = taking.step(number).read().unwrap();
                     assert_eq!(seen.not_finite, None, "{preset}");
-                    seen.sums.into_iter().filter(|(name, _)| name.starts_with("loss/")).map(|(_, loss)| loss)
+                    seen.sums.losses.into_values()
                 })
                 .collect();
             (taking.step, losses)
@@ -27,9 +28,9 @@ fn two_steps_of_every_preset_are_those_of_the_cpu() {
             assert!((found - expected).abs() <= 1e-9 * expected.abs(), "{preset}: {found}, on the CPU {expected}");
         }
         for (what, found, expected) in [
-            ("parameters", &here.parameters.values, &cpu.parameters.values),
-            ("momentum", &here.optimizer.velocity, &cpu.optimizer.velocity),
-            ("statistics", &here.networks.student.flat_statistics, &cpu.networks.student.flat_statistics),
+            ("parameters", &here.work.parameters.values, &cpu.work.parameters.values),
+            ("momentum", &here.work.optimizer.velocity, &cpu.work.optimizer.velocity),
+            ("statistics", &here.work.networks.student.flat_statistics, &cpu.work.networks.student.flat_statistics),
         ] {
             let apart = apart(found, expected);
             assert!(apart <= 1e-9, "{preset}: {what} are {apart:.1e} apart");
@@ -40,6 +41,7 @@ fn two_steps_of_every_preset_are_those_of_the_cpu() {
 /// From the bytes of a batch to its update and the numbers on their way, nothing makes the host wait. (On a CPU, to rehearse,
 /// nothing can.)
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn no_step_waits_for_the_gpu() {
     let Some(gpu) = gpu() else { return };
     let types = [&["precision.dtype=float32"][..], &["precision.dtype=bfloat16", "precision.channels_last=true"]];
@@ -48,20 +50,21 @@ fn no_step_waits_for_the_gpu() {
             let mut taking = Taking::new(config(preset, &changes), gpu.device);
             // Libraries set themselves up in the first step.
             let _ = taking.step(0).read().unwrap();
-            let before = host::waits();
+            let before = transfer::waits();
             let observed = match gpu.device {
                 Device::Cuda(_) => torch_ext::without_waits(|| [taking.step(1), taking.step(2)]).unwrap(),
                 _ => [taking.step(1), taking.step(2)],
             };
-            assert_eq!(host::waits(), before, "{preset}");
+            assert_eq!(transfer::waits(), before, "{preset}");
             observed.into_iter().for_each(|observed| assert!(observed.read().unwrap().not_finite.is_none()));
-            assert_eq!(host::waits(), before + 2, "{preset}");
+            assert_eq!(transfer::waits(), before + 2, "{preset}");
         }
     }
 }
 
 /// Steps in the lower types go where those in float64 go.
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn losses_in_lower_types_are_near_those_in_float64() {
     let Some(gpu) = gpu() else { return };
     let loss = |dtype: &str| {
@@ -69,7 +72,7 @@ fn losses_in_lower_types_are_near_those_in_float64() {
         let changes = [&still[..], &[dtype]].concat();
         let mut taking = Taking::new(config("iad-1", &changes), gpu.device);
         let seen = taking.step(0).read().unwrap();
-        seen.sums.iter().filter(|(name, _)| name.starts_with("loss/")).map(|(_, loss)| loss).sum::<f64>()
+        seen.sums.losses.values().sum::<f64>()
     };
     let exact = loss("precision.dtype=float64");
     for (dtype, tolerance) in [("float32", 1e-4), ("tf32", 1e-2), ("bfloat16", 2e-2)] {

@@ -8,8 +8,8 @@ use comm::{Alignment, Communicator, HostSum};
 use tch::{Device, Kind, Tensor, no_grad};
 use torch_ext::{Sum, batch_norm_across_ranks};
 use trainer::config::Comm;
-use trainer::gradients::Gradients;
 use trainer::model::Mode;
+use trainer::step::gradients::Gradients;
 
 use crate::{apart, gpu, network};
 
@@ -36,6 +36,7 @@ fn normalised(images: Kind, parameters: Kind, device: Device) -> Vec<Tensor> {
 }
 
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn batch_norm_across_ranks_is_that_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
     let exact = normalised(Kind::Double, Kind::Double, Device::Cpu);
@@ -105,6 +106,7 @@ impl Communicator for Twin {
 }
 
 #[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
 fn buckets_that_leave_in_the_backward_pass_sum_what_one_sum_does() {
     let Some(gpu) = gpu() else { return };
     let summed = |overlaps: bool| {

@@ -5,9 +5,10 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::super::idx::tests::gzip;
-use super::super::tar;
 use super::*;
-use crate::{Container, Layout, Source, Split, import};
+use crate::formats::tar;
+use crate::import::import_simply as import;
+use crate::{Container, Layout, Source, Split};
 
 const BATCHES: [&str; 6] =
     ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"];
@@ -236,5 +237,40 @@ fn damage_to_cifar100_is_named() -> Result<()> {
     check(3075, 0, "the coarse label of record 1 is 7; expected 0, as records before had for class 0");
     fs::write(&batch, &whole[..whole.len() - 1])?;
     assert!(refusal_of("cifar100", &from).contains("3073 after the last whole record"));
+    Ok(())
+}
+
+#[test]
+fn batches_pickled_again_by_another_numpy_are_read() -> Result<()> {
+    let folder = fixture();
+    let python = folder.path().join("cifar-10-batches-py");
+    let again = include_bytes!("../../../fixtures/numpy2_protocol5.pickle");
+    fs::write(python.join("test_batch"), again)?;
+    let summary = import("cifar10", &python, &folder.path().join("out.h5"), &Layout::default())?;
+    let test = Container::open(&summary.file, Split::Test)?;
+    let mut image = vec![0; PIXELS];
+    test.read(1, &mut image)?;
+    assert_eq!((test.len(), test.label(0), test.label(1)), (2, 3, 9));
+    assert!((0..PIXELS).all(|at| image[at] == ((PIXELS + at) * 7) as u8));
+    Ok(())
+}
+
+#[test]
+fn files_beside_those_of_the_data_set_are_named() -> Result<()> {
+    let folder = fixture();
+    let binary = folder.path().join("cifar-10-batches-bin");
+    fs::write(binary.join("data_batch_6.bin"), [0; 3073])?;
+    let archive = folder.path().join("cifar.tar.gz");
+    fs::write(&archive, archived(&folder, &[("cifar-10-batches-bin/data_batch_6.bin", &[0; 3073])]))?;
+    for (from, other, names) in [
+        (folder.path(), 1, vec!["cifar-10-batches-py", "data_batch_6.bin"]),
+        (&binary, 0, vec!["data_batch_6.bin"]),
+        (&archive, 0, vec!["cifar-10-batches-bin/data_batch_6.bin"]),
+    ] {
+        let to = folder.path().join(format!("{}.h5", from.as_os_str().len()));
+        let left_out = crate::import("cifar10", from, &to, &crate::ImportOptions::default())?.left_out;
+        let found: Vec<&str> = left_out.reasons().flat_map(|(_, names)| names).map(String::as_str).collect();
+        assert_eq!((found, left_out.reasons().count()), (names, 1 + other));
+    }
     Ok(())
 }

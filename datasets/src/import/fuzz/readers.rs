@@ -6,9 +6,10 @@ use png::{BitDepth, ColorType};
 
 use super::super::idx::tests::{gzip, idx};
 use super::super::npz::tests::npy;
-use super::super::picture::tests as pictures;
-use super::super::{array, cifar, idx as idx_reader, npz, picture, tar, zip};
-use crate::pickle::Pickle;
+use super::super::{cifar, idx as idx_reader, npy};
+use crate::formats::pickle::Pickle;
+use crate::formats::picture::tests as pictures;
+use crate::formats::{pickled_array as array, picture, tar, zip};
 
 /// A reader, files to change for it, and a part of each message it has.
 pub(super) struct Reader {
@@ -42,7 +43,7 @@ pub(super) fn readers() -> Vec<Reader> {
             messages: &["after the last member", "in folder/a", "the archive is damaged", "ends too early", ""],
         },
         Reader { name: "zip", files: zips(), read: read_zip, messages: ZIP },
-        Reader { name: "npy", files: arrays(), read: npz::read_array, messages: NPY },
+        Reader { name: "npy", files: arrays(), read: npy::read_array, messages: NPY },
         Reader {
             name: "jpeg",
             files: [pictures::COLOUR, pictures::GREY, pictures::CMYK, pictures::SMALLER].map(<[u8]>::to_vec).to_vec(),
@@ -193,7 +194,7 @@ fn tars() -> Vec<Vec<u8>> {
 }
 
 fn read_zip(bytes: &[u8]) -> Result<()> {
-    let zip = zip::Zip::open(bytes.to_vec())?;
+    let zip = zip::Zip::open(bytes)?;
     zip.members.iter().try_for_each(|member| zip.read(member, 300).map(drop))
 }
 
@@ -202,13 +203,16 @@ const ZIP: &[&str] = &[
     "a directory of",
     "its entry is damaged",
     "its entry ends too early",
-    "it is encrypted",
+    "is encrypted",
     "compression of kind",
     "its extra fields are damaged",
     "its 64-bit sizes are missing",
     "more than 300",
-    "its header lies outside the archive",
     "its header is damaged",
+    "its header names another member",
+    "overlaps another",
+    "members instead of",
+    "two members",
     "it lies outside the archive",
     "cannot unpack to",
     "its compression is damaged",
@@ -222,10 +226,11 @@ fn zips() -> Vec<Vec<u8>> {
     let members: [(&str, &[u8]); 2] = [("a", &[7; 200]), ("b", b"some short text")];
     let [plain, packed, wide] = [(false, false), (true, false), (true, true)]
         .map(|(deflate, wide)| zip::tests::archive(&members, deflate, wide));
+    let twice = zip::tests::archive(&[("a", b"1"), ("a", b"2")], false, false);
     let directory = packed.windows(4).position(|part| part == b"PK\x01\x02").expect("a directory");
     let mut extra = packed.clone();
     extra[directory + 28..directory + 32].copy_from_slice(&[0, 0, 4, 0]);
-    vec![plain, packed, wide, extra]
+    vec![plain, packed, wide, extra, twice]
 }
 
 const NPY: &[&str] = &[

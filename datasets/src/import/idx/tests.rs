@@ -1,14 +1,15 @@
 //! Small files of the family, plain and compressed, whole and damaged.
 
 use super::*;
-use crate::{Container, Layout, Source, Split, import};
+use crate::import::import_simply as import;
+use crate::{Container, Layout, Source, Split};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::fs;
 use std::io::Write;
 use tempfile::TempDir;
 
-pub(in crate::import) fn idx(count: usize, dimensions: &[usize], items: &[u8]) -> Vec<u8> {
+pub(crate) fn idx(count: usize, dimensions: &[usize], items: &[u8]) -> Vec<u8> {
     let sizes = [&[0x801 + dimensions.len(), count], dimensions].concat();
     [sizes.iter().flat_map(|&size| (size as u32).to_be_bytes()).collect::<Vec<u8>>(), items.to_vec()].concat()
 }
@@ -17,7 +18,7 @@ fn images(count: usize) -> Vec<u8> {
     idx(count, &[28, 28], &(0..count * 784).map(|at| (at / 784 + at % 7) as u8).collect::<Vec<_>>())
 }
 
-pub(in crate::import) fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("compressing into memory")
 }

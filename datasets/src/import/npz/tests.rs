@@ -2,12 +2,14 @@
 
 use std::fs;
 
-use super::super::zip::tests::archive;
+use super::super::npy::{header, images as images_of};
 use super::*;
-use crate::{Container, Layout, Source, Split, import};
+use crate::formats::zip::tests::archive;
+use crate::import::import_simply as import;
+use crate::{Container, Layout, Source, Split};
 
 /// A `.npy` file with that header and those bytes.
-pub(in crate::import) fn npy(kind: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn npy(kind: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n");
     [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), bytes].concat()
 }
@@ -55,7 +57,8 @@ fn arrays_become_a_container() -> Result<()> {
 
 #[test]
 fn channels_are_where_numpy_programs_put_them() -> Result<()> {
-    let of = |shape: &str, count: usize| to_planes(&parse(&npy("|u1", shape, &vec![1; count]))?).map(|found| found.0);
+    let npy_images = |bytes: &[u8]| images_of(&header(bytes, bytes.len() as u64)?);
+    let of = |shape: &str, count: usize| npy_images(&npy("|u1", shape, &vec![1; count])).map(|found| found.shape);
     assert_eq!(of("(2, 5, 4)", 40)?, [1, 5, 4]);
     assert_eq!(of("(2, 5, 4, 1)", 40)?, [1, 5, 4]);
     assert_eq!(of("(2, 3, 5, 4)", 120)?, [3, 5, 4]);
@@ -67,6 +70,7 @@ fn channels_are_where_numpy_programs_put_them() -> Result<()> {
 
 #[test]
 fn headers_are_read_with_care() -> Result<()> {
+    let parse = |bytes: &[u8]| header(bytes, bytes.len() as u64);
     assert_eq!(parse(&npy("<u2", "(2, 1)", &[0; 4]))?.shape, [2, 1]);
     assert_eq!(parse(&npy("|u1", "()", &[0]))?.shape, [0usize; 0]);
     let replaced = |old: &str, new: &str| {
@@ -93,5 +97,74 @@ fn headers_are_read_with_care() -> Result<()> {
     }
     let bad_text = [&b"\x93NUMPY\x01\x00\x02\x00"[..], &[0xff, 0xfe]].concat();
     assert!(format!("{:#}", parse(&bad_text).expect_err("not text")).starts_with("the header: "));
+    Ok(())
+}
+
+#[test]
+fn generated_images_and_their_classes_are_read() -> Result<()> {
+    let pixels: Vec<u8> = (0..24).collect();
+    let labels = npy("<i4", "(2,)", &[1i32, 3].map(i32::to_le_bytes).concat());
+    let all: [(&str, &[u8]); 3] =
+        [("image.npy", &npy("|u1", "(2, 2, 2, 3)", &pixels)), ("label.npy", &labels), ("meta.npy", b"")];
+    for deflate in [false, true] {
+        let folder = tempfile::tempdir()?;
+        let (from, to) = (folder.path().join("1m.npz"), folder.path().join("out.h5"));
+        fs::write(&from, archive(&all, deflate, false))?;
+        let report = crate::import("npz", &from, &to, &crate::ImportOptions::default())?;
+        assert_eq!(report.notes, ["train: no image of 2 of 4 classes: 0, 2"]);
+        assert_eq!(
+            report.left_out.reasons().collect::<Vec<_>>(),
+            [("an array of another name", &["meta.npy".to_owned()][..])]
+        );
+        let container = Container::open(&to, Split::Train)?;
+        let mut image = vec![0; 12];
+        container.read(1, &mut image)?;
+        assert_eq!((&image[..4], container.label(1)), (&[12, 15, 18, 21][..], 3));
+    }
+    Ok(())
+}
+
+#[test]
+fn labels_that_begin_at_one_are_said() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (from, to) = (folder.path().join("set.npz"), folder.path().join("out.h5"));
+    let (images, labels) = (npy("|u1", "(2, 2, 2)", &[5; 8]), npy("|u1", "(2,)", &[1, 2]));
+    fs::write(&from, archive(&[("x_train.npy", &images), ("y_train.npy", &labels)], true, false))?;
+    let report = crate::import("npz", &from, &to, &crate::ImportOptions::default())?;
+    let expected = "train: no image of 1 of 3 classes: 0; its labels begin at 1: subtract 1 if they should begin at 0";
+    assert_eq!(report.notes, [expected]);
+    Ok(())
+}
+
+/// Images of 200 MB, compressed or not, in a process of their own whose memory is measured.
+#[test]
+fn many_images_take_little_memory() -> Result<()> {
+    const CHILD: &str = "IAD_NPZ_CHILD";
+    const COUNT: usize = 65_000;
+    if let Some(from) = std::env::var_os(CHILD) {
+        let from = Path::new(&from);
+        let layout = Layout { compress: Some(1), ..Layout::default() };
+        let summary = import("npz", from, &from.with_extension("h5"), &layout)?;
+        assert_eq!((summary.splits[0].samples, summary.splits[0].shape), (COUNT, [3, 32, 32]));
+        let status = fs::read_to_string("/proc/self/status")?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a peak of memory")?;
+        let kilobytes: usize = peak.trim().trim_end_matches(" kB").parse()?;
+        assert!(kilobytes < 100_000, "{kilobytes} kB of memory at the peak");
+        return Ok(());
+    }
+    let pixels: Vec<u8> = (0..COUNT * 3072).map(|at| (at / 3072) as u8).collect();
+    let images = npy("|u1", &format!("({COUNT}, 32, 32, 3)"), &pixels);
+    let labels = npy("|u1", &format!("({COUNT},)"), &vec![0; COUNT]);
+    let folder = tempfile::tempdir()?;
+    for deflate in [false, true] {
+        let from = folder.path().join(format!("{deflate}.npz"));
+        fs::write(&from, archive(&[("image.npy", &images), ("label.npy", &labels)], deflate, false))?;
+        let output = std::process::Command::new(std::env::current_exe()?)
+            .args(["import::npz::tests::many_images_take_little_memory", "--exact"])
+            .env(CHILD, &from)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
     Ok(())
 }

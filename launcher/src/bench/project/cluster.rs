@@ -1,4 +1,4 @@
-//! A cluster as a file describes it, and how long a sum over its GPUs takes.
+//! A cluster, read from a file, and the time of an all-reduce over its GPUs.
 
 use std::path::Path;
 
@@ -10,23 +10,23 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Cluster {
-    /// What it is.
+    /// Its description.
     pub(crate) name: String,
-    /// GPUs (ranks) of a node.
+    /// The number of GPUs (ranks) per node.
     pub(crate) gpus_per_node: usize,
     /// A GPU.
     pub(crate) gpu: Gpu,
-    /// Between the GPUs of a node.
+    /// The link between the GPUs of a node.
     pub(crate) inside: Link,
-    /// Between nodes, for each GPU.
+    /// The link between nodes, for each GPU.
     pub(crate) between: Link,
-    /// How sums travel.
+    /// The algorithm of an all-reduce.
     #[serde(default)]
     pub(crate) algorithm: Algorithm,
-    /// The deviation of a rank's computing time from step to step, as a part of it.
+    /// The standard deviation of a rank's computing time from step to step, as a share of it.
     #[serde(default)]
     pub(crate) jitter: f64,
-    /// Where the figures are from.
+    /// The source of the figures.
     pub(crate) sources: Vec<String>,
 }
 
@@ -34,34 +34,34 @@ pub(crate) struct Cluster {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Gpu {
-    /// Peak of the type that is computed in, 10^12 operations a second.
+    /// Peak in the type of the computation, 10^12 operations a second.
     pub(crate) peak_tflops: f64,
-    /// The part of it that a step reaches; an assumption unless measured.
+    /// The share of the peak that a step reaches; an assumption unless it is measured.
     pub(crate) utilisation: f64,
 }
 
-/// A way between GPUs.
+/// A link between GPUs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Link {
-    /// 10^9 bytes a second in one direction, for each GPU.
+    /// 10^9 bytes per second in one direction, for each GPU.
     pub(crate) gigabytes_per_second: f64,
-    /// Microseconds that a message takes at least.
+    /// Latency of a message in microseconds.
     pub(crate) microseconds: f64,
 }
 
-/// How a sum travels.
+/// The algorithm of an all-reduce.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Algorithm {
-    /// Whichever is fastest for the size, as NCCL chooses.
+    /// The fastest for the size, as NCCL chooses.
     #[default]
     Auto,
-    /// Once around all GPUs, twice.
+    /// A ring over all GPUs, passed twice.
     Ring,
-    /// Up and down a tree over the nodes, along a chain in each.
+    /// A tree over the nodes, up and down, with a chain inside each node.
     Tree,
-    /// Within each node, then between nodes a part for each GPU, then within each node.
+    /// Inside each node, then between nodes for each GPU's part, then inside each node again.
     Hierarchical,
 }
 
@@ -83,7 +83,15 @@ impl Cluster {
     pub(crate) fn read(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| UserError::expected(format!("a readable cluster file: {error}")).file(file))?;
-        let cluster: Self = toml::from_str(&text).map_err(|error| {
+        Self::parse(&text, file)
+    }
+
+    /// Reads and checks a text that came from `file`.
+    ///
+    /// # Errors
+    /// It holds a value outside its range.
+    pub(crate) fn parse(text: &str, file: &Path) -> Result<Self> {
+        let cluster: Self = toml::from_str(text).map_err(|error| {
             UserError::expected(format!("a cluster: {}", error.message()))
                 .file(file)
                 .hint("configs/clusters/ has examples")
@@ -125,7 +133,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Seconds in which `bytes` are summed over the first `ranks` GPUs, filling node after node.
+    /// Seconds of an all-reduce of `bytes` over the first `ranks` GPUs, filling node after node.
     pub(crate) fn seconds_of_sum(&self, bytes: f64, ranks: usize) -> f64 {
         let of = |algorithm| self.seconds_by(algorithm, bytes, ranks);
         match self.algorithm {
@@ -142,7 +150,7 @@ impl Cluster {
         let nodes = ranks.div_ceil(self.gpus_per_node) as f64;
         let inside = ranks.min(self.gpus_per_node) as f64;
         let all = ranks as f64;
-        // A ring or tree over all GPUs of a node uses the ways out of all of them.
+        // A ring or tree over all GPUs of a node uses the links of all of them.
         let out = self.between.rate() * inside;
         let slowest = if nodes > 1.0 { self.inside.rate().min(out) } else { self.inside.rate() };
         match algorithm {
@@ -154,7 +162,7 @@ impl Cluster {
             }
             Algorithm::Tree => {
                 let up = (inside - 1.0) * self.inside.latency() + nodes.log2().ceil() * self.between.latency();
-                // Pipelined: each way carries all bytes once up and once down.
+                // Pipelined: each link carries all bytes once up and once down.
                 2.0 * up + 2.0 * bytes / slowest
             }
             Algorithm::Hierarchical => {
@@ -191,7 +199,7 @@ mod tests {
         let close = |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
         // One node: 7/8 of the bytes twice around; 14 messages.
         close(cluster(Algorithm::Ring).seconds_of_sum(4e9, 8), 14.0 * 2e-6 + 2.0 * 7.0 / 8.0 * 4e9 / 400e9);
-        // Two nodes: the ways out of 8 GPUs together are as fast as the inside.
+        // Two nodes: the outer links of 8 GPUs together are as fast as the inner ones.
         let ring = 30.0 * (2.0 / 16.0 * 5e-6 + 14.0 / 16.0 * 2e-6) + 2.0 * 15.0 / 16.0 * 4e9 / 400e9;
         close(cluster(Algorithm::Ring).seconds_of_sum(4e9, 16), ring);
         let hierarchical = 2.0 * (7.0 * 2e-6 + 7.0 / 8.0 * 4e9 / 400e9) + 2.0 * 5e-6 + 2.0 / 2.0 * 0.5e9 / 50e9;

@@ -1,32 +1,32 @@
-//! A step on many ranks as a sequence of events: what each rank computes, and the sums that they start and wait for.
+//! A step on many ranks as a sequence of events: computations, and sums that ranks start and wait for.
 
 /// A piece of a step. All ranks have the same pieces in the same order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Work {
-    /// Seconds of computation, on a rank of usual speed.
+    /// Seconds of computation on a rank of average speed.
     Compute(f64),
-    /// A sum over the ranks of so many bytes, beside what follows. Sums are done one after the other, each when every rank has
-    /// started it.
+    /// A sum of this many bytes that runs beside the following work. Sums run one after another; each begins when every
+    /// rank has started it.
     StartSum(f64),
-    /// All sums that were started are there.
+    /// A wait for all started sums.
     FinishSums,
 }
 
-/// What came of a step.
+/// The result of a simulated step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Played {
     /// Seconds until the last rank is done.
     pub(crate) seconds: f64,
-    /// Seconds that a rank waited for sums, mean over the ranks: communication that no computation hides, and waiting for
-    /// slower ranks.
+    /// Seconds that a rank waits for sums, mean over the ranks: communication that no computation hides, and waiting
+    /// for slower ranks.
     pub(crate) exposed: f64,
 }
 
-/// Plays `step` on as many ranks as there are factors in `slowness`, by which each rank computes longer than usual; a sum of b
-/// bytes takes `seconds_of_sum(b)`.
+/// Simulates `step`. Each rank has a factor in `slowness` by which its computations take longer. A sum of b bytes takes
+/// `seconds_of_sum(b)`.
 pub(crate) fn play(step: &[Work], slowness: &[f64], seconds_of_sum: impl Fn(f64) -> f64) -> Played {
     let mut clocks = vec![0.0_f64; slowness.len()];
-    // When the transport is done with the sums so far.
+    // When the transport has finished all sums so far.
     let mut sums_done = 0.0_f64;
     let mut waited = 0.0;
     for work in step {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Backward passes that fill `buckets` equal buckets one after the other.
+    /// Backward passes that fill `buckets` equal buckets in turn.
     fn step(compute: f64, backward: f64, bytes: f64, buckets: usize) -> Vec<Work> {
         let part = |whole: f64| whole / buckets as f64;
         let bucket = [Work::Compute(part(backward)), Work::StartSum(part(bytes))];
@@ -99,14 +99,15 @@ mod tests {
 
         #[test]
         fn sums_behind_a_long_backward_pass_are_hidden_but_for_the_last(buckets in 1usize..40, sum in 0.0f64..1.0) {
-            // Each bucket's sum takes no longer than the computation of the next one.
+            // Each bucket's all-reduce takes no longer than the computation of the next bucket.
             let played = play(&step(1.0, buckets as f64, 1.0, buckets), &[1.0, 1.0], |_| sum);
             prop_assert!((played.exposed - sum).abs() <= 1e-6 * played.seconds);
         }
 
         #[test]
         fn a_transport_that_never_rests_decides(buckets in 1usize..40, backward in 0.0f64..1.0) {
-            // Sums that take longer than all computation: the first starts when its bucket is filled, then one follows another.
+            // The sums take longer than all computation: the first starts when its bucket is full, then they follow one
+            // another.
             let played = play(&step(1.0, backward, 1.0, buckets), &[1.0; 3], |_| 2.0);
             let expected = 1.0 + backward / buckets as f64 + 2.0 * buckets as f64;
             prop_assert!((played.seconds - expected).abs() <= 1e-6 * expected);

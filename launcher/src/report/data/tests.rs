@@ -2,15 +2,15 @@
 
 use super::*;
 
-fn replay(text: &str) -> Result<Run> {
-    let mut run = Run::default();
+fn replay(text: &str) -> Result<RecordedRun> {
+    let mut run = RecordedRun::default();
     run.replay(text.as_bytes(), Path::new("r/metrics.jsonl")).map(|()| run)
 }
 
 #[test]
 fn partial_last_line_is_ignored() {
     let run = replay("{\"event\":\"step\",\"epoch\":0,\"step\":1,\"loss\":2.5}\n{\"event\":\"st").unwrap();
-    assert_eq!((run.steps.len(), run.steps[0].loss), (1, Some(2.5)));
+    assert_eq!((run.steps.len(), run.steps[0].loss), (1, 2.5));
 }
 
 #[test]
@@ -30,17 +30,28 @@ fn null_numbers_absent_fields_and_unknown_events_are_read() {
         "{\"event\":\"started\",\"timing\":{}}",
     ))
     .unwrap();
-    assert_eq!(run.steps[0].loss, None);
-    assert!(matches!(run.steps[0].terms.get("teach"), Some(None)));
+    assert!(run.steps[0].loss.is_nan() && run.steps[0].terms["teach"].is_nan());
     assert_eq!(run.epochs[0].counts.get("a").unwrap().count, 1);
-    assert!(run.epochs[0].trust.is_none() && run.epochs[0].timing.seconds.is_none());
-    assert!(run.started.unwrap().epochs.is_none());
+    assert!(run.epochs[0].trust.is_none() && run.epochs[0].timing.seconds.is_nan());
+    assert!(run.started.unwrap() == RunStarted::default());
 }
 
 #[test]
 fn a_resumed_run_replaces_what_it_repeats() {
     let step = |step, loss| format!("{{\"event\":\"step\",\"step\":{step},\"loss\":{loss}}}\n");
     let text = [step(10, 1), step(20, 2), step(30, 3), step(20, 4), step(30, 5)].concat();
-    let losses: Vec<_> = replay(&text).unwrap().steps.iter().map(|step| step.loss.unwrap()).collect();
+    let losses: Vec<_> = replay(&text).unwrap().steps.iter().map(|step| step.loss).collect();
     assert_eq!(losses, [1.0, 4.0, 5.0]);
+}
+
+#[test]
+fn the_metrics_of_an_old_run_are_read_whole() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/runs/version-1/finished");
+    let run = RecordedRun::read(&folder).unwrap();
+    let started = run.started.unwrap();
+    assert_eq!((started.epochs, started.steps_per_epoch, started.train_images, started.classes), (2, 3, 18, 3));
+    assert_eq!((run.steps.len(), run.epochs.len(), run.evaluated.len()), (6, 2, 2));
+    assert_eq!(run.steps[0].loss, 1.1198428869247437);
+    assert!(run.epochs.iter().all(|epoch| epoch.timing.seconds > 0.0 && epoch.counts["student_adversarial"].of == 18));
+    assert_eq!((run.finished.unwrap().step, run.evaluation.unwrap().step), (6, Some(3)));
 }

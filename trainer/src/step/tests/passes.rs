@@ -1,8 +1,8 @@
-//! The networks count their own multiply-adds: a step makes the forward passes that the cost model says.
+//! The networks count their own multiply-adds: a step makes the forward passes that the cost model predicts.
 
 use super::*;
-use crate::cost::{Forward, passes};
-use crate::views::STUDENT;
+use crate::config::STUDENT;
+use crate::run::cost::{Forward, passes};
 
 #[test]
 fn a_step_makes_the_forward_passes_of_the_cost_model() {
@@ -19,14 +19,14 @@ fn a_step_makes_the_forward_passes_of_the_cost_model() {
                 let images = pattern(2 * 3 * 16 * 16, 7).view([2, 3, 16, 16]);
                 let batch = Batch { images, labels: Tensor::from_slice(&[1i64, 2]), samples, global_count: 2 };
                 for epoch in [0, 199] {
-                    let Networks { student, teachers, .. } = &step.networks;
+                    let Networks { student, teachers, .. } = &step.work.networks;
                     let before: BTreeMap<String, u64> = std::iter::once((STUDENT.to_string(), student))
                         .chain(teachers.iter().map(|(name, teacher)| (name.clone(), teacher)))
                         .map(|(name, model)| (name, model.multiply_adds()))
                         .collect();
                     let terms: Vec<Term> = config.active_terms(epoch).collect();
                     let _ = step.run(&batch, &noise, &terms, 0.05).unwrap();
-                    let Networks { student, teachers, .. } = &step.networks;
+                    let Networks { student, teachers, .. } = &step.work.networks;
                     for (name, before) in before {
                         let after =
                             if name == STUDENT { student.multiply_adds() } else { teachers[&name].multiply_adds() };

@@ -3,12 +3,13 @@
 use datasets::Shard;
 
 use super::*;
-use crate::fixtures::{Call, network_across, on_ranks};
-use crate::model::Form;
-use crate::timeline::Timeline;
-use crate::views::sum_over;
+use crate::fixtures::network_across;
+use crate::fixtures::{Call, on_ranks};
+use crate::method::networks::sum_over;
+use crate::model::ModelSpec;
+use crate::system::timeline::Timeline;
 
-/// What one rank holds after each step: parameters, gradients, running statistics.
+/// The state of one rank after each step: parameters, gradients, running statistics.
 type States = Vec<[Tensor; 3]>;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -18,7 +19,7 @@ enum Student {
     Local,
 }
 
-/// Steps on batches of so many images, dealt to so many ranks.
+/// Steps on batches of this many images, sharded over this many ranks.
 fn steps(
     config: &RunConfig,
     student: Student,
@@ -29,7 +30,7 @@ fn steps(
     let kind = config.precision.dtype.kind();
     on_ranks(world_size, overlaps, |ranks| {
         let shard = Shard { rank: ranks.rank(), world_size };
-        let convnet = Form { architecture: "convnet".parse().unwrap(), image: [3, 16, 16], classes: 5 };
+        let convnet = ModelSpec::new("convnet".parse().unwrap(), [3, 16, 16], 5);
         let across_ranks =
             (student == Student::Sync && world_size > 1).then(|| sum_over(Arc::clone(&ranks), Timeline::default()));
         let student = match student {
@@ -51,7 +52,7 @@ fn steps(
             let batch = Batch { images, labels, samples, global_count };
             let noise = Noise::new(&draws, &batch.samples, Device::Cpu);
             step.run(&batch, &noise, &terms, 0.05).unwrap();
-            let Step { parameters, networks, .. } = &step;
+            let Work { parameters, networks, .. } = &step.work;
             states
                 .push([&parameters.values, &parameters.gradients, &networks.student.flat_statistics].map(Tensor::copy));
         }
@@ -67,7 +68,7 @@ fn same(one: &States, other: &States) -> bool {
     one.iter().flatten().zip(other.iter().flatten()).all(|(one, other)| one.equal(other))
 }
 
-/// The second batch has one image: the other ranks pass over nothing, in the same order.
+/// The second batch has one image: the other ranks make the same passes on an empty batch, in the same order.
 #[test]
 fn sums_that_start_in_the_backward_pass_are_those_after_it() {
     for world_size in 2..=4 {
@@ -89,7 +90,7 @@ fn sums_that_start_in_the_backward_pass_are_those_after_it() {
             let (during, calls) = run(true, bucket_mib);
             assert!(same(&after, &during), "{world_size} ranks, buckets of {bucket_mib} MiB");
             assert_eq!(buckets(&calls), 2 * expected, "buckets of {bucket_mib} MiB");
-            // Batch norm's sums of the backward pass come after the first gradients have left.
+            // Batch norm's sums of the backward pass come after the first gradients have started.
             let first = calls.iter().position(|call| matches!(call, Call::Sum(Kind::Float, _))).unwrap();
             let step = calls.len() / 2;
             let later = calls[first..step].iter().filter(|call| matches!(call, Call::Sum(Kind::Double, _))).count();

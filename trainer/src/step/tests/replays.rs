@@ -1,18 +1,28 @@
-//! Recorded steps, here on the CPU: they are those that are called, to the bit, whatever changes from step to step.
+//! Captured steps, here on the CPU: replays are equal to eager steps to the bit, whatever changes from step to step.
 
 use super::*;
 use crate::config::preset_names;
-use crate::fixtures::{network_across, on_ranks};
-use crate::observe::Seen;
-use crate::runner::WARM_UP;
-use crate::timeline::Timeline;
-use crate::views::sum_over;
+use crate::fixtures::network_across;
+use crate::fixtures::on_ranks;
+use crate::method::networks::sum_over;
+use crate::step::diagnostics::Seen;
+use crate::step::graph_capture::WARM_UP;
+use crate::system::timeline::Timeline;
 
-/// So many steps: each with other images, labels, random numbers and rates; the terms are those of the epoch `number / 6`, and
-/// every sixth batch is smaller.
+/// Captures the steps of `step` from now on, on any device.
+fn record(step: &mut Step) -> Result<(), String> {
+    step.recorder.capture(&step.work.networks, step.work.ranks.as_ref())?;
+    if step.recorder.captures_parts() {
+        step.work.parameters.sum_at_the_end();
+    }
+    Ok(())
+}
+
+/// Takes `count` steps, each with other images, labels, random numbers and rates. The terms are those of the epoch
+/// `number / 6`, and every sixth batch is smaller.
 fn steps(step: &mut Step, config: &RunConfig, count: u64, images_of: impl Fn(u64, usize) -> Tensor) -> Vec<Seen> {
     let kind = config.precision.dtype.kind();
-    let shard = Shard { rank: step.ranks.rank(), world_size: step.ranks.world_size() };
+    let shard = Shard { rank: step.work.ranks.rank(), world_size: step.work.ranks.world_size() };
     let one = |number: u64| {
         let whole: Vec<u64> = (0..if number % 6 == 5 { 4 } else { 6 }).collect();
         let samples: Vec<u64> = shard.slots(whole.len()).map(|slot| whole[slot]).collect();
@@ -22,6 +32,7 @@ fn steps(step: &mut Step, config: &RunConfig, count: u64, images_of: impl Fn(u64
         let images = Tensor::stack(&rows, 0).to_kind(kind);
         let batch = Batch { images, labels: Tensor::from_slice(&labels), samples, global_count: whole.len() };
         let terms: Vec<Term> = config.active_terms(number / 6).collect();
+        step.work.optimizer.set_momentum(Some(0.95 - 0.01 * number as f64));
         step.run(&batch, &noise, &terms, 0.05 / (1.0 + number as f64)).unwrap().read().unwrap()
     };
     (0..count).map(one).collect()
@@ -31,18 +42,19 @@ fn images(number: u64, sample: usize) -> Tensor {
     pattern(3 * 16 * 16, number * 100 + sample as u64).view([3, 16, 16])
 }
 
-/// What a step leaves behind.
-fn state(step: &Step) -> [Tensor; 5] {
-    let (Gradients { values, gradients, .. }, student) = (&step.parameters, &step.networks.student);
-    [values, gradients, &step.optimizer.velocity, &student.flat_statistics, &student.batches_tracked]
-        .map(|tensor| tensor.detach().copy())
+/// The state after a step.
+fn state(step: &Step) -> Vec<Tensor> {
+    let (Gradients { values, gradients, .. }, student) = (&step.work.parameters, &step.work.networks.student);
+    let optimizer = step.work.optimizer.buffers().into_iter().map(|(_, buffer)| buffer);
+    let all = [values, gradients, &student.flat_statistics, &student.batches_tracked].into_iter().chain(optimizer);
+    all.map(|tensor| tensor.detach().copy()).collect()
 }
 
-/// Fails unless both went the same way, to the bit.
+/// Fails unless both results are equal to the bit.
 fn same(what: &str, called: (&Step, Vec<Seen>), recorded: (&Step, Vec<Seen>)) {
     for (number, (one, other)) in called.1.iter().zip(&recorded.1).enumerate() {
         let bits = |seen: &Seen| -> BTreeMap<String, u64> {
-            seen.sums.iter().map(|(name, sum)| (name.clone(), sum.to_bits())).collect()
+            seen.sums.named().into_iter().map(|(name, sum)| (name, sum.to_bits())).collect()
         };
         assert_eq!(bits(one), bits(other), "{what}: step {number}: {:?}, {:?}", one.sums, other.sums);
         assert_eq!(one.not_finite, other.not_finite, "{what}: step {number}");
@@ -54,7 +66,7 @@ fn same(what: &str, called: (&Step, Vec<Seen>), recorded: (&Step, Vec<Seen>)) {
 }
 
 fn replayed(step: &Step, phase: Phase) -> bool {
-    step.networks.timeline.lap().seconds()[phase as usize] > 0.0
+    step.work.networks.timeline.lap().seconds()[phase as usize] > 0.0
 }
 
 #[test]
@@ -67,7 +79,7 @@ fn every_method_is_replayed_to_the_bit() {
             let changes = [changes, enters, &["attack.start=gaussian", "metrics.diagnostics=full"]].concat();
             let config = config(preset, &changes);
             let (mut called, mut recorded) = (step(&config), step(&config));
-            recorded.record().unwrap();
+            record(&mut recorded).unwrap();
             let seen = [&mut called, &mut recorded].map(|step| steps(step, &config, 13, images));
             let [one, other] = seen;
             assert!(!replayed(&called, Phase::Replay) && replayed(&recorded, Phase::Replay), "{preset}");
@@ -77,7 +89,7 @@ fn every_method_is_replayed_to_the_bit() {
     }
 }
 
-/// Parts of a batch, an optimizer in double precision, batch norm as the reference has it: all of it is in the recording.
+/// Parts of a batch, an optimizer in double precision and the reference's batch norm are all captured.
 #[test]
 fn every_way_of_a_step_is_replayed_to_the_bit() {
     for (preset, changes) in [
@@ -85,10 +97,13 @@ fn every_way_of_a_step_is_replayed_to_the_bit() {
         ("iad-2", &["batch_norm.compat=reference", "precision.dtype=float32"]),
         ("st", &["attack.kind=none", "optimizer.momentum=0"]),
         ("at", &["attack.batch_norm=eval"]),
+        ("at", &["optimizer.kind=adamw", "optimizer.no_weight_decay=[\"batch_norm\"]", "optimizer.clip_grad_norm=0.5"]),
+        ("at", &["optimizer.nesterov=true", "optimizer.no_weight_decay=[\"bias\"]", "precision.dtype=float32"]),
+        ("at", &["optimizer.nesterov=true", "optimizer.lr_policy={ one_cycle_cosine = {} }"]),
     ] {
         let config = config(preset, changes);
         let (mut called, mut recorded) = (step(&config), step(&config));
-        recorded.record().unwrap();
+        record(&mut recorded).unwrap();
         let [one, other] = [&mut called, &mut recorded].map(|step| steps(step, &config, 5, images));
         assert!(replayed(&recorded, Phase::Replay), "{changes:?}");
         assert_eq!(recorded.take_warning(), None, "{changes:?}");
@@ -102,16 +117,16 @@ fn a_replayed_step_of_broken_images_moves_nothing() {
     let broken = WARM_UP as u64 + 1;
     let sometimes = |number: u64, sample: usize| images(number, sample) * if number == broken { f64::NAN } else { 1.0 };
     let (mut called, mut recorded) = (step(&config), step(&config));
-    recorded.record().unwrap();
+    record(&mut recorded).unwrap();
     let [one, other] = [&mut called, &mut recorded].map(|step| steps(step, &config, 5, sometimes));
     assert!(other[broken as usize].not_finite.is_some() && replayed(&recorded, Phase::Replay));
     same("broken", (&called, one), (&recorded, other));
 }
 
-/// What comes before the sums over the ranks is replayed, part by part, whether sums could start in the backward pass or not.
+/// The work before the all-reduce is replayed, part by part, whether or not sums could start in the backward pass.
 #[test]
 fn steps_of_several_ranks_are_replayed_up_to_their_sums() {
-    // TRADES asks for the student's own prediction in its attack, AdaAD for the teacher's.
+    // TRADES needs the student's own prediction in its attack, AdaAD the teacher's.
     let adaad = r#"attack.towards={ network = "robust", images = "natural" }"#;
     for (preset, changes, overlaps) in [
         ("iad-1", &["precision.dtype=float32"][..], true),
@@ -133,10 +148,10 @@ fn steps_of_several_ranks_are_replayed_up_to_their_sums() {
             let mut called = new();
             let one = steps(&mut called, &config, 8, images);
             let mut recorded = new();
-            recorded.record().unwrap();
-            recorded.networks.timeline.begin_trace();
+            record(&mut recorded).unwrap();
+            recorded.work.networks.timeline.begin_trace();
             let other = steps(&mut recorded, &config, 8, images);
-            let spans = recorded.networks.timeline.end_trace();
+            let spans = recorded.work.networks.timeline.end_trace();
             let replays = spans.iter().filter(|(span, ..)| span.name == "replay").count();
             same(preset, (&called, one), (&recorded, other));
             replays
@@ -148,12 +163,12 @@ fn steps_of_several_ranks_are_replayed_up_to_their_sums() {
     }
 }
 
-/// A part that is recorded may be the second of its step: a replay must cast weights for itself.
+/// A captured part may be the second of its step, so a replay must cast weights itself.
 #[test]
 fn parts_in_bfloat16_are_replayed_with_the_weights_of_their_step() {
     let config = config("iad-1", &["precision.dtype=bfloat16", "batch.accumulate=2"]);
     let (mut called, mut recorded) = (step(&config), step(&config));
-    recorded.part_runner = RefCell::new(Runner::recording(Device::Cpu, &recorded.networks.timeline));
+    recorded.recorder.capture_parts_of(&recorded.work.networks);
     let [one, other] = [&mut called, &mut recorded].map(|step| steps(step, &config, 5, images));
     assert!(replayed(&recorded, Phase::Replay));
     same("parts", (&called, one), (&recorded, other));
@@ -168,7 +183,7 @@ fn sums_of_batch_norm_are_not_recorded() {
         let teachers = ["robust", "standard"].map(|name| (name.to_string(), network(2, Kind::Float)));
         let networks = Networks::new(student, BTreeMap::from(teachers), config.precision);
         let mut step = Step::new(&config, networks, ranks).unwrap();
-        let reason = step.record().unwrap_err();
+        let reason = record(&mut step).unwrap_err();
         assert!(reason.contains("across_ranks"), "{reason}");
         steps(&mut step, &config, 5, images);
     });

@@ -1,4 +1,4 @@
-//! One step in float32 on 32 images from each method's random start, and what the attack does to batch norm.
+//! One step in float32 on 32 images from each method's random start, and the attack's effect on batch norm.
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn at_most_one_pixel_in_ten_thousand_differs_from_pytorch() {
         let mut step = Step::new(&config, networks(Kind::Float), Arc::new(Single)).unwrap();
         let terms: Vec<Term> = config.active_terms(0).collect();
         let seen = step.run(&batch, &noise, &terms, 0.05).unwrap().read().unwrap();
-        let loss: f64 = seen.sums.iter().filter(|(name, _)| name.starts_with("loss/")).map(|(_, sum)| sum / 32.0).sum();
+        let loss: f64 = seen.sums.losses.values().map(|sum| sum / 32.0).sum();
         let expected = expected(case);
         let close = |found: f64, expected: &Value, what: &str| {
             let expected = expected.as_f64().unwrap();
@@ -45,7 +45,7 @@ fn at_most_one_pixel_in_ten_thousand_differs_from_pytorch() {
             assert!(close, "{preset} {what}: {found}, PyTorch {expected}");
         };
         close(loss, &expected["losses"][0], "loss");
-        for named in step.networks.student.tensors() {
+        for named in step.work.networks.student.tensors() {
             let of = expected["tensors"][&named.name].as_array().unwrap();
             digest(&named.tensor).into_iter().zip(of).for_each(|(found, of)| close(found, of, &named.name));
         }
@@ -59,7 +59,7 @@ fn the_attack_moves_running_statistics_in_one_mode_only() {
         let config =
             config("at", &["attack.steps=10", &format!("attack.batch_norm={mode}"), "precision.dtype=float32"]);
         let step = Step::new(&config, networks(Kind::Float), Arc::new(Single)).unwrap();
-        let student = &step.networks.student;
+        let student = &step.work.networks.student;
         let before = student.flat_statistics.copy();
         let _ = adversarial(&step, &batch, &noise);
         assert_eq!(i64::try_from(&student.batches_tracked).unwrap(), passes, "{mode}");

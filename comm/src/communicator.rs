@@ -1,0 +1,80 @@
+//! What the ranks of one run can do together.
+
+use anyhow::Result;
+use tch::{Kind, Tensor};
+
+use crate::clock::Alignment;
+use crate::host_sum::HostSum;
+
+/// What the ranks of one run can do together. Every rank must make the same calls in the same order.
+pub trait Communicator: Send + Sync {
+    /// This rank, from 0.
+    fn rank(&self) -> usize;
+
+    /// The number of ranks.
+    fn world_size(&self) -> usize;
+
+    /// Starts replacing `tensor` (float32, float64 or int64, between GPUs also bfloat16; contiguous) by its sum over the ranks, after the work
+    /// already queued on it. Its values may be read after [`finish_sums`](Self::finish_sums).
+    ///
+    /// # Errors
+    /// A tensor of another type or layout, or a failure of the transport.
+    fn start_sum(&self, tensor: &Tensor) -> Result<()>;
+
+    /// Whether a started sum runs while the caller computes, so that an early start gains time.
+    fn overlaps(&self) -> bool;
+
+    /// Whether [`start_sum`](Self::start_sum) takes tensors of type `kind`.
+    fn sums(&self, kind: Kind) -> bool;
+
+    /// Orders all work that is queued later after every started sum.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn finish_sums(&self) -> Result<()>;
+
+    /// Copies `tensor` of rank 0 to every rank.
+    ///
+    /// # Errors
+    /// A tensor of another type or layout, or a failure of the transport.
+    fn broadcast(&self, tensor: &Tensor) -> Result<()>;
+
+    /// Adds up host values (counts, metrics, stop flags) over the ranks.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn sum(&self, values: &mut [f64]) -> Result<()>;
+
+    /// Starts adding up host values over the ranks and returns at once; other calls may come before its
+    /// [`finish`](HostSum::finish).
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn start_host_sum(&self, values: Vec<f64>) -> Result<HostSum>;
+
+    /// Every rank's text, in rank order, on every rank.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn gather(&self, text: &str) -> Result<Vec<String>>;
+
+    /// Compares this rank's `clock` (seconds) with the leader's.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn align(&self, clock: &dyn Fn() -> f64) -> Result<Alignment>;
+
+    /// Returns when every rank has called it.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn barrier(&self) -> Result<()>;
+
+    /// Ends every rank with `code`; for errors after which the others would wait forever.
+    fn abort(&self, code: i32) -> !;
+
+    /// Whether this rank is the one that writes files and speaks to the user.
+    fn is_leader(&self) -> bool {
+        self.rank() == 0
+    }
+}

@@ -1,0 +1,8 @@
+//! From a source to the batches of one rank: subsets, shards, augmentation and the threads that prepare batches.
+//!
+//! It may use `ground`. Read `loader` last: it puts the others together.
+
+pub(crate) mod augment;
+pub(crate) mod loader;
+pub(crate) mod shard;
+pub(crate) mod subset;

@@ -1,0 +1,12 @@
+//! `iad-launch metrics RUN`: the numbers of metrics.jsonl for other programs, as CSV or for TensorBoard.
+//!
+//! It uses `command`, `console` and `report` (what a run folder holds). Read `scalars` and `histograms`, then `record`,
+//! `tensorboard` and `run`.
+
+mod histograms;
+mod record;
+mod run;
+mod scalars;
+mod tensorboard;
+
+pub(crate) use self::run::run;

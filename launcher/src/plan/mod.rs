@@ -1,0 +1,14 @@
+//! `iad-launch plan CONFIG`: what a run would need before it starts.
+//!
+//! It uses `command`, `console`, `draw`, `start`, `machine` and `bench` (its model of a step). Read `images` (sizes of the data),
+//! `numbers` (counts), `time`, `warn`, `planned`, `show`, then `run`.
+
+mod images;
+mod numbers;
+mod planned;
+mod run;
+mod show;
+mod time;
+mod warn;
+
+pub(crate) use self::run::{run, seconds};

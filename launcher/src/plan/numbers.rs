@@ -1,0 +1,187 @@
+//! What a run needs, counted from its configuration.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde::Serialize;
+use trainer::config::{RunConfig, STUDENT, Teacher};
+use trainer::method::pass_plan::Passes;
+use trainer::model::ModelSpec;
+use trainer::run::cost::{self, Cost, Forward, Traffic};
+use trainer::run::prepare::find_teacher;
+use trainer::weights::checkpoint::read_header;
+
+use super::images::Images;
+use crate::bench::project::StepModel;
+
+/// A rank's share of a step and the length of the run.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Steps {
+    /// Images of a step over all ranks.
+    pub(super) images: usize,
+    /// Of the rank that has fewest, and most.
+    pub(super) least: usize,
+    pub(super) most: usize,
+    pub(super) per_epoch: u64,
+    pub(super) all: u64,
+}
+
+/// The floating-point operations of a step for one image, 2 for a multiply-add.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct StepWork {
+    /// The epoch from which it is so.
+    pub(super) from_epoch: u64,
+    /// Of the attack, of predictions for the loss, and of the backward pass to the parameters.
+    pub(super) attack: f64,
+    pub(super) predictions: f64,
+    pub(super) backward: f64,
+}
+
+impl StepWork {
+    /// All of it.
+    pub(super) fn all(&self) -> f64 {
+        self.attack + self.predictions + self.backward
+    }
+}
+
+/// What ranks sum in a step.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Sums {
+    /// The number of sums of batch norm, and their bytes.
+    pub(super) batch_norm: usize,
+    pub(super) batch_norm_bytes: f64,
+    /// Bytes of the gradients.
+    pub(super) gradient_bytes: f64,
+}
+
+/// Bytes of a rank.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Memory {
+    /// Weights, gradients, momentum and averages.
+    pub(super) student: f64,
+    pub(super) teachers: f64,
+    /// What forward passes keep for their backward pass; unknown where nothing was measured.
+    pub(super) activations: Option<f64>,
+}
+
+impl Memory {
+    /// All that is known.
+    pub(super) fn all(&self) -> f64 {
+        self.student + self.teachers + self.activations.unwrap_or(0.0)
+    }
+}
+
+/// The numbers of a run.
+pub(super) struct Numbers {
+    pub(super) form: ModelSpec,
+    pub(super) parameters: usize,
+    pub(super) traffic: Traffic,
+    pub(super) steps: Steps,
+    pub(super) work: Vec<StepWork>,
+    pub(super) cost: Cost,
+    pub(super) sums: Sums,
+    /// Bytes of checkpoints and weights that the run folder holds at most.
+    pub(super) disk: f64,
+    /// Bytes of the teachers' weights.
+    pub(super) teachers: f64,
+}
+
+impl Numbers {
+    /// Those of `config` on so many ranks.
+    ///
+    /// # Errors
+    /// The configuration or the weights of a teacher cannot be read.
+    pub(super) fn count(config: &RunConfig, images: &Images, ranks: usize) -> Result<Self> {
+        let form = ModelSpec::of(&config.student, images.shape, images.classes);
+        let (forward, traffic) = (Forward::of(form), Traffic::of(form));
+        let mut networks = BTreeMap::from([(STUDENT.to_string(), forward)]);
+        let mut teachers = 0.0;
+        for (name, teacher) in &config.teachers {
+            // Large networks take seconds to make: one like the student is not made again.
+            let other = teacher_form(name, teacher, images)?.filter(|other| *other != form);
+            networks.insert(name.clone(), other.map_or(forward, Forward::of));
+            let gradients = other.map_or(traffic.gradients, |other| Traffic::of(other).gradients);
+            teachers += value_bytes(config) * gradients as f64;
+        }
+        let own: BTreeMap<String, Forward> =
+            networks.iter().filter(|(name, _)| *name != STUDENT).map(|(name, one)| (name.clone(), *one)).collect();
+        let cost = cost::of(config, networks[STUDENT], &own, images.counts());
+        let work = cost.step_per_image.iter().map(|(epoch, _)| step_work(config, *epoch, &networks)).collect();
+        let model = StepModel::counted(config, config.epochs - 1, forward, &traffic);
+        let batch_norm = model.sums_before.iter().chain(&model.sums_in_backward);
+        let alone = ranks == 1;
+        let sums = Sums {
+            batch_norm: if alone { 0 } else { batch_norm.clone().count() },
+            batch_norm_bytes: if alone { 0.0 } else { batch_norm.sum() },
+            gradient_bytes: if alone { 0.0 } else { model.gradients },
+        };
+        Ok(Self {
+            form,
+            parameters: traffic.gradients,
+            steps: steps(config, images, ranks),
+            work,
+            cost,
+            sums,
+            disk: disk(config, traffic.gradients),
+            teachers,
+            traffic,
+        })
+    }
+
+    /// The memory of a rank, where an image's forward pass keeps so many bytes.
+    pub(super) fn memory(&self, config: &RunConfig, bytes_per_image: Option<f64>) -> Memory {
+        let averages = usize::from(config.averages.ema.is_some()) + usize::from(config.averages.swa.is_some());
+        let rows = self.steps.most.div_ceil(config.batch.accumulate);
+        Memory {
+            student: (3 + averages) as f64 * value_bytes(config) * self.parameters as f64,
+            teachers: self.teachers,
+            activations: bytes_per_image.map(|bytes| bytes * rows as f64),
+        }
+    }
+}
+
+fn value_bytes(config: &RunConfig) -> f64 {
+    if config.precision.dtype == trainer::config::Dtype::Float64 { 8.0 } else { 4.0 }
+}
+
+fn steps(config: &RunConfig, images: &Images, ranks: usize) -> Steps {
+    let all = config.batch.global(ranks).min(images.train as usize).max(1);
+    let per_epoch = images.train.div_ceil(all as u64);
+    Steps { images: all, least: all / ranks, most: all.div_ceil(ranks), per_epoch, all: per_epoch * config.epochs }
+}
+
+/// The form of a teacher's network: of its weights, else of the configuration that makes it.
+fn teacher_form(name: &str, teacher: &Teacher, images: &Images) -> Result<Option<ModelSpec>> {
+    if let Ok(weights) = find_teacher(name, teacher) {
+        return Ok(Some(read_header(&weights)?.form));
+    }
+    if !teacher.config.as_ref().is_some_and(|file| file.is_file()) {
+        return Ok(None);
+    }
+    let config = RunConfig::of_teacher(teacher)?;
+    Ok(config.map(|config| ModelSpec::of(&config.student, images.shape, images.classes)))
+}
+
+fn step_work(config: &RunConfig, epoch: u64, networks: &BTreeMap<String, Forward>) -> StepWork {
+    let mut work = StepWork { from_epoch: epoch, attack: 0.0, predictions: 0.0, backward: 0.0 };
+    for (network, all) in cost::passes(config, epoch) {
+        // Each pass to the images belongs to a step of the attack, with a forward pass before it.
+        let attack = Passes { forward: all.to_image, to_image: all.to_image, to_parameters: 0 };
+        let predictions = Passes { forward: all.forward - all.to_image, ..Passes::default() };
+        let backward = Passes { to_parameters: all.to_parameters, ..Passes::default() };
+        let operations = |passes: Passes| 2.0 * passes.multiply_adds(networks[&network]) as f64;
+        work.attack += operations(attack);
+        work.predictions += operations(predictions);
+        work.backward += operations(backward);
+    }
+    work
+}
+
+/// Checkpoints hold weights, momentum and averages; `best`, `final` and the averages' files hold one network each.
+fn disk(config: &RunConfig, parameters: usize) -> f64 {
+    let averages = usize::from(config.averages.ema.is_some()) + usize::from(config.averages.swa.is_some());
+    // One more while a checkpoint takes the place of the oldest.
+    let kept_for_good = config.epochs.checked_div(config.checkpoint.keep_every).unwrap_or(0) as usize;
+    let networks = (config.checkpoint.keep_last + kept_for_good + 1) * (2 + averages) + 2 + averages;
+    value_bytes(config) * parameters as f64 * networks as f64
+}

@@ -1,0 +1,34 @@
+//! A plan as data: what `--json` prints.
+
+use serde::Serialize;
+use trainer::config::RunConfig;
+
+use super::images::Images;
+use super::numbers::{Memory, StepWork, Steps, Sums};
+use super::time::Time;
+use super::warn::Warning;
+
+/// All that a run would need.
+#[derive(Debug, Serialize)]
+pub(super) struct Planned {
+    pub(super) config: String,
+    pub(super) config_sha256: String,
+    pub(super) ranks: usize,
+    pub(super) network: String,
+    pub(super) parameters: usize,
+    pub(super) images: Images,
+    pub(super) steps: Steps,
+    /// Floating-point operations of a step for one image.
+    pub(super) work: Vec<StepWork>,
+    pub(super) training_operations: f64,
+    pub(super) selection_operations: f64,
+    pub(super) evaluation_operations: f64,
+    pub(super) sums: Sums,
+    /// Bytes of a rank.
+    pub(super) memory: Memory,
+    /// Seconds.
+    pub(super) time: Time,
+    pub(super) disk_bytes: f64,
+    pub(super) warnings: Vec<Warning>,
+    pub(super) resolved: RunConfig,
+}

@@ -1,0 +1,10 @@
+//! `iad-launch train`: a run, and the teachers it needs.
+//!
+//! It uses `exit`, `command`, `console`, `draw`, `start` and `report`. Read `jobs` and `announce`, then `command`.
+
+mod announce;
+mod command;
+mod jobs;
+
+pub(crate) use self::command::run;
+pub(crate) use self::jobs::{Job, TrainOptions, check, folders, train_all};

@@ -1,0 +1,65 @@
+//! The configuration of a run: one complete TOML file, as plain data. It computes nothing and names no tensor and no
+//! communicator.
+//!
+//! Uses `system`. Read [`RunConfig`] first: every table of the file is a field of it and has a file of its own here. Then
+//! `read` (presets, overrides, messages) and `check` (the values that are allowed).
+
+mod architecture;
+mod attack;
+mod averages;
+mod batch;
+mod batch_norm;
+mod check;
+mod check_optimizer;
+mod checkpoint;
+mod class_matching;
+mod comm;
+mod data;
+mod evaluation;
+mod explain;
+mod identity;
+mod keys;
+mod loss;
+mod metrics;
+mod norm;
+mod normalize;
+mod optimizer;
+mod overrides;
+mod pixels;
+mod positions;
+mod precision;
+mod preset;
+mod protocol;
+pub(crate) mod range;
+mod read;
+mod run_config;
+mod student;
+mod suite;
+mod warnings;
+mod watchdog;
+
+pub use self::architecture::{Activation, Architecture, RESNET_DEPTHS};
+pub use self::attack::{AttackConfig, AttackKind, Start};
+pub use self::averages::{Averages, Ema, EmaStatistics, Swa};
+pub use self::batch::{BatchSize, Per};
+pub use self::batch_norm::{AcrossRanks, BatchNormConfig, Compat, Mode};
+pub use self::checkpoint::CheckpointConfig;
+pub use self::class_matching::ClassMatching;
+pub use self::comm::{Backend, Comm, GradientDtype};
+pub use self::data::{Data, Reading};
+pub use self::evaluation::{AutoAttack, Evaluation, Selection};
+pub use self::keys::{Key, keys};
+pub use self::loss::{Images, LossConfig, Prediction, Ramp, STUDENT, SampleWeight, Target, Term, Trust};
+pub use self::metrics::{Diagnostics, MetricsConfig};
+pub use self::norm::Norm;
+pub use self::normalize::Normalize;
+pub use self::optimizer::{LrPolicy, LrScale, OneCycleCosine, OptimizerConfig, OptimizerKind, Pace, Undecayed};
+pub use self::overrides::Override;
+pub use self::pixels::Pixels;
+pub use self::precision::{Dtype, Precision};
+pub use self::preset::names as preset_names;
+pub use self::protocol::Protocol;
+pub use self::run_config::RunConfig;
+pub use self::student::{Student, Teacher};
+pub use self::suite::{Listed, Method, Suite};
+pub use self::watchdog::Watchdog;

@@ -1,0 +1,85 @@
+//! The whole configuration, its resolved form and its identity.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    AttackConfig, Averages, BatchNormConfig, BatchSize, CheckpointConfig, Comm, Data, Evaluation, LossConfig,
+    MetricsConfig, OptimizerConfig, Precision, Student, Teacher, Watchdog,
+};
+
+/// The configuration of a run. It decides all results, but not the number of ranks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The seed of every random number.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Passes over the training set.
+    pub epochs: u64,
+    /// The size of a step.
+    pub batch: BatchSize,
+    /// The images.
+    pub data: Data,
+    /// The network to train.
+    pub student: Student,
+    /// Frozen networks for the loss, by name.
+    #[serde(default)]
+    pub teachers: BTreeMap<String, Teacher>,
+    /// The attack of training.
+    #[serde(default)]
+    pub attack: AttackConfig,
+    /// The statistics of batch norm.
+    #[serde(default)]
+    pub batch_norm: BatchNormConfig,
+    /// The objective.
+    pub loss: LossConfig,
+    /// The optimizer and its learning rate.
+    pub optimizer: OptimizerConfig,
+    /// Averages of the weights.
+    #[serde(default)]
+    pub averages: Averages,
+    /// Number formats.
+    #[serde(default)]
+    pub precision: Precision,
+    /// The transport between ranks.
+    #[serde(default)]
+    pub comm: Comm,
+    /// The evaluation.
+    #[serde(default)]
+    pub evaluation: Evaluation,
+    /// The checkpoints.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// The records of training.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
+    /// How long a rank may take before it counts as hung.
+    #[serde(default, skip_serializing_if = "Watchdog::is_default")]
+    pub watchdog: Watchdog,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl RunConfig {
+    /// The configuration as a complete TOML file, with losses and overrides written out.
+    pub fn resolved(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|error| unreachable!("a configuration is always TOML: {error}"))
+    }
+
+    /// The part that a run keeps to its end. The transport (`[comm]`), the number of ranks, graph capture and the watchdog
+    /// may change on resume.
+    pub fn lasting(&self) -> Self {
+        let precision = Precision { cuda_graphs: false, ..self.precision };
+        Self { comm: Comm::default(), precision, watchdog: Watchdog::default(), ..self.clone() }
+    }
+
+    /// SHA-256 of that part of the resolved configuration, in hexadecimal.
+    pub fn hash(&self) -> String {
+        base16ct::lower::encode_string(&Sha256::digest(self.lasting().resolved()))
+    }
+}

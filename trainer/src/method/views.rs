@@ -1,0 +1,151 @@
+//! The predictions of student and teachers that a loss can use, each computed once and on demand.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
+
+use tch::{Tensor, no_grad};
+
+use super::networks::Networks;
+use super::pass_plan::PassPlan;
+use crate::config::{Images, STUDENT};
+use crate::model::{Mode, Model};
+use crate::system::Phase;
+
+/// Predictions on one batch. The student's carry gradients; teachers run in evaluation mode without gradients.
+pub struct Views<'a> {
+    networks: &'a Networks,
+    mode: Mode,
+    natural: &'a Tensor,
+    adversarial: &'a Tensor,
+    mirrored: OnceCell<Tensor>,
+    logits: RefCell<HashMap<(String, Images), Tensor>>,
+    /// The student's logits from passes without gradient; no loss uses them.
+    detached: RefCell<HashMap<(String, Images), Tensor>>,
+    /// The views whose predictions on natural images these views share.
+    natural_views: Option<&'a Views<'a>>,
+    /// Teachers that are asked for both natural and adversarial images.
+    batched_teachers: HashSet<String>,
+}
+
+impl<'a> Views<'a> {
+    /// Views of a batch `[N, C, H, W]` and its adversarial images, with the student in `mode`.
+    pub fn new(networks: &'a Networks, mode: Mode, natural: &'a Tensor, adversarial: &'a Tensor) -> Self {
+        let (mirrored, logits, detached, natural_views, batched_teachers) = Default::default();
+        Self { networks, mode, natural, adversarial, mirrored, logits, detached, natural_views, batched_teachers }
+    }
+
+    /// Follows `plan`: a teacher needed on both natural and adversarial images gets one concatenated forward pass. In
+    /// evaluation mode an image's logits do not depend on the other images.
+    pub fn following(mut self, plan: &PassPlan) -> Self {
+        self.batched_teachers = plan.batched_teachers().into_iter().map(str::to_string).collect();
+        self
+    }
+
+    /// Reuses the teachers' predictions on natural images from `other` views of the same batch.
+    pub fn reuse_teachers_of(self, other: &Views) -> Self {
+        let known = other.logits.borrow();
+        let teachers = known.iter().filter(|((network, images), _)| network != STUDENT && *images == Images::Natural);
+        self.logits.borrow_mut().extend(teachers.map(|(key, logits)| (key.clone(), logits.shallow_clone())));
+        drop(known);
+        self
+    }
+
+    /// Views of another candidate for the adversarial images. All candidates of an attack share the predictions on
+    /// natural images, which carry no gradient.
+    pub fn with_candidate<'b>(&'b self, candidate: &'b Tensor) -> Views<'b> {
+        Views { natural_views: Some(self), ..Views::new(self.networks, self.mode, self.natural, candidate) }
+    }
+
+    /// Logits `[N, classes]` of the student or a named teacher.
+    ///
+    /// # Panics
+    /// A network that the run does not have; the configuration is checked for it beforehand.
+    pub fn logits(&self, network: &str, images: Images) -> Tensor {
+        if let Some(known) = self.cached(network, images) {
+            return known;
+        }
+        if let Some(natural_views) = self.natural_views.filter(|_| images == Images::Natural) {
+            return no_grad(|| natural_views.logits(network, images));
+        }
+        if self.batched_teachers.contains(network) {
+            self.both(network);
+            if let Some(known) = self.cached(network, images) {
+                return known;
+            }
+        }
+        let pixels = self.pixels(images);
+        let teacher = || self.teacher(network, pixels);
+        let logits = match self.natural_views {
+            _ if network == STUDENT => self.forward(&self.networks.student, pixels, self.mode),
+            // If the attack's objective uses a teacher's prediction on the candidate, the gradient runs through the
+            // teacher (AdaAD).
+            Some(_) => teacher(),
+            None => no_grad(teacher),
+        };
+        self.logits.borrow_mut().insert((network.to_string(), images), logits.shallow_clone());
+        logits
+    }
+
+    /// A student pass that only updates the running statistics.
+    pub fn forward_for_statistics(&self, images: Images) {
+        let logits = no_grad(|| self.forward(&self.networks.student, self.pixels(images), self.mode));
+        self.detached.borrow_mut().insert((STUDENT.to_string(), images), logits);
+    }
+
+    /// Logits for diagnostics, without gradient: cached ones, or a new pass of the student by batch statistics that
+    /// leaves the running statistics alone.
+    pub fn logits_detached(&self, network: &str, images: Images) -> Tensor {
+        let key = (network.to_string(), images);
+        let seen = || self.detached.borrow().get(&key).map(Tensor::shallow_clone);
+        if let Some(logits) = self.cached(network, images).or_else(seen) {
+            return logits.detach();
+        }
+        if network != STUDENT {
+            return self.logits(network, images);
+        }
+        let logits = no_grad(|| self.forward(&self.networks.student, self.pixels(images), Mode::TrainFrozen));
+        self.detached.borrow_mut().insert(key, logits.shallow_clone());
+        logits
+    }
+
+    fn forward(&self, network: &Model, images: &Tensor, mode: Mode) -> Tensor {
+        self.networks.precision.logits(network, images, mode)
+    }
+
+    fn teacher(&self, name: &str, images: &Tensor) -> Tensor {
+        let pass = || self.forward(&self.networks.teachers[name], images, Mode::Eval);
+        self.networks.timeline.during(Phase::Teacher, name, pass)
+    }
+
+    /// Computes a teacher's predictions on natural and adversarial images, unless one of the two is already cached.
+    fn both(&self, teacher: &str) {
+        let kinds = [Images::Natural, Images::Adversarial];
+        if kinds.iter().any(|images| self.cached(teacher, *images).is_some()) {
+            return;
+        }
+        let images = Tensor::cat(&kinds.map(|images| self.pixels(images)), 0);
+        let logits = no_grad(|| self.teacher(teacher, &images));
+        for (images, logits) in kinds.into_iter().zip(logits.chunk(2, 0)) {
+            self.logits.borrow_mut().insert((teacher.to_string(), images), logits);
+        }
+    }
+
+    fn pixels(&self, images: Images) -> &Tensor {
+        match images {
+            Images::Natural => self.natural,
+            Images::Adversarial => self.adversarial,
+            Images::Mirrored => self.mirrored.get_or_init(|| self.natural * 2.0 - self.adversarial),
+        }
+    }
+
+    /// The logits, if they are cached.
+    pub fn cached(&self, network: &str, images: Images) -> Option<Tensor> {
+        self.logits.borrow().get(&(network.to_string(), images)).map(Tensor::shallow_clone)
+    }
+
+    /// Sets the logits, for tests of losses.
+    #[cfg(test)]
+    pub(crate) fn give(&self, network: &str, images: Images, logits: Tensor) {
+        self.logits.borrow_mut().insert((network.to_string(), images), logits);
+    }
+}

@@ -1,0 +1,222 @@
+//! Saving and restoring a run: the leader reads and writes files, broadcasts give every rank the same state.
+
+use std::io::ErrorKind;
+
+use anyhow::{Context, Result};
+use comm::Communicator;
+use datasets::UserError;
+use sha2::{Digest, Sha256};
+use tch::{Tensor, no_grad};
+
+use crate::model::{Model, Named, cut};
+use crate::run::averages::Averages;
+use crate::run::changes::{Change, changes};
+use crate::run::checkpoints::{Newest, newest};
+use crate::run::context::RunContext;
+use crate::run::events::Event;
+use crate::run::metrics::JsonLines;
+use crate::run::totals::EpochTotals;
+use crate::step::Step;
+use crate::system::agreement::{Agreed, agree};
+use crate::system::files::read_regular;
+use crate::weights::checkpoint::{self, Header, Progress};
+use crate::weights::student::{load_student, student_tensors};
+
+/// The state of a run in memory, beside its tensors. Nothing here depends on the number of ranks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunState {
+    /// How far the run is.
+    pub progress: Progress,
+    /// The best selection accuracy so far: correct answers under attack.
+    pub best: Option<u64>,
+    /// The totals of the epoch so far.
+    pub totals: EpochTotals,
+    /// The length of metrics.jsonl at the last checkpoint.
+    pub metrics_bytes: u64,
+    /// Seconds of training at the last checkpoint, over all sessions.
+    pub seconds: f64,
+    /// How many seconds had passed when the epoch began.
+    pub epoch_began: f64,
+}
+
+impl RunState {
+    /// The header of a file with this state of the run of `context`.
+    fn header(&self, context: &RunContext) -> Header {
+        let Self { progress, best, ref totals, metrics_bytes, seconds, epoch_began } = *self;
+        let totals = totals.to_bits();
+        let fresh = Header::new(context.prepared.form, context.config.hash(), context.global_batch());
+        let class_names = context.prepared.train.class_names().to_vec();
+        Header { progress, best, totals, metrics_bytes, seconds, epoch_began, class_names, ..fresh }
+    }
+
+    /// The state that a file tells of.
+    fn from_header(header: &Header) -> Result<Self> {
+        let Header { progress, best, ref totals, metrics_bytes, seconds, epoch_began, .. } = *header;
+        Ok(Self { progress, best, totals: EpochTotals::from_bits(totals)?, metrics_bytes, seconds, epoch_began })
+    }
+}
+
+/// The contents of a file of weights alone, such as `best` or `final`. No clock is in it: equal weights make equal files.
+///
+/// # Errors
+/// A tensor of a type that is not stored.
+pub fn weights_file(context: &RunContext, state: &RunState, student: &Model) -> Result<Vec<u8>> {
+    let RunState { progress, best, .. } = *state;
+    let state = RunState { progress, best, ..RunState::default() };
+    checkpoint::to_bytes(state.header(context), &student_tensors(student))
+}
+
+/// Writes the whole state.
+///
+/// # Errors
+/// An I/O error; older checkpoints stay.
+pub fn save(context: &RunContext, state: &RunState, step: &Step, averages: &Averages) -> Result<()> {
+    let student = &step.work.networks.student;
+    let mut tensors = student_tensors(student);
+    tensors.extend(averages.tensors(student));
+    for (state, buffer) in step.work.optimizer.buffers() {
+        let named = cut(buffer, &student.parameters).into_iter();
+        tensors.extend(named.map(|Named { name, tensor }| (format!("{state}/{name}"), tensor)));
+    }
+    checkpoint::write(&context.folder.checkpoint(state.progress.step), state.header(context), &tensors)
+}
+
+/// Takes up the newest whole checkpoint that fits metrics.jsonl, if there is one, on every rank. Returns its state, and the
+/// leader's events: keys that changed since, and what was wrong with newer ones or with the best weights.
+///
+/// # Errors
+/// Files that cannot be read; checkpoints of which none can be taken; one of another configuration or shape; or a failure of
+/// the transport.
+pub fn restore(context: &RunContext, step: &mut Step, averages: &Averages) -> Result<(RunState, Vec<Event>)> {
+    let ranks = context.ranks();
+    let found = || newest(context.folder, JsonLines::length(&context.folder.file("metrics.jsonl"))?);
+    let found = agree(ranks, if ranks.is_leader() { found() } else { Ok(None) })?;
+    let mut events = vec![];
+    let loaded = found.map(|Newest { mut header, tensors, refused }| -> Result<Header> {
+        check_global_batch(&header, context)?;
+        let changes = changes_since(&header, context)?;
+        events.extend(changes.into_iter().map(|Change { key, before, now }| Event::Changed { key, before, now }));
+        let mut warn = |message: String| events.push(Event::Warned { message });
+        if !refused.is_empty() {
+            let taken = context.folder.checkpoint(header.progress.step);
+            warn(format!("{}; going back to {}", refused.join("; "), taken.display()));
+        }
+        if header.best.is_some()
+            && let Some(problem) = lost_best(context)?
+        {
+            warn(problem);
+            header.best = None;
+        }
+        let student = &step.work.networks.student;
+        load_student(student, &tensors).context("the newest checkpoint")?;
+        for (state, buffer) in step.work.optimizer.buffers() {
+            for Named { name, tensor } in cut(buffer, &student.parameters) {
+                let saved = tensors.get(&format!("{state}/{name}"));
+                let saved = saved.with_context(|| format!("the newest checkpoint has no {state} of {name}"))?;
+                no_grad(|| tensor.shallow_clone().copy_(saved));
+            }
+        }
+        averages.load(student, &tensors)?;
+        Ok(header)
+    });
+    let header = agree(ranks, loaded.transpose())?;
+    // What the leader has, every rank gets: no file is needed elsewhere.
+    let text = header.map(|header| serde_json::to_string(&header)).transpose()?.unwrap_or_default();
+    let text = ranks.gather(&text)?.swap_remove(0);
+    if text.is_empty() {
+        return Ok((RunState::default(), events));
+    }
+    let student = &step.work.networks.student;
+    for tensor in [&step.work.parameters.values, &student.flat_statistics, &student.batches_tracked] {
+        ranks.broadcast(tensor)?;
+    }
+    step.work.optimizer.buffers().into_iter().try_for_each(|(_, buffer)| ranks.broadcast(buffer))?;
+    averages.broadcast(ranks)?;
+    let state = RunState::from_header(&serde_json::from_str(&text)?)?;
+    step.work.optimizer.resume_after(state.progress.step);
+    Ok((state, events))
+}
+
+/// What is wrong with the best weights so far, where they are missing or damaged.
+///
+/// # Errors
+/// A file that is there and cannot be read.
+fn lost_best(context: &RunContext) -> Result<Option<String>> {
+    let path = context.folder.weights("best");
+    let found = match read_regular(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => "are missing".to_string(),
+        Err(error) => {
+            return Err(UserError::expected("the best weights so far, in a file that can be read")
+                .file(&path)
+                .value(error)
+                .hint("make the file readable and give the same command again; to go on without it, move it away")
+                .into());
+        }
+        Ok(bytes) => match checkpoint::from_bytes(&bytes) {
+            Ok(_) => return Ok(None),
+            Err(error) => format!("are damaged ({error:#})"),
+        },
+    };
+    Ok(Some(format!(
+        "the best weights so far, {}, {found}: the best weights of this run are chosen among the epochs still to come, or \
+         are the final ones",
+        path.display()
+    )))
+}
+
+/// The keys that changed since a checkpoint was saved.
+///
+/// # Errors
+/// A checkpoint of a configuration that this run folder never had.
+fn changes_since(header: &Header, context: &RunContext) -> Result<Vec<Change>> {
+    let RunContext { config, folder, .. } = *context;
+    if header.config == config.hash() {
+        return Ok(vec![]);
+    }
+    let earlier = folder.earlier_configs()?.into_iter().find(|earlier| earlier.hash() == header.config);
+    let error = || {
+        UserError::expected("checkpoints of this configuration, as this version of the program states it")
+            .file(&folder.path)
+            .key("checkpoints")
+            .hint("choose another folder with --run, or go on with the version named in environment.toml")
+    };
+    let earlier = earlier.ok_or_else(|| error().value("those of another configuration or version"))?;
+    Ok(changes(&earlier, config, true).map_err(|refused| error().value(refused.join("; ")))?)
+}
+
+/// Refuses a checkpoint of another global batch.
+fn check_global_batch(header: &Header, context: &RunContext) -> Result<()> {
+    if header.global_batch != context.global_batch() {
+        // batch.per = "rank" on another number of ranks: other steps, in which the old ones cannot be counted.
+        return Err(UserError::expected(format!("{} images a step, as when the run was stopped", header.global_batch))
+            .file(&context.folder.path)
+            .key("batch.size on all ranks together")
+            .value(context.global_batch())
+            .hint("resume on as many ranks as before, or set batch.per = \"global\" in a new run")
+            .into());
+    }
+    Ok(())
+}
+
+/// Whether all ranks hold the same parameters, momentum, statistics and averages, to the bit.
+///
+/// # Errors
+/// The ranks that differ from the leader, or a failure of the transport.
+pub fn ensure_equal_on_all_ranks(step: &Step, averages: &Averages, ranks: &dyn Communicator) -> Result<()> {
+    let optimizer = step.work.optimizer.buffers().into_iter().map(|(_, buffer)| buffer);
+    let state =
+        [&step.work.parameters.values, &step.work.networks.student.flat_statistics].into_iter().chain(optimizer);
+    let digest = |tensor: &Tensor| base16ct::lower::encode_string(&Sha256::digest(checkpoint::bytes_of(tensor)));
+    let all = ranks.gather(&state.chain(averages.buffers()).map(digest).collect::<String>())?;
+    let different: Vec<String> =
+        (1..all.len()).filter(|&rank| all[rank] != all[0]).map(|rank| rank.to_string()).collect();
+    if different.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the parameters, momentum, statistics or averages of rank {} differ from those of rank 0 at the same step",
+        different.join(", ")
+    );
+    // Every rank has compared the same list.
+    Err(Agreed { message, user: false }.into())
+}

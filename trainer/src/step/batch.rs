@@ -1,0 +1,112 @@
+//! A batch on the device of its rank.
+
+use std::ops::Range;
+
+use datasets::{HostBatch, Shard};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::system::transfer::on_device;
+
+/// The images and labels of one rank in one step.
+pub struct Batch {
+    /// `[N, C, H, W]` in [0, 1]; N may be 0.
+    pub images: Tensor,
+    /// `[N]`, int64.
+    pub labels: Tensor,
+    /// The number of each sample in its data set. Random numbers are drawn by it.
+    pub samples: Vec<u64>,
+    /// The number of samples of the step on all ranks.
+    pub global_count: usize,
+}
+
+impl Batch {
+    /// Uploads bytes to the device and scales them to [0, 1], as torchvision's ToTensor does.
+    pub fn upload(host: &HostBatch, shape: [usize; 3], kind: Kind, device: Device) -> Self {
+        let [channels, height, width] = shape.map(|size| size as i64);
+        let pixels = Tensor::from_slice(&host.images).view([host.labels.len() as i64, channels, height, width]);
+        Self {
+            images: on_device(&pixels, device).to_kind(kind) / 255.0,
+            labels: on_device(&Tensor::from_slice(&host.labels), device),
+            samples: host.samples.clone(),
+            global_count: host.global_count,
+        }
+    }
+
+    /// A copy in memory of its own.
+    pub fn copy(&self) -> Self {
+        let (images, labels) = (self.images.copy(), self.labels.copy());
+        Self { images, labels, samples: self.samples.clone(), global_count: self.global_count }
+    }
+
+    /// Copies the images and labels of `other`, of the same shapes, into the memory of this batch. The sample numbers
+    /// stay.
+    pub fn take(&self, other: &Self) {
+        no_grad(|| {
+            self.images.shallow_clone().copy_(&other.images);
+            self.labels.shallow_clone().copy_(&other.labels);
+        });
+    }
+
+    /// Splits the global batch into `parts` consecutive pieces, whose sizes differ by one sample at most, and returns
+    /// this rank's rows of each. A rank has no rows in a piece with fewer samples than ranks. A batch of fewer samples
+    /// than `parts` has one piece per sample. The pieces do not depend on the number of ranks.
+    pub fn parts(&self, parts: usize, shard: Shard) -> Vec<Range<i64>> {
+        let parts = parts.min(self.global_count).max(1);
+        let rows_below = |slot: usize| slot.saturating_sub(shard.rank).div_ceil(shard.world_size) as i64;
+        let begin = |part: usize| rows_below(part * self.global_count / parts);
+        (0..parts).map(|part| begin(part)..begin(part + 1)).collect()
+    }
+
+    /// A batch of these rows, which stay part of the same step.
+    pub fn rows(&self, rows: &Range<i64>) -> Self {
+        let cut = |tensor: &Tensor| tensor.narrow(0, rows.start, rows.end - rows.start);
+        Self {
+            images: cut(&self.images),
+            labels: cut(&self.labels),
+            samples: self.samples[rows.start as usize..rows.end as usize].to_vec(),
+            global_count: self.global_count,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(samples: Vec<u64>, global_count: usize) -> Batch {
+        let images = Tensor::zeros([samples.len() as i64, 1, 2, 2], tch::kind::FLOAT_CPU);
+        let labels = Tensor::from_slice(&samples.iter().map(|&sample| sample as i64).collect::<Vec<_>>());
+        Batch { images, labels, samples, global_count }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_the_same_on_any_number_of_ranks(count in 1usize..40, parts in 1usize..12, world_size in 1usize..6) {
+            let mut pieces = vec![vec![]; parts.min(count)];
+            for rank in 0..world_size {
+                let shard = Shard { rank, world_size };
+                let mine = batch(shard.slots(count).map(|slot| slot as u64).collect(), count);
+                let rows = mine.parts(parts, shard);
+                prop_assert_eq!(rows.len(), pieces.len());
+                prop_assert_eq!(rows.iter().map(|rows| rows.end - rows.start).sum::<i64>(), mine.samples.len() as i64);
+                for (piece, rows) in pieces.iter_mut().zip(&rows) {
+                    let part = mine.rows(rows);
+                    prop_assert_eq!(part.images.size()[0], part.samples.len() as i64);
+                    let labels = Vec::<i64>::try_from(&part.labels).unwrap();
+                    prop_assert!(labels.iter().zip(&part.samples).all(|(label, sample)| *label as u64 == *sample));
+                    piece.extend(part.samples);
+                }
+            }
+            let alone: Vec<Vec<u64>> = {
+                let whole = batch((0..count as u64).collect(), count);
+                let rows = whole.parts(parts, Shard { rank: 0, world_size: 1 });
+                rows.iter().map(|rows| whole.rows(rows).samples).collect()
+            };
+            prop_assert!(alone.iter().all(|piece| !piece.is_empty()));
+            pieces.iter_mut().for_each(|piece| piece.sort_unstable());
+            prop_assert_eq!(pieces, alone);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Runs the work of a step eagerly, operation by operation, or captures it once and replays it. On a GPU the capture is
+//! a CUDA graph: one call of the host instead of thousands.
+
+use std::rc::Rc;
+
+use anyhow::{Context, Error, Result};
+use tch::{Device, Tensor, no_grad};
+use torch_ext::{Graph, Moment};
+
+use crate::config::Term;
+use crate::method::attack::Noise;
+use crate::step::batch::Batch;
+use crate::step::optimizer::Rate;
+use crate::system::{Phase, timeline::Timeline};
+
+/// This environment variable captures work on CPUs too, operation by operation, for tests. The value `waits` inserts a
+/// wait for the device into the captured work on every device, so the capture must fail.
+const TEST: &str = "IAD_TEST_GRAPHS";
+
+/// Eager runs of one kind of work before it is captured. In these, libraries initialise themselves and weights are
+/// folded.
+pub const WARM_UP: usize = 3;
+
+/// After this many eager runs without a capture, nothing is captured any more.
+const PATIENCE: usize = 200;
+
+/// Whether this thread is capturing: a panic then cancels the capture, and is caught.
+pub fn catches_panics() -> bool {
+    torch_ext::is_recording()
+}
+
+/// Whether `device` can capture.
+pub fn can_record(device: Device) -> bool {
+    device.is_cuda() || std::env::var_os(TEST).is_some()
+}
+
+/// What a capture fixes. Work of another kind needs another capture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Key {
+    terms: Vec<Term>,
+    shape: Vec<i64>,
+    global_count: usize,
+}
+
+impl Key {
+    /// The kind of work of these `terms` on `batch`.
+    pub fn of(batch: &Batch, terms: &[Term]) -> Self {
+        Self { terms: terms.to_vec(), shape: batch.images.size(), global_count: batch.global_count }
+    }
+}
+
+/// The inputs that differ from step to step.
+pub struct Inputs<'a> {
+    /// The images of this rank.
+    pub batch: &'a Batch,
+    /// The random numbers of the images.
+    pub noise: &'a Noise,
+    /// The learning rate.
+    pub rate: Rate<'a>,
+}
+
+/// Runs work on a batch. From the fourth time in a row that it is of one kind, replays it.
+pub struct Runner<T> {
+    replays: Option<Replays<T>>,
+    refusal: Option<String>,
+}
+
+struct Replays<T> {
+    device: Device,
+    timeline: Timeline,
+    /// The kind of the last work, and how many times in a row it came.
+    last: Option<(Key, usize)>,
+    /// The number of eager runs.
+    called: usize,
+    recorded: Option<Recorded<T>>,
+}
+
+/// The memory that a capture reads, and its results.
+struct Recorded<T> {
+    key: Key,
+    graph: Graph,
+    batch: Batch,
+    noise: Noise,
+    rate: Tensor,
+    done: Rc<T>,
+}
+
+impl<T> Default for Runner<T> {
+    /// A runner that never captures.
+    fn default() -> Self {
+        Self { replays: None, refusal: None }
+    }
+}
+
+impl<T> Runner<T> {
+    /// A runner that captures work of `device` and books replays on `timeline`.
+    pub fn recording(device: Device, timeline: &Timeline) -> Self {
+        let replays = Replays { device, timeline: timeline.clone(), last: None, called: 0, recorded: None };
+        Self { replays: Some(replays), refusal: None }
+    }
+
+    /// Runs `work` at the learning rate `rate`. The work must be a function of its inputs and of memory that stays in
+    /// place. If a capture fails, all later work runs eagerly.
+    ///
+    /// # Errors
+    /// Errors of the work or of the device.
+    pub fn run(
+        &mut self,
+        key: &Key,
+        batch: &Batch,
+        noise: &Noise,
+        rate: f64,
+        mut work: impl FnMut(Inputs) -> Result<T>,
+    ) -> Result<Rc<T>> {
+        if self.replays.as_mut().is_some_and(|replays| replays.should_record(key, batch)) {
+            self.record(key, batch, noise, &mut work);
+        }
+        if let Some(replays) = &self.replays
+            && let Some(recorded) = replays.recorded.as_ref().filter(|recorded| recorded.key == *key)
+        {
+            return replays.timeline.during(Phase::Replay, "replay", || recorded.replay(batch, noise, rate));
+        }
+        if self.replays.as_mut().is_some_and(Replays::loses_patience) {
+            self.refuse("batches, or their parts by batch.accumulate, of one size never come four times in a row");
+        }
+        work(Inputs { batch, noise, rate: Rate::Number(rate) }).map(Rc::new)
+    }
+
+    /// The reason why nothing is captured any more, returned once.
+    pub fn take_refusal(&mut self) -> Option<String> {
+        self.refusal.take()
+    }
+
+    fn record(&mut self, key: &Key, batch: &Batch, noise: &Noise, work: &mut impl FnMut(Inputs) -> Result<T>) {
+        let Some(replays) = &mut self.replays else { return };
+        // The last replay may still run. The next capture may reuse the memory of this one.
+        let _ = Moment::now(replays.device).and_then(|moment| moment.wait());
+        replays.recorded = None;
+        match Recorded::new(key, replays.device, batch, noise, work) {
+            Ok(recorded) => replays.recorded = Some(recorded),
+            Err(reason) => self.refuse(format!("{reason:#}").lines().next().unwrap_or_default()),
+        }
+    }
+
+    fn refuse(&mut self, reason: &str) {
+        self.replays = None;
+        self.refusal = Some(reason.to_string());
+    }
+}
+
+impl<T> Replays<T> {
+    /// Counts an eager run.
+    fn loses_patience(&mut self) -> bool {
+        self.called += 1;
+        self.recorded.is_none() && self.called >= PATIENCE
+    }
+
+    fn should_record(&mut self, key: &Key, batch: &Batch) -> bool {
+        let times = self.last.take().filter(|(last, _)| last == key).map_or(0, |(_, times)| times);
+        self.last = Some((key.clone(), times + 1));
+        let known = self.recorded.as_ref().is_some_and(|recorded| recorded.key == *key);
+        times >= WARM_UP && !known && batch.labels.numel() > 0
+    }
+}
+
+impl<T> Recorded<T> {
+    fn new(
+        key: &Key,
+        device: Device,
+        batch: &Batch,
+        noise: &Noise,
+        work: &mut impl FnMut(Inputs) -> Result<T>,
+    ) -> Result<Self> {
+        let (batch, noise) = (batch.copy(), noise.copy());
+        let rate = Tensor::zeros([] as [i64; 0], (batch.images.kind(), device));
+        let inputs = Inputs { batch: &batch, noise: &noise, rate: Rate::OnDevice(&rate) };
+        let waits = std::env::var_os(TEST).is_some_and(|value| value == "waits");
+        let recorded = Graph::record(device, || {
+            let done = work(inputs);
+            let _ = waits && batch.images.sum(batch.images.kind()).is_nonzero();
+            done
+        });
+        let (graph, done) = recorded.map_err(Error::msg)?;
+        Ok(Self { key: key.clone(), graph, done: Rc::new(done?), batch, noise, rate })
+    }
+
+    fn replay(&self, batch: &Batch, noise: &Noise, rate: f64) -> Result<Rc<T>> {
+        self.batch.take(batch);
+        self.noise.take(noise);
+        let _ = no_grad(|| self.rate.shallow_clone().fill_(rate));
+        self.graph.replay().map_err(Error::msg).context("the replay of a recorded step")?;
+        Ok(Rc::clone(&self.done))
+    }
+}
+
+#[cfg(test)]
+mod tests;

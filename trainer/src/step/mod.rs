@@ -1,0 +1,250 @@
+//! One optimisation step. Read this file first; the other files of this folder are its parts.
+//!
+//! Uses `system`, `config`, `model` and `method`.
+
+pub mod batch;
+pub mod diagnostics;
+pub mod gradients;
+pub mod graph_capture;
+pub mod guard;
+pub mod learning_rate;
+pub mod optimizer;
+mod recorder;
+pub mod running_statistics;
+pub mod stopping;
+pub mod sums;
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use comm::{Communicator, Single};
+use datasets::Shard;
+use tch::{Tensor, no_grad};
+
+use crate::config::{AttackKind, Images, Precision, RunConfig, Term};
+use crate::method::attack::{Attack, Noise};
+use crate::method::networks::Networks;
+use crate::method::pass_plan::PassPlan;
+use crate::method::views::Views;
+use crate::model::{Mode, Model};
+use crate::step::batch::Batch;
+use crate::step::diagnostics::{Computed, Observed, Observer, Values};
+use crate::step::gradients::Gradients;
+use crate::step::graph_capture::{Inputs, Key};
+use crate::step::guard::Guard;
+use crate::step::optimizer::Optimizer;
+use crate::step::recorder::{PartRecorder, Recorder};
+use crate::step::running_statistics::average_over_ranks;
+use crate::step::stopping::{Ask, Interruptible, go_on};
+use crate::system::Phase;
+
+/// One optimisation step: the work, and the recorder that captures and replays it.
+pub struct Step {
+    /// The student, its teachers and its optimizer.
+    pub work: Work,
+    recorder: Recorder,
+}
+
+impl Step {
+    /// Prepares steps of `config`. Every rank starts from the parameters of rank 0.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    pub fn new(config: &RunConfig, networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
+        // The transport cannot be captured, and one rank needs none.
+        let alone = config.precision.cuda_graphs && ranks.world_size() == 1;
+        let ranks = if alone { Arc::new(Single) } else { ranks };
+        let mut work = Work::new(config, networks, Arc::clone(&ranks))?;
+        let recorder = Recorder::new(config.precision, &work.networks, ranks.as_ref())?;
+        if recorder.captures_parts() {
+            // A captured part cannot start a sum, and one rank may replay a part that another one runs eagerly.
+            work.parameters.sum_at_the_end();
+            work.asks_in_attacks = false;
+        }
+        Ok(Self { work, recorder })
+    }
+
+    /// Attacks the student on `batch` and takes one step of size `rate` down the gradient of `terms` over the global
+    /// batch.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    pub fn run(&mut self, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
+        self.run_until(&go_on, batch, noise, terms, rate)
+    }
+
+    /// Like [`run`](Self::run), until the answer to `ask` ends the step.
+    ///
+    /// # Errors
+    /// [`GivenUp`](stopping::GivenUp): the state of this rank is that before the step. Or a failure of the transport.
+    pub fn run_until(&mut self, ask: Ask, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
+        let Self { work, recorder } = self;
+        let key = Key::of(batch, terms);
+        // Captured work may not communicate.
+        let ask = || if torch_ext::is_recording() { Ok(()) } else { ask() };
+        let computed =
+            recorder.step(&key, batch, noise, rate, |inputs, parts| work.step(&inputs, terms, parts, &ask))?;
+        Observed::send(&computed)
+    }
+
+    /// A warning about graph capture for the user, returned once.
+    pub fn take_warning(&mut self) -> Option<String> {
+        self.recorder.take_warning()
+    }
+}
+
+/// The student, its teachers, its optimizer, and the method that trains it.
+pub struct Work {
+    /// The student and its teachers.
+    pub networks: Networks,
+    /// The student's parameters and gradients.
+    pub parameters: Gradients,
+    /// The optimizer with its state.
+    pub optimizer: Optimizer,
+    attack: Option<Box<dyn Attack>>,
+    attack_mode: Mode,
+    objective: Term,
+    observer: Observer,
+    accumulate: usize,
+    /// Whether all ranks make the same calls within an attack, so that they can agree there.
+    asks_in_attacks: bool,
+    precision: Precision,
+    ranks: Arc<dyn Communicator>,
+}
+
+impl Work {
+    fn new(config: &RunConfig, mut networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
+        let parameters = Gradients::flatten(&mut networks.student, Arc::clone(&ranks), &config.comm)?;
+        parameters.take_time_from(&networks.timeline)?;
+        let attack: Option<Box<dyn Attack>> = match config.attack.kind {
+            AttackKind::None => None,
+            AttackKind::Pgd => Some(Box::new(config.attack.pgd())),
+        };
+        Ok(Self {
+            optimizer: Optimizer::new(&config.optimizer, &parameters, &networks.student),
+            networks,
+            parameters,
+            attack,
+            attack_mode: config.attack.batch_norm,
+            objective: Term::plain("attack", Images::Adversarial, config.attack.towards.clone()),
+            observer: Observer::new(config),
+            accumulate: config.batch.accumulate,
+            asks_in_attacks: true,
+            precision: config.precision,
+            ranks,
+        })
+    }
+
+    /// The whole step: gradients of each part of the batch, their all-reduce, the update, the numbers.
+    fn step(&mut self, inputs: &Inputs, terms: &[Term], recorder: &mut PartRecorder, ask: Ask) -> Result<Computed> {
+        let Inputs { batch, rate, .. } = inputs;
+        let timeline = self.networks.timeline.clone();
+        let _products = self.precision.products();
+        let Model { flat_statistics, batches_tracked, .. } = &self.networks.student;
+        let (statistics, passes) = (flat_statistics.copy(), batches_tracked.copy());
+        let learned = self.learn_parts(inputs, terms, recorder, ask);
+        if learned.is_err() {
+            let Model { flat_statistics, batches_tracked, .. } = &self.networks.student;
+            no_grad(|| flat_statistics.shallow_clone().copy_(&statistics));
+            no_grad(|| batches_tracked.shallow_clone().copy_(&passes));
+        }
+        let (names, values) = learned?;
+        timeline.during(Phase::Communication, "gradients", || self.parameters.finish())?;
+        timeline.during(Phase::Communication, "running statistics", || {
+            average_over_ranks(&self.networks.student, batch, self.ranks.as_ref())
+        })?;
+
+        // This flag on the device masks everything below; the host reads it one step late.
+        let Guard { finite, place } = Guard::of(&self.parameters, &self.networks.student, &self.optimizer);
+        timeline.during(Phase::Update, "update", || {
+            self.optimizer.step(&mut self.parameters, *rate, &finite);
+            keep_statistics(&self.networks.student, &statistics, &finite);
+        });
+
+        timeline.during(Phase::Communication, "observed", || {
+            self.ranks.start_sum(&values)?;
+            self.ranks.finish_sums()
+        })?;
+        Ok(Computed::new(names, &values, &finite, &place))
+    }
+
+    /// Adds up the gradients and the numbers of all parts of the batch.
+    fn learn_parts(
+        &mut self,
+        inputs: &Inputs,
+        terms: &[Term],
+        recorder: &mut PartRecorder,
+        ask: Ask,
+    ) -> Result<Values> {
+        let Inputs { batch, noise, .. } = inputs;
+        self.parameters.zero();
+        let shard = Shard { rank: self.ranks.rank(), world_size: self.ranks.world_size() };
+        let parts = batch.parts(self.accumulate, shard);
+        let mut observed: Option<Values> = None;
+        for (index, rows) in parts.iter().enumerate() {
+            ask()?;
+            let (batch, noise) = (batch.rows(rows), noise.rows(rows));
+            let last = index + 1 == parts.len();
+            let part = recorder
+                .part(&Key::of(&batch, terms), &batch, &noise, |inputs| self.learn(&inputs, terms, last, ask))?;
+            // A replay overwrites the numbers of the replay before it.
+            let values = observed.map_or_else(|| part.1.copy(), |(_, sums)| sums + &part.1);
+            observed = Some((part.0.clone(), values));
+        }
+        observed.context("a step has a part")
+    }
+
+    /// Attacks the student on a part of the batch, perhaps the last one, and adds the gradient of `terms` to those of
+    /// earlier parts.
+    fn learn(&self, inputs: &Inputs, terms: &[Term], last: bool, ask: Ask) -> Result<Values> {
+        let Inputs { batch, noise, .. } = inputs;
+        let _casts = self.precision.casts();
+        let timeline = &self.networks.timeline;
+        let natural = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
+        let adversarial = timeline.during(Phase::Attack, "attack", || self.adversarial(batch, noise, &natural, ask))?;
+        if last {
+            self.parameters.expect_last_pass()?;
+        }
+        let plan = PassPlan::new(terms, &self.observer.diagnosed);
+        let views = Views::new(&self.networks, Mode::Train, &batch.images, &adversarial);
+        let views = views.reuse_teachers_of(&natural).following(&plan);
+        let global_count = batch.global_count as f64;
+        let mut summands = vec![];
+        timeline.during(Phase::Forward, "forward", || {
+            for term in terms {
+                match term.weight {
+                    0.0 => views.forward_for_statistics(term.of),
+                    _ => summands.push((term, term.evaluate(&views, &batch.labels, global_count))),
+                }
+            }
+        });
+        let total: Tensor = summands.iter().map(|(_, value)| value).sum();
+        timeline.during(Phase::Backward, "backward", || total.backward());
+        Ok(timeline.during(Phase::Other, "observe", || self.observer.observe(&views, &batch.labels, &summands)))
+    }
+
+    /// The student's adversarial images of the batch.
+    fn adversarial(&self, batch: &Batch, noise: &Noise, natural: &Views, ask: Ask) -> Result<Tensor> {
+        let Some(attack) = &self.attack else { return Ok(batch.images.shallow_clone()) };
+        let interruptible = Interruptible::new(if self.asks_in_attacks { ask } else { &go_on });
+        let steps = Cell::new(0);
+        let adversarial = attack.perturb(&batch.images, noise, &|candidate| {
+            steps.set(steps.get() + 1);
+            self.networks.timeline.mark("step", steps.get());
+            interruptible.evaluate(candidate, |candidate| {
+                self.objective.evaluate(&natural.with_candidate(candidate), &batch.labels, 1.0)
+            })
+        });
+        interruptible.finish().map(|()| adversarial)
+    }
+}
+
+/// Restores the running statistics to `before` if something was not finite.
+fn keep_statistics(student: &Model, before: &Tensor, finite: &Tensor) {
+    let statistics = &student.flat_statistics;
+    no_grad(|| statistics.shallow_clone().copy_(&statistics.where_self(finite, before)));
+}
+
+#[cfg(test)]
+mod tests;
