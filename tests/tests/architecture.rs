@@ -1,7 +1,7 @@
 //! Words that parts of the program may not use, searched for in sources and manifests.
 
 use anyhow::Result;
-use tests::{Rule, checkout, find};
+use tests::{Rule, checkout, find, tell};
 
 /// Where rules about the whole program look.
 const PROGRAM: &[&str] = &["datasets", "torch-ext", "comm", "trainer", "launcher"];
@@ -265,4 +265,18 @@ fn a_rule_about_a_place_that_is_gone_fails() {
     assert!(find(checkout(), &Rule { within: &["losses/src"], ..UNSAFE }).is_err());
     let seen = find(checkout(), &Rule { words: &["pub"], except: &[], ..UNSAFE });
     assert!(seen.is_ok_and(|found| PROGRAM.iter().all(|part| found.iter().any(|one| one.file.starts_with(part)))));
+}
+
+/// A file that is tracked and ignored gets lost when somebody adds all files anew.
+#[test]
+fn no_file_of_the_repository_is_ignored() -> Result<()> {
+    let git = |arguments: &[&str]| std::process::Command::new("git").current_dir(checkout()).args(arguments).output();
+    let Some(tracked) = git(&["ls-files"]).ok().filter(|output| output.status.success()) else {
+        tell("skipped: ignored files (not a clone)");
+        return Ok(());
+    };
+    assert!(String::from_utf8_lossy(&tracked.stdout).contains("fixtures/runs/version-1/tiny.h5"));
+    let ignored = git(&["ls-files", "--cached", "--ignored", "--exclude-standard"])?;
+    assert_eq!(String::from_utf8_lossy(&ignored.stdout), "");
+    Ok(())
 }
