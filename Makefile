@@ -58,10 +58,9 @@ bench: ## Time the step beside PyTorch, some 20 minutes on two quiet cores; the 
 	torch=$$(sed -n "s/^LIBTORCH = '\(.*\)\/lib\/python.*/\1/p" .cargo/config.toml); \
 	"$$torch/bin/python" benches/step/bench.py $(BENCH)
 
-deny: ## Check licences and versions of the dependencies with cargo-deny; `cargo install cargo-deny --locked` first
-	@. scripts/env.sh; cargo deny --version >/dev/null 2>&1 || \
-	{ echo "deny: cargo-deny is missing; cargo install cargo-deny --locked brings it, in some minutes" >&2; exit 2; }; \
-	cargo deny --all-features --locked check licenses bans sources
+deny: ## Check licences, sources and versions of the dependencies
+	@scripts/setup --tests
+	@scripts/deny
 
 clean: ## Remove what was built
 	rm -rf target

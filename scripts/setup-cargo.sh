@@ -6,9 +6,30 @@
 find_mpi() {
     mpicc=$(realpath -s "$(command -v "${MPICC:-mpicc}")")
     mpi_link=$("$mpicc" -show) || die 2 "'$mpicc -show' fails; set MPICC to the compiler wrapper of your MPI"
-    mpirun=${IAD_MPIRUN:-$(dirname "$mpicc")/mpirun}
-    [ -x "$mpirun" ] || mpirun=$(command -v mpirun || command -v mpiexec) ||
+    mpirun=${IAD_MPIRUN:-$(mpirun_beside)} ||
         die 2 "no mpirun beside $mpicc; set IAD_MPIRUN to the one of the same MPI"
+}
+
+# The mpirun of the same MPI: mpirun.mpich of mpicc.mpich where systems have several, else the one in the same folder.
+mpirun_beside() {
+    local folder=${mpicc%/*} name=${mpicc##*/} candidate
+    for candidate in "$folder/mpirun${name#mpicc}" "$folder/mpiexec${name#mpicc}" "$folder/mpirun" "$folder/mpiexec"; do
+        if [ -x "$candidate" ]; then echo "$candidate"; return; fi
+    done
+    command -v mpirun || command -v mpiexec
+}
+
+# Cargo sees that MPICC has another name, not that the same name leads to another MPI; and it would link what is there
+# with the old library. So what was built with another MPI is removed.
+notice_mpi() {
+    local folder=${CARGO_TARGET_DIR:-target} now="$mpicc: $mpi_link"
+    [ "$(cat "$folder/mpi" 2>/dev/null)" = "$now" ] && return
+    if compgen -G "$folder/*/build/mpi-sys-*" >/dev/null; then
+        say "the MPI is another one than the last build's: what depends on it will be built again"
+        rm -rf "$folder"/*/build/{mpi,mpi-sys,comm}-* "$folder"/*/.fingerprint/{mpi,mpi-sys,comm}-*
+    fi
+    mkdir -p "$folder"
+    echo "$now" >"$folder/mpi"
 }
 
 # Prints .cargo/config.toml. RUNPATH (new dtags) instead of LD_LIBRARY_PATH, which still wins where it is set.

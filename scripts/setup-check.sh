@@ -31,6 +31,10 @@ report_pieces() {
                 fetch "$reader" 'up to 30 MB' "$venv"; fi
         done
     fi
+    if [ $tests = yes ]; then
+        if has_deny; then there 'cargo-deny' "$(command -v cargo-deny || echo "$deny")"; else
+            fetch "cargo-deny $deny_version" 'about 20 MB of sources' "$deny"; fi
+    fi
     there 'HDF5' "${HDF5_DIR:-built by cargo from a crate; HDF5_DIR names your own}"
     if rust_is_there && cargo fetch --locked --offline --target "$(host_triple)" >/dev/null 2>&1; then
         there 'crates' "${CARGO_HOME:-$HOME/.cargo}/registry"

@@ -15,6 +15,7 @@ mod libraries;
 mod machine;
 mod measure;
 mod mpi;
+mod mpi_family;
 mod nccl;
 mod process;
 mod refusal;

@@ -2,15 +2,15 @@
 
 use mpi::environment::library_version;
 
-use crate::{machine, nccl};
+use crate::{Refusal, machine, mpi_family, nccl};
 
 /// What was found. A library that does not load tells why.
 #[derive(Debug, Clone)]
 pub struct Libraries {
     /// The version of libtorch.
     pub torch: String,
-    /// The first line of what the MPI library calls itself.
-    pub mpi: String,
+    /// What the MPI library calls itself, or why it does not fit this program.
+    pub mpi: Result<String, Refusal>,
     /// The version of NCCL.
     pub nccl: Result<String, String>,
     /// The number of GPUs that libtorch can use.
@@ -20,10 +20,9 @@ pub struct Libraries {
 impl Libraries {
     /// Asks each library. MPI need not be initialised.
     pub fn look() -> Self {
-        let mpi = library_version().unwrap_or_default();
         Self {
             torch: torch_ext::version(),
-            mpi: mpi.split([',', '\n']).next().unwrap_or_default().trim_matches(['\0', ' ']).to_string(),
+            mpi: mpi_family::check().map(|()| mpi_family::name_of(&library_version().unwrap_or_default())),
             nccl: nccl::check(machine::on_host()).map(|()| nccl::version()),
             gpus: machine::visible_gpus().map_err(|error| format!("{error:#}")),
         }
@@ -38,6 +37,6 @@ mod tests {
     fn the_libraries_of_this_build_have_names() {
         let found = Libraries::look();
         assert!(found.torch.starts_with(|first: char| first.is_ascii_digit()), "{found:?}");
-        assert!(found.mpi.contains("MPI"), "{found:?}");
+        assert!(found.mpi.as_ref().is_ok_and(|name| name.contains("MPI")), "{found:?}");
     }
 }

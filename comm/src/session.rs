@@ -14,7 +14,7 @@ use crate::nccl::{Limits, Nccl, Place};
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::single::Single;
-use crate::{machine, mpi as host, nccl};
+use crate::{machine, mpi as host, mpi_family, nccl};
 
 /// The ranks of a run before they have chosen devices: they can agree on what they read. Its drop is `MPI_Finalize`.
 pub struct World {
@@ -28,11 +28,12 @@ impl World {
     /// Joins the run this process was started for: that of `mpirun` (or another MPI launcher), or a run of one.
     ///
     /// # Errors
-    /// MPI cannot be initialised.
+    /// A [`Refusal`](crate::Refusal) of an MPI library that does not fit this program, or MPI cannot be initialised.
     pub fn join() -> Result<Self> {
         if !started_by_mpi() {
             return Ok(Self { ranks: Arc::new(Single), local_rank: 0, universe: None });
         }
+        mpi_family::check()?;
         let (universe, communicator) = host::initialise()?;
         let local_rank = communicator.local_rank();
         Ok(Self { ranks: Arc::new(communicator), local_rank, universe: Some(universe) })
@@ -122,10 +123,10 @@ impl Session {
 
     /// The versions of the libraries at work, for logs.
     pub fn libraries(&self) -> String {
-        let mpi = self.universe.as_ref().map_or("none".to_string(), |_| {
-            let version = library_version().unwrap_or_default();
-            version.split(',').next().unwrap_or_default().trim_matches(['\0', ' ', '\n']).to_string()
-        });
+        let mpi = self
+            .universe
+            .as_ref()
+            .map_or("none".to_string(), |_| mpi_family::name_of(&library_version().unwrap_or_default()));
         let nccl = self.nccl.as_ref().map_or(String::new(), |_| format!(", NCCL {}", nccl::version()));
         format!("libtorch {}, MPI {mpi}{nccl}", torch_ext::version())
     }

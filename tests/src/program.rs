@@ -54,6 +54,18 @@ impl Program {
         Self::from(command, true)
     }
 
+    /// A program that was built elsewhere, by itself.
+    pub fn of(program: &Path) -> Self {
+        Self::from(Command::new(program), false)
+    }
+
+    /// A program that was built elsewhere, by any MPI's `mpirun -n RANKS`.
+    pub fn of_by(program: &Path, mpirun: &str, ranks: usize) -> Self {
+        let mut command = Command::new(mpirun);
+        command.args(["-n", &ranks.to_string()]).arg(program);
+        Self::from(command, true)
+    }
+
     /// iad-launch by itself, with no file larger than so many KiB: the rest of a write is refused, as on a full disk.
     pub fn with_files_up_to(kib: u64) -> Self {
         let mut command = Command::new("bash");

@@ -23,10 +23,25 @@ pub(super) fn findings() -> Vec<Finding> {
 
 /// The library that the program loads, beside the mpirun that it would start.
 fn mpi(libraries: &Libraries) -> Finding {
-    let (library, mpirun) = (&libraries.mpi, start::mpirun());
+    let library = match &libraries.mpi {
+        Ok(library) => library,
+        Err(refusal) => {
+            return error(
+                "mpi",
+                format!("the program has loaded {}, not {}", refusal.value, refusal.expected),
+                &refusal.hint,
+            );
+        }
+    };
+    let mpirun = start::mpirun();
     let output = Command::new(&mpirun).arg("--version").output();
     let said = match output {
-        Ok(output) => String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_string(),
+        // Open MPI's first line has the version, Hydra's second.
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            let line = said.lines().find(|line| version_in(line).is_some()).unwrap_or_default();
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        }
         Err(problem) => {
             return warning(
                 "mpi",
@@ -97,6 +112,7 @@ mod tests {
         for (text, version) in [
             ("Open MPI v4.1.4", "4.1.4"),
             ("mpirun (Open MPI) 4.1.4", "4.1.4"),
+            ("Version: 4.0.2", "4.0.2"),
             ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue", "535.54.03"),
         ] {
             assert_eq!(version_in(text).as_deref(), Some(version));
@@ -106,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_driver_without_cuda_is_an_error_and_missing_nccl_matters_to_gpus_alone() {
-        let found = |gpus, nccl| Libraries { torch: String::new(), mpi: String::new(), nccl, gpus };
+        let found = |gpus, nccl| Libraries { torch: String::new(), mpi: Ok(String::new()), nccl, gpus };
         let broken = found(Err("libtorch_cuda does not load".into()), Ok("2".into()));
         assert!(graphics(&broken).next.unwrap().contains("scripts/setup --cuda"));
         let without = found(Ok(0), Err("no such file".into()));

@@ -31,6 +31,11 @@ pub(crate) fn announced_ranks() -> Option<usize> {
     comm::SIZE_VARIABLES.iter().find_map(|name| variable(name)?.trim().parse().ok())
 }
 
+/// Whether a typed mpirun of MPICH (Hydra) started this rank. It may end with another code than the ranks after a signal.
+pub(super) fn is_under_typed_hydra() -> bool {
+    variable("PMI_FD").is_some() && variable("SLURM_STEP_ID").is_none() && variable(PARENT).is_none()
+}
+
 /// The mpirun that belongs to this program's MPI; `IAD_MPIRUN` chooses another.
 pub(crate) fn mpirun() -> String {
     variable("IAD_MPIRUN").unwrap_or_else(|| env!("IAD_MPIRUN").to_string())

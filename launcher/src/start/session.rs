@@ -16,7 +16,7 @@ use trainer::system::{Stage, Watched};
 use super::beat::Beat;
 use super::control::Line;
 use super::deadline::Deadline;
-use super::environment::{AGAIN, PARENT, variable};
+use super::environment::{AGAIN, PARENT, is_under_typed_hydra, variable};
 use super::{announced, heartbeat, watch};
 use crate::command::LaunchArgs;
 use crate::console::{self, RankLog};
@@ -69,6 +69,9 @@ pub(crate) fn with_session(
         }
         Ok(code) => {
             log.line(if code == STOPPED { "stopped in good order" } else { "done" });
+            if code == STOPPED && ranks.is_leader() && is_under_typed_hydra() {
+                console::say("MPICH's mpirun may end with another code than 85 now; `iad-launch --ranks N` keeps it");
+            }
             let code = tell_end(code, ranks.as_ref())?;
             session.leave()?;
             Ok(code)
@@ -102,7 +105,7 @@ fn tell_end(code: u8, ranks: &dyn Communicator) -> Result<u8> {
 }
 
 fn join(launch: &LaunchArgs, transport: impl FnOnce() -> Result<Comm>, log: &Arc<RankLog>) -> Result<Session> {
-    let world = World::join()?;
+    let world = World::join().map_err(of_the_user)?;
     let transport = agree(world.ranks.as_ref(), transport())?;
     let log = Arc::clone(log);
     let report = move |message: &str| {
@@ -115,12 +118,17 @@ fn join(launch: &LaunchArgs, transport: impl FnOnce() -> Result<Comm>, log: &Arc
         share_gpus: transport.share_gpus,
         report: Arc::new(report),
     };
-    Session::join(world, &request).map_err(|error| match error.downcast::<Refusal>() {
+    Session::join(world, &request).map_err(of_the_user)
+}
+
+/// A refusal as a mistake of the user.
+fn of_the_user(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Refusal>() {
         Ok(Refusal { key, value, expected, hint }) => {
             UserError::expected(expected).key(key).value(value).hint(hint).into()
         }
         Err(error) => error,
-    })
+    }
 }
 
 /// Refuses a launch that did not make the ranks it was meant to.
