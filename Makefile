@@ -46,10 +46,10 @@ soak: build ## Stop, kill and hang runs at many random moments, on failing disks
 	@. scripts/env.sh; export IAD_KILLS=$${IAD_KILLS:-400} IAD_STOPS=$${IAD_STOPS:-300} IAD_DISK=all; \
 	cargo test --release --locked -p tests --test kill_matrix --test disk --test stops --test hangs --test faults -- --nocapture --test-threads 1
 
-fuzz: setup ## Give every importer two million damaged files, new ones each time; some minutes
+fuzz: setup ## Give every reader damaged files, two million to the importers, new ones each time; some minutes
 	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \
 	echo "fuzz: to repeat these inputs: make fuzz IAD_FUZZ_SEED=$$IAD_FUZZ_SEED IAD_FUZZ_INPUTS=$$IAD_FUZZ_INPUTS"; \
-	cargo test --release --locked -p datasets every_reader_survives
+	cargo test --release --locked -p datasets -p trainer -p launcher --lib --bins -- fuzz::
 
 bench: ## Time the step beside PyTorch, some 20 minutes on two quiet cores; the records stand in benches/records
 	@scripts/setup --tests

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::container::verify::verify;
 use crate::ground::error::UserError;
 use crate::ground::memory::Memory;
+use crate::ground::regular::in_words;
 use crate::ground::source::Source;
 use crate::hdf5::write::fill;
 use crate::schema::about::{About, Split};
@@ -70,7 +71,11 @@ impl Unfinished {
             Err(error) if [PermissionDenied, ReadOnlyFilesystem].contains(&error.kind()) => {
                 let folder = path.parent().unwrap_or(&path).to_owned();
                 let hint = "choose a folder of your own, or change its permissions";
-                Err(UserError::expected("a folder that can be written to").file(folder).value(error).hint(hint).into())
+                Err(UserError::expected("a folder that can be written to")
+                    .file(folder)
+                    .value(in_words(&error))
+                    .hint(hint)
+                    .into())
             }
             Err(error) => Err(anyhow!(error).context(format!("creating {}", path.display()))),
         }

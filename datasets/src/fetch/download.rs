@@ -15,6 +15,7 @@ use ureq::{Agent, Body};
 use super::official::OfficialFile;
 use super::options::{Fetch, Progress};
 use crate::ground::error::UserError;
+use crate::ground::regular::{in_words, open_regular};
 
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -69,8 +70,8 @@ pub(super) fn whole(
 /// Compares the length and the checksum of the file at `path`.
 fn check(file: &OfficialFile, path: &Path) -> Result<(), UserError> {
     let wrong = |value: String, expected: String| UserError::expected(expected).file(path).key("the file").value(value);
-    let unreadable = |error: io::Error| wrong(error.to_string(), "a readable file".into());
-    let mut input = File::open(path).map_err(unreadable)?;
+    let unreadable = |error: io::Error| wrong(in_words(&error), "a readable file".into());
+    let mut input = open_regular(path).map_err(unreadable)?.take(file.bytes + 1);
     let (mut hash, mut bytes, mut length) = (Md5::new(), vec![0; 1 << 20], 0u64);
     loop {
         match input.read(&mut bytes).map_err(unreadable)? {

@@ -10,6 +10,7 @@ use ::hdf5::{Dataset, File, Group, H5Type, Location};
 use anyhow::{Context, Result};
 
 use crate::ground::error::UserError;
+use crate::ground::regular::{in_words, open_regular};
 use crate::schema::about::Split;
 
 pub(super) const SCHEMA: &str = "iad-images";
@@ -29,12 +30,9 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn open(path: &'a Path) -> Result<Self> {
-        let missing = |error| wrong(path, "the file", error, "a readable data set file");
-        let plain = fs::File::open(path).map_err(missing)?;
+        let missing = |error| wrong(path, "the file", in_words(&error), "a readable data set file");
+        let plain = open_regular(path).map_err(missing)?;
         let metadata = plain.metadata()?;
-        if !metadata.is_file() {
-            return Err(wrong(path, "the path", "not a file", "a data set file").into());
-        }
         // Locks fail on some network file systems, and reading needs none.
         let file = File::with_options().with_fapl(|access| access.file_locking(false)).open(path).map_err(|error| {
             let value = format!("{} bytes that are not HDF5, or not all of it ({error})", metadata.len());

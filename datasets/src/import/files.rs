@@ -1,7 +1,6 @@
 //! Few large files by name: in a folder, or in a tar archive that is read once and never unpacked to the disk.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use super::left_out::LeftOut;
 use crate::formats::recognise::GZIP;
 use crate::formats::tar;
 use crate::ground::error::UserError;
+use crate::ground::regular::{in_words, open_regular};
 
 const NOT_OURS: &str = "no file of this data set";
 const OTHER_VERSION: &str = "another version of the same images";
@@ -57,10 +57,17 @@ impl Files {
         for (number, (folder, files)) in known.iter().enumerate() {
             for place in [from.to_owned(), from.join(folder)] {
                 if files.iter().any(|(name, _)| place.join(name).is_file()) {
-                    let names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
+                    let mut names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
+                    let folders: Vec<_> = known.iter().map(|(folder, _)| *folder).collect();
+                    if place == from {
+                        names.extend(folders.iter().filter(|other| *other != folder));
+                    }
                     let mut left_out = others_in(&place, &names);
                     for (other, _) in known.iter().filter(|(other, _)| other != folder && from.join(other).is_dir()) {
                         left_out.add(OTHER_VERSION, *other);
+                    }
+                    if place != from {
+                        add_others(from, &folders, &mut left_out);
                     }
                     return Ok((number, Files::Folder(place), left_out));
                 }
@@ -89,22 +96,25 @@ impl Files {
     }
 }
 
-/// The files of `folder` but those called `names`.
+/// The files and folders in `folder` but those called `names`.
 pub(super) fn others_in(folder: &Path, names: &[&str]) -> LeftOut {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let files = entries.filter(|entry| entry.path().is_file()).map(|entry| entry.file_name());
-    let mut files: Vec<String> = files.map(|name| name.to_string_lossy().into_owned()).collect();
-    files.sort_unstable();
     let mut left_out = LeftOut::default();
-    files.iter().filter(|name| !names.contains(&&name[..])).for_each(|name| left_out.add(NOT_OURS, name));
+    add_others(folder, names, &mut left_out);
     left_out
+}
+
+fn add_others(folder: &Path, names: &[&str], left_out: &mut LeftOut) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    found.sort_unstable();
+    found.iter().filter(|name| !names.contains(&&name[..])).for_each(|name| left_out.add(NOT_OURS, name));
 }
 
 /// All bytes of a file that has to be there and has at most `most`.
 pub(super) fn read_file(path: &Path, most: usize, hint: &str) -> Result<Vec<u8>, UserError> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes));
-    read.map_err(|error| wrong_file(path, &error, "a readable file", hint))?;
+    let read = open_regular(path).and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(|error| wrong_file(path, &in_words(&error), "a readable file", hint))?;
     if bytes.len() > most {
         return Err(wrong_file(path, &format!("more than {most} bytes"), "a file of this data set", hint));
     }
@@ -112,7 +122,7 @@ pub(super) fn read_file(path: &Path, most: usize, hint: &str) -> Result<Vec<u8>,
 }
 
 fn read_archive(path: &Path, known: &[Known]) -> Result<tar::Members> {
-    let mut unpacked = GzDecoder::new(BufReader::with_capacity(1 << 20, File::open(path)?));
+    let mut unpacked = GzDecoder::new(BufReader::with_capacity(1 << 20, open_regular(path)?));
     tar::members(&mut unpacked, &|name| {
         known.iter().find_map(|(folder, files)| {
             let name = name.strip_prefix(folder)?.strip_prefix('/')?;

@@ -1,6 +1,5 @@
 //! MNIST and Fashion-MNIST as published: four IDX files, compressed with gzip or not.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use super::imported::{Imported, wrong_archive};
 use crate::formats::recognise::GZIP;
 use crate::ground::error::UserError;
 use crate::ground::memory::Memory;
+use crate::ground::regular::open_regular;
 
 const SIDE: usize = 28;
 
@@ -61,7 +61,7 @@ pub(super) fn read(kind: &Kind, from: &Path) -> Result<Imported> {
             let plain = from.join(format!("{name}-{part}-ubyte"));
             let path = if plain.is_file() { plain } else { from.join(format!("{name}-{part}-ubyte.gz")) };
             let read = || -> Result<Vec<u8>> {
-                let file = BufReader::new(File::open(&path)?);
+                let file = BufReader::new(open_regular(&path)?);
                 let compressed = path.extension().is_some_and(|extension| extension == "gz");
                 let mut bytes: Box<dyn Read> = if compressed { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
                 parse(&mut bytes, dimensions, most)

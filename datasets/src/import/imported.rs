@@ -1,13 +1,13 @@
 //! The result of an importer, and errors about its files.
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::left_out::LeftOut;
 use crate::formats::recognise::kind_of_file;
 use crate::ground::error::UserError;
+use crate::ground::regular::{in_words, open_regular};
 use crate::ground::source::Source;
 use crate::schema::about::Coarse;
 
@@ -43,13 +43,16 @@ pub(super) fn wrong_file(path: &Path, found: &dyn Display, expected: &str, hint:
 pub(super) fn wrong_archive(path: &Path, format: &str, error: &anyhow::Error, expected: &str, hint: &str) -> UserError {
     let mut start = Vec::new();
     // A file that cannot be read is named by `error`.
-    let _ = File::open(path).and_then(|file| file.take(512).read_to_end(&mut start));
+    let _ = open_regular(path).and_then(|file| file.take(512).read_to_end(&mut start));
     match kind_of_file(&start).filter(|kind| path.is_file() && kind.name != format) {
         Some(kind) => {
             let found = format!("{} ({error:#})", kind.name);
             let hint = kind.hint.map_or(hint.to_owned(), |first| format!("{first}; or {hint}"));
             wrong_file(path, &found, expected, &hint)
         }
-        None => wrong_file(path, error, expected, hint),
+        None => match error.downcast_ref::<io::Error>() {
+            Some(error) => wrong_file(path, &in_words(error), expected, hint),
+            None => wrong_file(path, error, expected, hint),
+        },
     }
 }

@@ -15,6 +15,7 @@ use super::npy::{self, Images};
 use crate::formats::recognise::ZIP;
 use crate::formats::zip::{Member, Zip};
 use crate::ground::error::UserError;
+use crate::ground::regular::open_regular;
 use crate::ground::source::Source;
 
 /// The bytes of all labels at most.
@@ -98,7 +99,7 @@ impl Source for Arrays {
 
 /// Opens the arrays of the file `from`.
 pub(super) fn read(from: &Path) -> Result<Imported> {
-    let zip = File::open(from).map_err(anyhow::Error::from).and_then(|file| Zip::open(Arc::new(file)));
+    let zip = open_regular(from).map_err(anyhow::Error::from).and_then(|file| Zip::open(Arc::new(file)));
     let zip = zip.map_err(|error| wrong_archive(from, ZIP, &error, "an .npz file with images and labels", HINT))?;
     let zip: Archive = Arc::new(zip);
     let has = |name: &str| zip.find(&format!("{name}.npy")).is_some();

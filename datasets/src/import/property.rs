@@ -15,6 +15,8 @@ use crate::ground::random::bits;
 use crate::import::{ImportOptions, ImportReport, import};
 use crate::{Container, Draws, Purpose, Source, Split, UserError};
 
+mod batches;
+
 /// This letter represents a byte that is not UTF-8.
 const NOT_UTF8: char = '#';
 

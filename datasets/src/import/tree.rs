@@ -15,6 +15,7 @@ use super::left_out::{HIDDEN, LeftOut, NOT_UTF8, SYSTEM, is_system};
 use crate::formats::recognise::ZIP;
 use crate::formats::zip::{Member, Zip};
 use crate::ground::error::UserError;
+use crate::ground::regular::{in_words, open_regular};
 
 /// An archive and its members by their paths.
 type Archive = (Zip<Arc<File>>, BTreeMap<String, Member>);
@@ -44,13 +45,13 @@ impl Tree {
             left_out: LeftOut::default(),
         };
         if from.is_file() {
-            let zip = File::open(from).map_err(anyhow::Error::from).and_then(|file| Zip::open(Arc::new(file)));
+            let zip = open_regular(from).map_err(anyhow::Error::from).and_then(|file| Zip::open(Arc::new(file)));
             let zip = zip.map_err(|error| wrong_archive(from, ZIP, &error, "a folder or a whole zip archive", hint))?;
             tree.list_archive(zip);
         } else {
             let around = fs::metadata(from).map(|metadata| vec![identity(&metadata)]).unwrap_or_default();
             let listed = tree.list_folder(from, "", &mut { around });
-            listed.map_err(|(path, error)| wrong_file(&path, &error, "a readable folder", hint))?;
+            listed.map_err(|(path, error)| wrong_file(&path, &in_words(&error), "a readable folder", hint))?;
         }
         tree.files.sort_unstable();
         Ok(tree)

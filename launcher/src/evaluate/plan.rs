@@ -10,7 +10,7 @@ use trainer::evaluate::request::{EvaluatedWeights, EvaluationData, EvaluationFil
 use trainer::run::folder::RunFolder;
 use trainer::run::prepare::{first_images, open_test};
 use trainer::weights::checkpoint;
-use trainer::weights::foreign::{import_command, other_contents};
+use trainer::weights::foreign::{import_command, what_it_is};
 use trainer::weights::script::is_script;
 
 use super::choose::choose_weights;
@@ -228,7 +228,7 @@ fn of_file(command: &Eval) -> Result<Settings> {
 fn check_weights(command: &Eval) -> Result<(), UserError> {
     let path = &command.run;
     let Err(problem) = checkpoint::read(path) else { return Ok(()) };
-    let found = other_contents(path).unwrap_or_else(|| format!("none that can be used: {}", problem.root_cause()));
+    let found = what_it_is(path, &problem);
     let refused = UserError::expected("a file of weights of this program, or a TorchScript file");
     let refused = refused.file(path).key("the file").value(found);
     let image = |data: &PathBuf| Some(datasets::summarise(data).ok()?.splits.first()?.shape);

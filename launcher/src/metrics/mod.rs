@@ -3,6 +3,8 @@
 //! It uses `command`, `console` and `report` (what a run folder holds). Read `scalars` and `histograms`, then `record`,
 //! `tensorboard` and `run`.
 
+#[cfg(test)]
+mod fuzz;
 mod histograms;
 mod record;
 mod run;

@@ -9,6 +9,7 @@ use datasets::UserError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use trainer::config::Override;
+use trainer::system::files::{in_words, read_text};
 
 /// The folder of named tables.
 const TABLES: &str = "configs/paper";
@@ -135,7 +136,7 @@ pub(super) fn find(table: &Path) -> Result<PathBuf> {
         return Ok(named);
     }
     let entries = fs::read_dir(TABLES).into_iter().flatten().flatten().map(|entry| entry.path());
-    let tables = entries.filter(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("[[blocks]]")));
+    let tables = entries.filter(|path| read_text(path).is_ok_and(|text| text.contains("[[blocks]]")));
     let mut names: Vec<String> =
         tables.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
     // table2 before table10.
@@ -154,8 +155,8 @@ pub(super) fn find(table: &Path) -> Result<PathBuf> {
 /// # Errors
 /// A [`UserError`] that names the file, the key and what was expected.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| UserError::expected("a readable file").file(path).key("the file").value(error))?;
+    let text = read_text(path)
+        .map_err(|error| UserError::expected("a readable file").file(path).key("the file").value(in_words(&error)))?;
     toml::from_str(&text).map_err(|error| {
         let before = error.span().map_or(0, |span| span.start);
         let line = text.bytes().take(before).filter(|byte| *byte == b'\n').count() + 1;

@@ -1,10 +1,10 @@
 //! The paper's numbers, from comma-separated values: one number a line, with its conditions.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use datasets::UserError;
+use trainer::system::files::{in_words, read_text};
 
 /// The header of the file.
 const HEADER: &str = "table,dataset,model,teacher,method,variant,metric,value";
@@ -50,8 +50,11 @@ impl Published {
     /// # Errors
     /// A [`UserError`] that names the line.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(|error| {
-            UserError::expected("a readable file of published numbers").file(path).key("published").value(error)
+        let text = read_text(path).map_err(|error| {
+            UserError::expected("a readable file of published numbers")
+                .file(path)
+                .key("published")
+                .value(in_words(&error))
         })?;
         let mut lines = vec![];
         for (index, line) in text.lines().enumerate() {
@@ -114,7 +117,7 @@ mod tests {
     fn published(text: &str) -> Result<Published> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("published.csv");
-        fs::write(&path, text)?;
+        std::fs::write(&path, text)?;
         Published::read(&path)
     }
 

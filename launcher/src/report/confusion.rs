@@ -30,7 +30,8 @@ impl Confusion {
         let table = String::from_utf8(read_regular(&folder.file("evaluation.samples.csv")).ok()?).ok()?;
         let weights = ["best", "final"].map(|name| folder.weights(name));
         let names = weights.iter().find(|file| file.is_file()).and_then(|file| read_header(file).ok());
-        Self::parse(&table, names.map(|header| header.class_names).unwrap_or_default())
+        let names = names.map(|header| header.class_names).filter(|names| names.len() <= MOST_CLASSES);
+        Self::parse(&table, names.unwrap_or_default())
     }
 
     fn parse(table: &str, names: Vec<String>) -> Option<Self> {

@@ -2,18 +2,23 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
+use datasets::UserError;
 use serde::{Deserialize, de::DeserializeOwned};
 use trainer::config::Norm;
 use trainer::evaluate::Accuracy;
 use trainer::run::events::{EpochDone, Evaluated, Event, RunFinished, RunStarted, StepDone};
 use trainer::run::folder::RunFolder;
-use trainer::system::files::read_regular;
+use trainer::system::files::{in_words, read_regular};
 
 use super::confusion::Confusion;
+
+/// The next step where something else than a run is given.
+const RUNS: &str = "`iad-launch runs` lists the runs below a folder";
 
 /// All that is known of one run.
 #[derive(Debug, Default)]
@@ -71,7 +76,7 @@ pub struct Evaluation {
 /// Reads the runs and makes their names unique by adding the folder where two share one.
 pub fn read(folders: &[PathBuf]) -> Result<Vec<RecordedRun>> {
     if folders.is_empty() {
-        bail!("no run folder was given: name at least one folder that holds a metrics.jsonl");
+        return Err(UserError::expected("at least one run folder, with a metrics.jsonl in it").value("none").into());
     }
     let mut runs = folders.iter().map(|folder| RecordedRun::read(folder)).collect::<Result<Vec<_>>>()?;
     let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
@@ -90,11 +95,17 @@ impl RecordedRun {
     /// There is no readable `metrics.jsonl`, or a file is damaged.
     pub fn read(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
-            bail!("{} is not a folder: name the folder of a run", folder.display());
+            let found = if folder.exists() { "something else than a folder" } else { "nothing there" };
+            return Err(UserError::expected("a run folder").file(folder).value(found).hint(RUNS).into());
         }
         let path = folder.join("metrics.jsonl");
-        let bytes = fs::read(&path)
-            .with_context(|| format!("cannot read {}: is {} the folder of a run?", path.display(), folder.display()))?;
+        let bytes = read_regular(&path).map_err(|error| {
+            let found = match error.kind() {
+                ErrorKind::NotFound => "a folder without metrics.jsonl".to_string(),
+                _ => format!("{}, which is {}", path.display(), in_words(&error)),
+            };
+            UserError::expected("a run folder, with a metrics.jsonl in it").file(folder).value(found).hint(RUNS)
+        })?;
         let mut run = Self { folder: folder.to_owned(), ..Self::default() };
         run.replay(&bytes, &path)?;
         let folder_name =
@@ -124,8 +135,12 @@ impl RecordedRun {
                 // Only the last line can lack its end: the process died while writing it.
                 Err(_) if !line.ends_with(b"\n") => {}
                 Err(error) => {
-                    let number = index + 1;
-                    bail!("{} line {number}: not a metrics event: {error}; mend or remove that line", path.display());
+                    return Err(UserError::expected("an event of a run, in JSON")
+                        .file(path)
+                        .key(format!("line {}", index + 1))
+                        .value(format!("damaged ({error})"))
+                        .hint("mend or remove that line")
+                        .into());
                 }
             }
         }
@@ -190,12 +205,17 @@ fn optional(path: &Path) -> Result<Option<(String, PathBuf)>> {
     if !path.exists() {
         return Ok(None);
     }
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let unreadable = |error| UserError::expected("a file of a run that can be read").file(path).value(in_words(&error));
+    let bytes = read_regular(path).map_err(unreadable)?;
     Ok(Some((String::from_utf8_lossy(&bytes).into_owned(), path.to_owned())))
 }
 
 fn json<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
-    serde_json::from_str(text).with_context(|| format!("{} is not a valid evaluation", path.display()))
+    serde_json::from_str(text).map_err(|error| {
+        let hint = "resume the run, which makes it again, or move the file away";
+        let refused = UserError::expected("an evaluation of a run, in JSON").file(path);
+        refused.key("the file").value(format!("damaged ({error})")).hint(hint).into()
+    })
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ mod effort;
 mod evaluation;
 mod figures;
 mod forms;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod names;
 mod overview;
 mod page;

@@ -5,6 +5,7 @@ use std::path::Path;
 use toml::{Table, Value};
 use trainer::evaluate::Accuracy;
 use trainer::run::folder::RunFolder;
+use trainer::system::files::read_text;
 
 use super::data::{Evaluation, RecordedRun};
 use super::percentage::{percentage, wilson};
@@ -94,7 +95,7 @@ fn teachers(run: &RecordedRun) -> Vec<(String, Evaluation)> {
     let named = config.as_ref().and_then(|config| config.get("teachers")?.as_table());
     let evaluation = |(name, teacher): (&String, &Value)| {
         let folder = RunFolder::at(Path::new(teacher.get("checkpoint")?.as_str()?));
-        let text = std::fs::read_to_string(folder.evaluation(None)).ok()?;
+        let text = read_text(&folder.evaluation(None)).ok()?;
         Some((name.clone(), serde_json::from_str(&text).ok()?))
     };
     named.into_iter().flatten().filter_map(evaluation).collect()

@@ -1,6 +1,7 @@
 //! `iad-launch compare RUN RUN ...`: the keys in which runs differ, and their numbers side by side.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -28,16 +29,16 @@ struct Row {
 /// # Errors
 /// A folder is no run or is damaged; the terminal cannot be written to.
 pub(crate) fn run(command: &Compare) -> Result<()> {
+    write!(Out, "{}", text_of(&command.runs, command.json)?).context("writing to the terminal")
+}
+
+/// How these runs differ, as text or as JSON.
+pub(super) fn text_of(folders: &[PathBuf], json: bool) -> Result<String> {
     let configs: Vec<Table> =
-        command.runs.iter().map(|run| Ok(flat(&RunFolder::at(run).config()?))).collect::<Result<_>>()?;
-    let runs = read(&command.runs)?;
+        folders.iter().map(|run| Ok(flat(&RunFolder::at(run).config()?))).collect::<Result<_>>()?;
+    let runs = read(folders)?;
     let (keys, rows) = (differing(&configs), accuracies(&runs));
-    let shown = if command.json {
-        serde_json::to_string_pretty(&data(&runs, &keys, &rows))? + "\n"
-    } else {
-        shown(&runs, &keys, &rows)
-    };
-    write!(Out, "{shown}").context("writing to the terminal")
+    Ok(if json { serde_json::to_string_pretty(&data(&runs, &keys, &rows))? + "\n" } else { shown(&runs, &keys, &rows) })
 }
 
 /// The accuracies of the final evaluations, by attack.

@@ -1,8 +1,9 @@
 //! The runs in a folder: their state, progress, best numbers and size.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::path::{Path, PathBuf};
 
+use datasets::open_regular;
 use serde::Serialize;
 use trainer::evaluate::Accuracy;
 use trainer::run::folder::RunFolder;
@@ -126,7 +127,7 @@ fn best(attack: &Accuracy) -> Option<Best> {
 
 /// Whether a process holds the lock of the run folder.
 fn is_locked(path: &Path) -> bool {
-    let Ok(lock) = File::open(path.join("run.lock")) else { return false };
+    let Ok(lock) = open_regular(&path.join("run.lock")) else { return false };
     matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 

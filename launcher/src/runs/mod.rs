@@ -4,6 +4,8 @@
 
 mod compare;
 mod found;
+#[cfg(test)]
+mod fuzz;
 mod list;
 
 pub(crate) use self::compare::run as compare;

@@ -1,6 +1,6 @@
 //! Starting, joining and watching the ranks of a command.
 //!
-//! It uses `exit`, `command` and `console`. Read `environment`, `exports` and `announced`; `signals`, `deadline`, `watchdog`,
+//! It uses `exit`, `command` and `console`. Read `environment`, `recorded`, `exports` and `announced`; `signals`, `deadline`, `watchdog`,
 //! `beat` and `control` (both sides); `restart`, `notices`, `leftovers`, `mpirun`, `running` and `spawn` (the process that
 //! starts the ranks); `watch`, `silence`, `heartbeat` and `session` (each rank).
 
@@ -15,6 +15,7 @@ mod heartbeat;
 mod leftovers;
 mod mpirun;
 mod notices;
+mod recorded;
 mod restart;
 mod running;
 mod session;
@@ -27,6 +28,7 @@ mod watchdog;
 pub(crate) use self::announced::{check, speaks};
 pub(crate) use self::environment::{announced_ranks, mpirun, variable};
 pub(crate) use self::mpirun::{on_ranks, one_of};
+pub(crate) use self::recorded::{recorded, without_passwords};
 pub(crate) use self::session::{start_line, with_session};
 pub(crate) use self::signals::{listen_to_requests, stop_flag};
 pub(crate) use self::spawn::{needs_mpirun, print_gpus, ranks, spawn};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env::current_exe;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ use trainer::system::{Stage, Worker};
 
 use crate::console::{Console, Logged, RankLog, say};
 use crate::report;
-use crate::start::{activity, set_budgets, start_line, stop_flag};
+use crate::start::{activity, recorded, set_budgets, start_line, stop_flag, without_passwords};
 
 /// A run to do: a configuration and its folder.
 #[derive(Debug, Clone)]
@@ -208,7 +209,7 @@ fn environment(config: &RunConfig, prepared: &Prepared, folder: &RunFolder, sess
     insert("started", humantime::format_rfc3339_seconds(SystemTime::now()).to_string().into());
     insert("program", format!("iad-launch {} ({})", env!("CARGO_PKG_VERSION"), env!("IAD_COMMIT")).into());
     let command: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
-    insert("command", command.join(" ").into());
+    insert("command", without_passwords(&command.join(" ")).into());
     insert("config_sha256", config.hash().into());
     insert("from_checkpoint", folder.checkpoints().first().map_or(0, |(step, _)| *step as i64).into());
     insert("backend", session.backend.into());
@@ -226,5 +227,7 @@ fn environment(config: &RunConfig, prepared: &Prepared, folder: &RunFolder, sess
     if !teachers.is_empty() {
         insert("teachers_sha256", toml::Value::Table(teachers));
     }
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    insert("variables", toml::Value::Table(recorded(std::env::vars_os().filter_map(text))));
     Ok(table)
 }

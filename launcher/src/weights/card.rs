@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::Value;
 use toml::Table;
 use trainer::run::folder::RunFolder;
+use trainer::system::files::{read_regular, read_text};
 use trainer::weights::foreign::{ExportFormat, Exported};
 
 /// The file of the card of an exported file.
@@ -52,7 +53,7 @@ pub(super) fn card(made: &Exported, to: &Path, run: Option<&RunFolder>) -> Resul
             write!(text, "\n## Results\n\n{}", evaluations.concat())?;
         }
         write!(text, "{}", teachers(run))?;
-        let config = fs::read_to_string(run.file("run.toml"))?;
+        let config = read_text(&run.file("run.toml"))?;
         write!(text, "\n## Configuration\n\n```toml\n{}\n```\n", config.trim_end())?;
     }
     Ok(text)
@@ -90,7 +91,7 @@ fn evaluations(run: &RunFolder, weights: &str) -> Vec<String> {
     let entries = fs::read_dir(&run.path).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
     files.sort();
-    let parsed = files.iter().filter_map(|file| serde_json::from_slice(&fs::read(file).ok()?).ok());
+    let parsed = files.iter().filter_map(|file| serde_json::from_slice(&read_regular(file).ok()?).ok());
     parsed.filter(|found: &Value| found["weights_sha256"] == weights).filter_map(|found| section(&found)).collect()
 }
 
@@ -128,7 +129,7 @@ fn section(found: &Value) -> Option<String> {
 /// The teachers of the last session, by the SHA-256 of their files.
 fn teachers(run: &RunFolder) -> String {
     let found = || -> Option<String> {
-        let environment: Table = fs::read_to_string(run.file("environment.toml")).ok()?.parse().ok()?;
+        let environment: Table = read_text(&run.file("environment.toml")).ok()?.parse().ok()?;
         let session = environment.get("session")?.as_array()?.last()?;
         let teachers = session.get("teachers_sha256")?.as_table()?;
         let lines = teachers.iter().map(|(name, hash)| format!("* {name}: SHA-256 {}\n", hash.as_str().unwrap_or("")));

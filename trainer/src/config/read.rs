@@ -10,7 +10,7 @@ use super::explain::explain;
 use super::positions::{Positions, line_of};
 use super::run_config::RunConfig;
 use super::{Override, Teacher, norm, preset};
-use crate::system::files::read_regular;
+use crate::system::files::{in_words, read_text};
 
 impl RunConfig {
     /// Reads `path`, replaces a preset by its method, applies `overrides`, and checks every value that does not depend
@@ -23,14 +23,13 @@ impl RunConfig {
             let begun = path.join("run.toml");
             return if begun.is_file() { Self::read(&begun, overrides) } else { Err(folder_instead(path).into()) };
         }
-        let text = read_regular(path).and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
-        let text = text.map_err(|error| {
+        let text = read_text(path).map_err(|error| {
             UserError::expected("a readable configuration file")
                 .file(path)
                 .value(if error.kind() == std::io::ErrorKind::NotFound {
                     "nothing there".into()
                 } else {
-                    error.to_string()
+                    in_words(&error)
                 })
                 .hint("configs/ has examples; `iad-launch --help` lists the commands")
                 .did_you_mean(&path.to_string_lossy(), neighbours(path).iter().map(String::as_str))
@@ -92,6 +91,9 @@ fn neighbours(path: &Path) -> Vec<String> {
     let configurations = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
     configurations.map(|path| path.to_string_lossy().into_owned()).collect()
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {

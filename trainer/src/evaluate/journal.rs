@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::evaluate::{Outcomes, RoundStep};
-use crate::system::files::write_atomically;
+use crate::system::files::{read_regular, write_atomically};
 
 /// The open journal of the leader.
 pub struct Journal {
@@ -47,7 +47,7 @@ impl Journal {
     /// A second process that writes it; errors of the file system.
     pub fn open(path: &Path, evaluation: &str, fresh: &Outcomes) -> Result<(Self, Vec<RoundStep>, Vec<String>)> {
         let context = || format!("writing {}", path.display());
-        let text = fs::read(path).unwrap_or_default();
+        let text = read_regular(path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let mut lines = text.split_terminator('\n');
         let heading = serde_json::to_string(&Heading { evaluation: evaluation.to_string() })?;
@@ -104,6 +104,9 @@ fn step(line: &str) -> Option<RoundStep> {
     let Line { sha256, step } = serde_json::from_str(line).ok()?;
     (digest(&step).ok()? == sha256).then_some(step)
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {

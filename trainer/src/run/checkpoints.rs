@@ -10,7 +10,7 @@ use anyhow::Result;
 use datasets::UserError;
 
 use crate::run::folder::RunFolder;
-use crate::system::files::read_regular;
+use crate::system::files::{in_words, read_regular};
 use crate::weights::checkpoint::{self, Header, Tensors};
 
 /// The checkpoint that a run resumes from.
@@ -84,7 +84,7 @@ fn refuse_finished_weights(folder: &RunFolder) -> Result<()> {
 fn unreadable(folder: &RunFolder, path: &Path, error: &std::io::Error) -> anyhow::Error {
     UserError::expected("a checkpoint that can be read")
         .file(path)
-        .value(error)
+        .value(in_words(error))
         .hint(format!(
             "nothing in {} was changed: make the file readable and give the same command again. To resume from an older \
              checkpoint, move this one away",

@@ -19,7 +19,7 @@ use toml::Table;
 use crate::config::RunConfig;
 use crate::run::changes::{Change, changes};
 use crate::run::inputs;
-use crate::system::files::{read_regular, write_atomically};
+use crate::system::files::{ensure_regular, in_words, read_regular, write_atomically};
 
 /// A run's folder.
 #[derive(Debug, Clone)]
@@ -87,10 +87,11 @@ impl RunFolder {
     /// be killed before its first new event.
     fn has_done_steps_of(&self, epochs: u64) -> bool {
         // The file is small beside the time of reading a checkpoint.
-        let metrics = fs::read_to_string(self.file("metrics.jsonl")).unwrap_or_default();
+        let metrics = read_regular(&self.file("metrics.jsonl")).unwrap_or_default();
+        let metrics = String::from_utf8(metrics).unwrap_or_default();
         let event = |line: Option<&str>| serde_json::from_str::<Value>(line.unwrap_or_default()).unwrap_or_default();
         let (first, last) = (event(metrics.lines().next()), event(metrics.lines().last()));
-        let wanted = first["steps_per_epoch"].as_u64().map_or(0, |steps| steps * epochs);
+        let wanted = first["steps_per_epoch"].as_u64().map_or(0, |steps| steps.saturating_mul(epochs));
         last["event"] == "finished" && last["step"].as_u64().is_none_or(|step| step >= wanted)
     }
 
@@ -145,7 +146,7 @@ impl RunFolder {
             return Ok(vec![]);
         }
         let mut entries =
-            fs::read_dir(&self.path).map_err(|problem| error("a folder that can be read").value(problem))?;
+            fs::read_dir(&self.path).map_err(|problem| error("a folder that can be read").value(in_words(&problem)))?;
         if !self.file("run.toml").exists() {
             // A start that was killed before its first file was whole may have left these.
             let ours =
@@ -188,7 +189,7 @@ impl RunFolder {
     fn replace_config(&self, config: &RunConfig) -> Result<()> {
         let path = self.file("run.toml");
         let aside = (1..).map(|number| self.earlier_config(number)).find(|path| !path.exists());
-        let old = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let old = read_regular(&path).with_context(|| format!("reading {}", path.display()))?;
         write_atomically(&aside.unwrap_or_default(), &old)?;
         write_atomically(&path, config.resolved().as_bytes())
     }
@@ -202,7 +203,11 @@ impl RunFolder {
         let changes = self.check(config)?;
         let writable = || format!("making the run folder {}", self.path.display());
         fs::create_dir_all(&self.path).with_context(writable)?;
-        let lock = File::create(self.file("run.lock")).with_context(writable)?;
+        let lock = self.file("run.lock");
+        // Opening a pipe would wait for its other end.
+        let known =
+            ensure_regular(&lock).or_else(|error| (error.kind() == ErrorKind::NotFound).then_some(()).ok_or(error));
+        let lock = known.and_then(|()| File::create(lock)).with_context(writable)?;
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 return Err(UserError::expected("a run folder that no other process is using")

@@ -10,7 +10,7 @@ use crate::model::{Model, ModelSpec, outline};
 use crate::run::folder::RunFolder;
 use crate::weights::checkpoint::{self, read_header};
 use crate::weights::classes::{NetworkClasses, classifier_layer, match_classes, select_outputs};
-use crate::weights::foreign::import_command;
+use crate::weights::foreign::{import_command, what_it_is};
 use crate::weights::student::load_student;
 
 const KEY: &str = "student.checkpoint";
@@ -48,7 +48,7 @@ pub(super) fn initial_weights(
     let file = find(path)?;
     let error = |expected: String| UserError::expected(expected).file(&file).key(KEY);
     let header = read_header(&file).map_err(|problem| {
-        let refused = error("weights of this program".into()).value(format!("{problem:#}"));
+        let refused = error("weights of this program".into()).value(what_it_is(&file, &problem));
         match import_command(&file, form.image) {
             Some(command) => refused.hint(format!("import it once with `{command}`, and name the file it makes")),
             None => refused.hint("`iad-launch weights info FILE` says what it is"),

@@ -1,7 +1,6 @@
 //! The format of a run folder and the contents of its inputs, as the first start found them: inputs.toml.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -9,7 +8,7 @@ use anyhow::{Context, Result};
 use datasets::UserError;
 use serde::{Deserialize, Serialize};
 
-use crate::system::files::write_atomically;
+use crate::system::files::{read_text, write_atomically};
 
 /// The format of new run folders. Format 1 has no inputs.toml.
 const FORMAT: u32 = 2;
@@ -27,7 +26,7 @@ struct Recorded {
 /// # Errors
 /// A [`UserError`] that names the input; a folder of a newer format; an I/O error.
 pub fn compare(path: &Path, found: &BTreeMap<String, String>) -> Result<()> {
-    let text = match fs::read_to_string(path) {
+    let text = match read_text(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         text => text.with_context(|| format!("reading {}", path.display()))?,
     };
@@ -73,6 +72,8 @@ pub fn record(path: &Path, found: &BTreeMap<String, String>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

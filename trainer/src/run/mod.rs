@@ -15,6 +15,8 @@ mod epoch_end;
 pub mod events;
 mod finish;
 pub mod folder;
+#[cfg(test)]
+mod fuzz;
 pub mod initial;
 mod inputs;
 pub mod metrics;

@@ -13,7 +13,7 @@ use crate::model::{ModelSpec, outline};
 use crate::run::folder::RunFolder;
 use crate::run::initial::{InitialWeights, initial_weights};
 use crate::run::teacher::{Pupil, check_teacher};
-use crate::system::files::ensure_regular;
+use crate::system::files::{ensure_regular, in_words};
 use crate::system::memory::total_memory;
 
 /// The opened inputs of a run.
@@ -152,7 +152,7 @@ fn open_container(key: &str, path: &Path, split: Split, reading: Reading, verify
             .into());
     }
     ensure_regular(path).map_err(|error| {
-        UserError::expected("an image container (HDF5) that can be read").file(path).key(key).value(error)
+        UserError::expected("an image container (HDF5) that can be read").file(path).key(key).value(in_words(&error))
     })?;
     let container = match reading {
         Reading::Resident => Container::map(path, split)?,

@@ -18,7 +18,7 @@ use crate::run::metrics::JsonLines;
 use crate::run::totals::EpochTotals;
 use crate::step::Step;
 use crate::system::agreement::{Agreed, agree};
-use crate::system::files::read_regular;
+use crate::system::files::{in_words, read_regular};
 use crate::weights::checkpoint::{self, Header, Progress};
 use crate::weights::student::{load_student, student_tensors};
 
@@ -148,7 +148,7 @@ fn lost_best(context: &RunContext) -> Result<Option<String>> {
         Err(error) => {
             return Err(UserError::expected("the best weights so far, in a file that can be read")
                 .file(&path)
-                .value(error)
+                .value(in_words(&error))
                 .hint("make the file readable and give the same command again; to go on without it, move it away")
                 .into());
         }

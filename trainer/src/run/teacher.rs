@@ -9,7 +9,7 @@ use crate::config::Teacher;
 use crate::model::ModelSpec;
 use crate::weights::checkpoint::{self, read_header};
 use crate::weights::classes::{ClassMatch, NetworkClasses, match_classes};
-use crate::weights::foreign::{import_command, other_contents};
+use crate::weights::foreign::{import_command, what_it_is};
 
 /// The student, as its teachers must fit it.
 pub(super) struct Pupil<'a> {
@@ -35,8 +35,7 @@ pub(super) fn check_teacher(
     let error = |found: String, expected: String| UserError::expected(expected).file(weights).key(&key).value(found);
     let read = if verify { checkpoint::read(weights).map(|(header, _)| header) } else { read_header(weights) };
     let header = read.map_err(|problem| {
-        let found = other_contents(weights).unwrap_or_else(|| format!("{problem:#}"));
-        let error = error(found, "weights of this program".into());
+        let error = error(what_it_is(weights, &problem), "weights of this program".into());
         match import_command(weights, student.form.image) {
             Some(command) => error.hint(format!("import it once with `{command}`, and name the file it makes")),
             None => error.hint("copy the file again, or train the teacher again"),

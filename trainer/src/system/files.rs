@@ -1,11 +1,14 @@
 //! Files that survive a crash, and their digests.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+pub use datasets::{ensure_regular, in_words, read_text};
 use sha2::{Digest, Sha256};
+
+use super::memory::total_memory;
 
 /// Replaces `path` by `bytes`. A crash leaves the old or the new contents, never a mixture.
 ///
@@ -26,26 +29,13 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     written.inspect_err(|_| drop(fs::remove_file(&partial))).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Reads a regular file. A pipe or a device is refused at once: reading one may never end.
+/// Reads a regular file that fits in this machine's memory. Reading a pipe or a device may never end, and a file with holes
+/// may pretend any size: they are refused at once.
 ///
 /// # Errors
-/// An I/O error; a path that is not a regular file.
+/// An I/O error; a path that is not a regular file; a file that is too large.
 pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    ensure_regular(path)?;
-    fs::read(path)
-}
-
-/// Refuses a path that is not a regular file.
-///
-/// # Errors
-/// An I/O error, and what else the path is.
-pub fn ensure_regular(path: &Path) -> io::Result<()> {
-    let kind = fs::metadata(path)?.file_type();
-    if kind.is_file() {
-        return Ok(());
-    }
-    let found = if kind.is_dir() { "a folder" } else { "a pipe or a device" };
-    Err(io::Error::new(ErrorKind::InvalidInput, format!("it is {found}, not a regular file")))
+    datasets::read_regular(path, total_memory().unwrap_or(u64::MAX))
 }
 
 /// SHA-256 of a file, in hexadecimal.

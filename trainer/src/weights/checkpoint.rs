@@ -266,6 +266,9 @@ fn parse(bytes: &[u8]) -> Result<(Header, SafeTensors<'_>)> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
 

@@ -2,13 +2,12 @@
 //!
 //! libtorch interprets the program. It can compute and read its own tensors; still, evaluate only files whose makers you trust.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use datasets::UserError;
 use datasets::zip::{At, Member, Zip};
+use datasets::{UserError, open_regular};
 use serde::Serialize;
 use tch::{CModule, Device, Kind, Tensor, no_grad};
 
@@ -47,7 +46,7 @@ pub struct ScriptedNetwork {
 
 /// Whether `file` is a TorchScript file.
 pub fn is_script(file: &Path) -> bool {
-    let zip = File::open(file).ok().and_then(|file| Zip::open(Arc::new(file)).ok());
+    let zip = open_regular(file).ok().and_then(|file| Zip::open(Arc::new(file)).ok());
     zip.is_some_and(|zip| holds_script(&zip))
 }
 
@@ -156,7 +155,7 @@ impl ScriptedNetwork {
 /// The names that `extra/class_names.json` in the file gives the outputs.
 fn class_names(file: &Path) -> Vec<String> {
     let read = || {
-        let zip = Zip::open(Arc::new(File::open(file).ok()?)).ok()?;
+        let zip = Zip::open(Arc::new(open_regular(file).ok()?)).ok()?;
         let named = |member: &&Member| member.name.split_once('/').is_some_and(|(_, inner)| inner == CLASS_NAMES);
         let text = zip.read(zip.members.iter().find(named)?, MOST_NAMES).ok()?;
         serde_json::from_slice(&text).ok()

@@ -263,7 +263,7 @@ fn files_beside_those_of_the_data_set_are_named() -> Result<()> {
     let archive = folder.path().join("cifar.tar.gz");
     fs::write(&archive, archived(&folder, &[("cifar-10-batches-bin/data_batch_6.bin", &[0; 3073])]))?;
     for (from, other, names) in [
-        (folder.path(), 1, vec!["cifar-10-batches-py", "data_batch_6.bin"]),
+        (folder.path(), 1, vec!["cifar-10-batches-py", "data_batch_6.bin", "cifar.tar.gz"]),
         (&binary, 0, vec!["data_batch_6.bin"]),
         (&archive, 0, vec!["cifar-10-batches-bin/data_batch_6.bin"]),
     ] {

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use datasets::UserError;
 use serde::Deserialize;
+use trainer::system::files::{in_words, read_text};
 
 /// A cluster of equal nodes with equal GPUs.
 #[derive(Debug, Clone, Deserialize)]
@@ -81,8 +82,9 @@ impl Cluster {
     /// # Errors
     /// It cannot be read, or holds a value outside its range.
     pub(crate) fn read(file: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| UserError::expected(format!("a readable cluster file: {error}")).file(file))?;
+        let text = read_text(file).map_err(|error| {
+            UserError::expected("a readable cluster file").file(file).key("the file").value(in_words(&error))
+        })?;
         Self::parse(&text, file)
     }
 

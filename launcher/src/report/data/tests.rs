@@ -17,7 +17,7 @@ fn partial_last_line_is_ignored() {
 fn bad_line_is_named() {
     for bad in ["{\"event\":\"st\n{\"event\":\"warned\",\"message\":\"m\"}\n", "[1]\n", "{\"loss\":1}\n"] {
         let message = replay(&format!("\n{bad}")).unwrap_err().to_string();
-        assert!(message.contains("r/metrics.jsonl line 2"), "{message}");
+        assert!(message.contains("r/metrics.jsonl: line 2 is damaged"), "{message}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::model::ModelSpec;
 use crate::system::files::{sha256, write_atomically};
 use crate::weights::checkpoint;
 use crate::weights::foreign::state_dict::{safetensors, state_dict, torch_save};
-use crate::weights::foreign::{make_folder, onnx, read_bytes, trace};
+use crate::weights::foreign::{make_folder, onnx, read_bytes, trace, what_it_is};
 
 /// The formats of exported networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub fn export(file: &Path, to: &Path, format: Option<ExportFormat>) -> Result<Ex
         UserError::expected("a name that ends in .pth, .pt or .safetensors, .ts or .onnx, or --format beside it")
             .file(to)
             .key("--to")
-            .value("another ending")
+            .value(format!("called {:?}", to.file_name().unwrap_or_default()))
     })?;
     refuse_existing(to).map_err(|error| error.key("--to"))?;
     let weights = sha256(&read_bytes(file)?);
@@ -95,7 +95,7 @@ pub fn export(file: &Path, to: &Path, format: Option<ExportFormat>) -> Result<Ex
         UserError::expected("weights or a checkpoint of this program")
             .file(file)
             .key("the file")
-            .value(format!("{problem:#}"))
+            .value(what_it_is(file, &problem))
             .hint("`iad-launch weights info FILE` says what it is")
     })?;
     let (form, names) = (header.form, &header.class_names);

@@ -28,6 +28,7 @@ use datasets::{UserError, kind_of_file};
 use safetensors::tensor::{Dtype, SafeTensors};
 use tch::Kind;
 
+use crate::system::files::{in_words, read_regular};
 use crate::weights::checkpoint::{self, Header};
 use crate::weights::foreign::archive::Archive;
 use crate::weights::foreign::dictionary::Dictionary;
@@ -179,7 +180,7 @@ pub fn import_command(file: &Path, [channels, height, width]: [usize; 3]) -> Opt
 }
 
 /// The kind of `file`, if it is known not to hold weights of this program.
-pub fn other_contents(file: &Path) -> Option<String> {
+fn other_contents(file: &Path) -> Option<String> {
     let bytes = read_bytes(file).ok()?;
     match Opened::read(&bytes) {
         Ok(Opened { container: Container::Ours(_), .. }) => None,
@@ -189,21 +190,29 @@ pub fn other_contents(file: &Path) -> Option<String> {
     }
 }
 
+/// What `file` is, of which reading it as weights of this program says `problem`; for a sentence such as "the file is ...".
+pub fn what_it_is(file: &Path, problem: &anyhow::Error) -> String {
+    if let Some(error) = problem.root_cause().downcast_ref() {
+        return in_words(error);
+    }
+    other_contents(file).unwrap_or_else(|| format!("of no use ({})", problem.root_cause()))
+}
+
 /// Makes the folder of a new file.
 fn make_folder(to: &Path) -> Result<(), UserError> {
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let error =
-        |problem| UserError::expected("a file in a folder that can be made").file(to).key("--to").value(problem);
+    let error = |problem| {
+        UserError::expected("a file in a folder that can be made").file(to).key("--to").value(in_words(&problem))
+    };
     std::fs::create_dir_all(folder).map_err(error)
 }
 
 /// The bytes of a file of weights.
 fn read_bytes(file: &Path) -> Result<Vec<u8>, UserError> {
-    std::fs::read(file).map_err(|problem| {
+    read_regular(file).map_err(|problem| {
         let found = match problem.kind() {
             std::io::ErrorKind::NotFound => "nothing there".to_string(),
-            std::io::ErrorKind::IsADirectory => "a folder".to_string(),
-            _ => problem.to_string(),
+            _ => in_words(&problem),
         };
         UserError::expected("a file of weights").file(file).value(found)
     })

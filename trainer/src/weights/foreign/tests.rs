@@ -1,5 +1,6 @@
 //! Round trips with PyTorch, and files that are damaged, hostile or of another kind.
 
+mod fuzz;
 mod layouts;
 mod wrapped;
 
