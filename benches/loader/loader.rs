@@ -10,11 +10,13 @@ use std::time::Instant;
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use datasets::{About, Augment, Container, Layout, Pipeline, Shard, Source, Split, write_from};
+use datasets::{About, Augment, Container, Extra, Layout, Pipeline, Shard, Source, Split, write_from};
 
 /// What one H100 can consume in a step of IAD with ResNet-18, in images a second: an estimate.
 const CONSUMED: f64 = 10_000.0;
 const RUNS: usize = 5;
+/// Bytes of images that are read at once.
+const WINDOW: usize = 128 << 20;
 
 /// Images of smooth patterns under noise, made as they are asked for.
 struct Made {
@@ -73,15 +75,24 @@ fn measure(python: &str) -> Result<()> {
     let chunked = make(folder.path(), "chunked", 50_000, [3, 32, 32], &chunked)?;
     let deflated = Layout { chunk: Some(64), compress: Some(1), ..Layout::default() };
     let deflated = make(folder.path(), "deflated", 50_000, [3, 32, 32], &deflated)?;
+    let extra = make(folder.path(), "extra", 200_000, [3, 32, 32], &Layout::default())?;
     let mut rates = vec![];
-    for (name, path, stream) in [
-        ("resident", &path, false),
-        ("streaming", &path, true),
-        ("streaming chunks", &chunked, true),
-        ("streaming deflated chunks", &deflated, true),
+    for (name, path, stream, extra) in [
+        ("resident", &path, false, None),
+        ("streaming", &path, true, None),
+        ("streaming chunks", &chunked, true, None),
+        ("streaming deflated chunks", &deflated, true, None),
+        ("resident with extra", &path, false, Some(&extra)),
+        ("streaming with extra", &path, true, Some(&extra)),
     ] {
         for threads in [1, 2] {
-            rates.push((name, threads, rate(name, path, stream, threads)?));
+            let mut pipeline = pipeline(path, stream, threads, Shard { rank: 0, world_size: 1 })?;
+            if let Some(extra) = extra {
+                pipeline.extra =
+                    Some(Extra { source: Arc::new(Container::stream(extra, Split::Train)?), fraction: 0.7 });
+                pipeline.window = WINDOW;
+            }
+            rates.push((name, threads, rate(name, &pipeline)?));
         }
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/loader/dataloader.py");
@@ -105,6 +116,8 @@ fn measure(python: &str) -> Result<()> {
             ("streaming / resident", of("streaming", threads) / resident),
             ("streaming chunks / resident", of("streaming chunks", threads) / resident),
             ("streaming deflated chunks / resident", of("streaming deflated chunks", threads) / resident),
+            ("resident with extra / resident", of("resident with extra", threads) / resident),
+            ("streaming with extra / resident", of("streaming with extra", threads) / resident),
         ] {
             writeln!(stdout(), "{what},,{threads},,{value:.3},ratio")?;
         }
@@ -133,13 +146,16 @@ fn pipeline(path: &Path, stream: bool, threads: usize, shard: Shard) -> Result<P
     let source: Arc<dyn Source> =
         Arc::new(if stream { Container::stream(path, split)? } else { Container::map(path, split)? });
     let augment = Some(Augment { crop: 4, flip: true });
-    let window = if stream { 128 << 20 } else { 0 };
-    Ok(Pipeline { source, augment, shard, global_batch: 128, seed: 1, ahead: 4, threads, window })
+    let window = if stream { WINDOW } else { 0 };
+    Ok(Pipeline { source, extra: None, augment, shard, global_batch: 128, seed: 1, ahead: 4, threads, window })
 }
 
 /// Images a second over an epoch, the median of some epochs after a first one that fills the page cache.
-fn rate(name: &str, path: &Path, stream: bool, threads: usize) -> Result<f64> {
-    let pipeline = pipeline(path, stream, threads, Shard { rank: 0, world_size: 1 })?;
+fn rate(name: &str, pipeline: &Pipeline) -> Result<f64> {
+    let threads = pipeline.threads;
+    // A second source fills the last batch up.
+    let batches = pipeline.batches_per_epoch() * pipeline.global_batch;
+    let expected = if pipeline.extra.is_some() { batches } else { pipeline.source.len() };
     let mut rates = vec![];
     for run in 0..=RUNS {
         let began = Instant::now();
@@ -147,7 +163,7 @@ fn rate(name: &str, path: &Path, stream: bool, threads: usize) -> Result<f64> {
         for batch in pipeline.epoch(run as u64, 0) {
             images += batch?.labels.len();
         }
-        ensure!(images == pipeline.source.len(), "{images} images of {}", pipeline.source.len());
+        ensure!(images == expected, "{images} images of {expected}");
         let rate = images as f64 / began.elapsed().as_secs_f64();
         if run > 0 {
             writeln!(stdout(), "batches,{name},{threads},{run},{rate:.0},images/s")?;

@@ -19,6 +19,7 @@ mod schema;
 mod sheet;
 
 pub use batches::augment::Augment;
+pub use batches::extra::Extra;
 pub use batches::loader::{HostBatch, Loader, Pipeline};
 pub use batches::shard::Shard;
 pub use batches::subset::{Choice, Subset, hold_out};

@@ -53,7 +53,10 @@ fn every_configuration_begins_a_run_where_its_data_are_there() -> Result<()> {
         // The networks of the paper take their steps in a test of their own.
         let small = [("student.architecture", "convnet"), ("batch.size", "8"), ("attack.steps", "1")];
         let small = small.iter().fold(program, |program, (key, value)| program.set(key, value));
-        let small = small.set("data.train", data.display()).set("data.test", data.display());
+        let mut small = small.set("data.train", data.display()).set("data.test", data.display());
+        if text.contains("\nextra = ") {
+            small = small.set("data.extra.file", data.display());
+        }
         small.stop_after(1).run()?.expect(85);
     }
     Ok(())

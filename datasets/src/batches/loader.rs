@@ -9,6 +9,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use crossbeam::channel::{Receiver, bounded};
 
 use crate::batches::augment::Augment;
+use crate::batches::extra::{Extra, Joined};
 use crate::batches::shard::Shard;
 use crate::ground::random::{Draws, Purpose};
 use crate::ground::source::Source;
@@ -18,11 +19,14 @@ use crate::ground::source::Source;
 pub struct Pipeline {
     /// The source of the samples; a sample's number in it is its identity for all randomness.
     pub source: Arc<dyn Source>,
+    /// A second source that takes a share of every batch. Its samples are numbered after those of `source`.
+    pub extra: Option<Extra>,
     /// How images are varied, if they are.
     pub augment: Option<Augment>,
     /// Which part of every global batch is ours.
     pub shard: Shard,
-    /// The samples of a batch over all ranks, at least 1; the last batch of an epoch has the rest.
+    /// The samples of a batch over all ranks, at least 1; the last batch of an epoch has the rest, unless a second source
+    /// fills it up.
     pub global_batch: usize,
     /// The seed of the run.
     pub seed: u64,
@@ -41,23 +45,29 @@ pub struct HostBatch {
     pub images: Vec<u8>,
     /// The class of each sample.
     pub labels: Vec<i64>,
-    /// The number of each sample in the pipeline's source.
+    /// The number of each sample in the pipeline's source; those of a second source come after them.
     pub samples: Vec<u64>,
     /// The number of samples of the whole batch over all ranks: the divisor of a sum of losses.
     pub global_count: usize,
 }
 
 impl Pipeline {
-    /// How many batches an epoch has, the same on every rank.
+    /// How many batches an epoch has, the same on every rank, and the same with a second source as without.
     pub fn batches_per_epoch(&self) -> usize {
         self.source.len().div_ceil(self.global_batch)
     }
 
     /// The batches of `epoch` in its random order, from number `from_batch` on.
     pub fn epoch(&self, epoch: u64, from_batch: usize) -> Loader {
-        let order = Draws::new(self.seed, Purpose::Shuffle, epoch).permutation(self.source.len());
+        let mut order = Draws::new(self.seed, Purpose::Shuffle, epoch).permutation(self.source.len());
         let groups = self.groups(from_batch);
-        let work = Arc::new((self.clone(), order, groups.clone()));
+        let mut pipeline = self.clone();
+        if let Some(extra) = &self.extra {
+            order = extra.mix(&order, self.global_batch, self.seed, epoch);
+            let (first, second) = (Arc::clone(&self.source), Arc::clone(&extra.source));
+            pipeline.source = Arc::new(Joined { first, second });
+        }
+        let work = Arc::new((pipeline, order, groups.clone()));
         let threads = self.threads.max(1);
         let mut loader = Loader { workers: vec![], turns: Box::new(std::iter::empty()), failure: None };
         for number in 0..threads.min(groups.len()) {
@@ -110,7 +120,8 @@ impl Pipeline {
 
     fn largest_group(&self) -> usize {
         let size: usize = self.source.shape().iter().product();
-        let batch = self.global_batch.div_ceil(self.shard.world_size).min(self.source.len()) * size;
+        let most = if self.extra.is_some() { self.global_batch } else { self.source.len() };
+        let batch = self.global_batch.div_ceil(self.shard.world_size).min(most) * size;
         (self.window / (2 * self.threads.max(1) * batch.max(1))).max(1)
     }
 

@@ -51,13 +51,19 @@ impl Subset {
             }
             numbers[class] = number as i64;
         }
-        let samples: Vec<usize> =
-            (0..inner.len()).filter(|&sample| numbers[inner.label(sample) as usize] >= 0).collect();
-        let subset = Self { inner, samples, classes: Some((names.to_vec(), numbers)) };
+        let subset = Self::renumbered(inner, names.to_vec(), numbers);
         match per_class(&subset).iter().position(|&count| count == 0) {
             Some(empty) => Err(wrong(&names[empty], "a class with samples".into())),
             None => Ok(subset),
         }
+    }
+
+    /// All samples of the classes of `inner` that have a number of 0 or more in `numbers`, under the classes `names` that
+    /// these numbers mean.
+    pub fn renumbered(inner: Arc<dyn Source>, names: Vec<String>, numbers: Vec<i64>) -> Self {
+        let samples: Vec<usize> =
+            (0..inner.len()).filter(|&sample| numbers[inner.label(sample) as usize] >= 0).collect();
+        Self { inner, samples, classes: Some((names, numbers)) }
     }
 
     fn inner_sample(&self, sample: usize) -> Result<usize> {

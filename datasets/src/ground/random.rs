@@ -20,6 +20,10 @@ pub enum Purpose {
     HoldOut,
     /// The choice of the samples of a subset.
     Subset,
+    /// The choice of a second source's images for the places of an epoch.
+    ExtraImage,
+    /// The places of the training set's own images beside them.
+    ExtraPlace,
     /// The start of an evaluation attack; each attack of a suite has its own number.
     Evaluation(u32),
 }
@@ -33,6 +37,8 @@ impl Purpose {
             Purpose::Initialise => 4,
             Purpose::HoldOut => 5,
             Purpose::Subset => 6,
+            Purpose::ExtraImage => 7,
+            Purpose::ExtraPlace => 8,
             Purpose::Evaluation(attack) => (1 << 32) + u64::from(attack),
         }
     }
@@ -62,13 +68,16 @@ impl Draws {
         ((u64::from(bits(self.key(sample), element)) * u64::from(bound)) >> 32) as u32
     }
 
+    /// A number in `0..bound` of this sample, of all its 64 bits: no visible bias for any number of images. 0 if `bound` is 0.
+    pub fn index(&self, sample: u64, bound: usize) -> usize {
+        ((u128::from(self.key(sample)) * bound as u128) >> 64) as usize
+    }
+
     /// The numbers `0..count` in a random order (Fisher-Yates).
     pub fn permutation(&self, count: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..count).collect();
         for last in (1..count).rev() {
-            // 64 bits against at most 2^32 places: no visible bias.
-            let swap = ((u128::from(self.key(last as u64)) * (last as u128 + 1)) >> 64) as usize;
-            order.swap(last, swap);
+            order.swap(last, self.index(last as u64, last + 1));
         }
         order
     }

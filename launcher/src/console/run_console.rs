@@ -76,11 +76,16 @@ impl Console {
 impl Sink for Console {
     fn record(&mut self, event: &Event) -> Result<()> {
         match event {
-            Event::Started(RunStarted { parameters, train_images, held_out_images, classes, .. }) => self.line(&format!(
-                "student of {parameters} parameters; {train_images} training images of {classes} classes, {held_out_images} held out; \
-                 {} epochs of {} steps",
-                self.epochs, self.steps_per_epoch
-            )),
+            Event::Started(RunStarted { parameters, train_images, held_out_images, classes, extra, .. }) => {
+                let extra = extra.as_ref().map_or(String::new(), |extra| {
+                    format!(", {} of each step drawn from {} extra images", extra.per_step, extra.images)
+                });
+                self.line(&format!(
+                    "student of {parameters} parameters; {train_images} training images of {classes} classes, {held_out_images} \
+                     held out{extra}; {} epochs of {} steps",
+                    self.epochs, self.steps_per_epoch
+                ));
+            }
             Event::Step(StepDone { epoch, step, loss, timing, .. }) => {
                 let all = self.epochs * self.steps_per_epoch;
                 let left = self.time_left.after(*step, all, Instant::now());

@@ -1,6 +1,7 @@
 //! How many images of which shape a run has: from its files, else as its data set was published, else as the command says.
 
 use std::collections::BTreeMap;
+use std::fs::metadata;
 
 use anyhow::Result;
 use datasets::UserError;
@@ -22,6 +23,15 @@ struct Published {
     test: u64,
 }
 
+/// The images of `data.extra`. What is not known yet is left out.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ExtraImages {
+    pub(super) file: String,
+    pub(super) images: Option<u64>,
+    /// Bytes of the file.
+    pub(super) bytes: Option<u64>,
+}
+
 /// The images of a run.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Images {
@@ -35,6 +45,9 @@ pub(super) struct Images {
     pub(super) selection: u64,
     /// Those of the final evaluation.
     pub(super) test: u64,
+    /// Those that stand beside them in every step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) extra: Option<ExtraImages>,
     /// Why the run could not open them now.
     pub(super) missing: Option<String>,
 }
@@ -47,8 +60,20 @@ impl Images {
     pub(super) fn of(config: &RunConfig, command: &Plan) -> Result<Self> {
         let mut alone = config.clone();
         alone.teachers.clear();
+        let extra = config.data.extra.as_ref();
+        let not_yet = extra.map(|extra| ExtraImages {
+            file: extra.file.display().to_string(),
+            images: None,
+            bytes: metadata(&extra.file).ok().map(|file| file.len()),
+        });
         if config.data.train.exists() && config.data.test.exists() {
+            let mut missing = None;
+            if extra.is_some_and(|extra| !extra.file.exists()) {
+                missing = prepare(&alone, false).err().map(|error| format!("{error:#}"));
+                alone.data.extra = None;
+            }
             let found = prepare(&alone, false)?;
+            let images = found.extra.as_ref().map(|extra| extra.source.len() as u64);
             return Ok(Self {
                 source: config.data.train.display().to_string(),
                 shape: found.form.image,
@@ -56,7 +81,8 @@ impl Images {
                 train: found.train.len() as u64,
                 selection: found.selection.as_ref().map_or(0, |(source, _)| source.len() as u64),
                 test: found.evaluated.len() as u64,
-                missing: None,
+                extra: not_yet.map(|extra| ExtraImages { images, ..extra }),
+                missing,
             });
         }
         let missing = prepare(&alone, false).err().map(|error| format!("{error:#}"));
@@ -87,12 +113,14 @@ impl Images {
         };
         let held_out = if config.evaluation.selection == Selection::HeldOut { selection } else { 0 };
         let test = config.evaluation.images.map_or(test, |images| test.min(images as u64));
-        Ok(Self { source, shape, classes, train: train.saturating_sub(held_out), selection, test, missing })
+        let train = train.saturating_sub(held_out);
+        Ok(Self { source, shape, classes, train, selection, test, extra: not_yet, missing })
     }
 
-    /// The numbers alone.
-    pub(super) fn counts(&self) -> ImageCounts {
-        ImageCounts { train: self.train, selection: self.selection, test: self.test }
+    /// The numbers alone, of a run on so many ranks: of training, the images of an epoch.
+    pub(super) fn counts(&self, config: &RunConfig, ranks: usize) -> ImageCounts {
+        let train = config.images_of_epoch(self.train, ranks);
+        ImageCounts { train, selection: self.selection, test: self.test }
     }
 }
 

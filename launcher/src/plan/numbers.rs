@@ -19,6 +19,9 @@ use crate::bench::project::StepModel;
 pub(super) struct Steps {
     /// Images of a step over all ranks.
     pub(super) images: usize,
+    /// Of these, the images of `data.extra`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) extra: Option<usize>,
     /// Of the rank that has fewest, and most.
     pub(super) least: usize,
     pub(super) most: usize,
@@ -105,7 +108,7 @@ impl Numbers {
         }
         let own: BTreeMap<String, Forward> =
             networks.iter().filter(|(name, _)| *name != STUDENT).map(|(name, one)| (name.clone(), *one)).collect();
-        let cost = cost::of(config, networks[STUDENT], &own, images.counts());
+        let cost = cost::of(config, networks[STUDENT], &own, images.counts(config, ranks));
         let work = cost.step_per_image.iter().map(|(epoch, _)| step_work(config, *epoch, &networks)).collect();
         let model = StepModel::counted(config, config.epochs - 1, forward, &traffic);
         let batch_norm = model.sums_before.iter().chain(&model.sums_in_backward);
@@ -145,9 +148,13 @@ fn value_bytes(config: &RunConfig) -> f64 {
 }
 
 fn steps(config: &RunConfig, images: &Images, ranks: usize) -> Steps {
-    let all = config.batch.global(ranks).min(images.train as usize).max(1);
+    let batch = config.batch.global(ranks);
+    let extra = config.data.extra.as_ref().map(|extra| extra.count(batch));
+    // Extra images fill up a batch for which the training images alone do not suffice.
+    let all = if extra.is_some() { batch } else { batch.min(images.train as usize).max(1) };
     let per_epoch = images.train.div_ceil(all as u64);
-    Steps { images: all, least: all / ranks, most: all.div_ceil(ranks), per_epoch, all: per_epoch * config.epochs }
+    let (least, most) = (all / ranks, all.div_ceil(ranks));
+    Steps { images: all, extra, least, most, per_epoch, all: per_epoch * config.epochs }
 }
 
 /// The form of a teacher's network: of its weights, else of the configuration that makes it.

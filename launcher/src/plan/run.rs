@@ -41,6 +41,7 @@ pub(crate) fn seconds(command: &Plan) -> Result<f64> {
 fn plan(command: &Plan) -> Result<Planned> {
     let config = RunConfig::read(&command.config, &command.overrides)?;
     let ranks = command.ranks.map(usize::from).or_else(start::announced_ranks).unwrap_or(1);
+    config.check_extra_count(ranks)?;
     let images = Images::of(&config, command)?;
     let numbers = Numbers::count(&config, &images, ranks)?;
     let mut warnings = warnings(&config, &images, &numbers, ranks);

@@ -13,8 +13,9 @@ pub(super) fn text(plan: &Planned) -> String {
         ("run", format!("{} on {}, configuration {}", plan.config, ranks(plan.ranks), &plan.config_sha256[..12])),
         ("student", format!("{}, {} parameters", plan.network, grouped(plan.parameters as i64))),
         ("images", images(plan)),
-        ("step", step(plan)),
     ];
+    rows.extend(extra(plan).map(|extra| ("", extra)));
+    rows.push(("step", step(plan)));
     rows.extend(plan.work.iter().map(|work| ("work", work_text(work))));
     rows.push((
         "",
@@ -56,6 +57,14 @@ fn images(plan: &Planned) -> String {
         images.classes,
         images.source
     )
+}
+
+fn extra(plan: &Planned) -> Option<String> {
+    let extra = plan.images.extra.as_ref()?;
+    let images = extra.images.map_or("images".into(), |images| format!("{} images", grouped(images as i64)));
+    let size = extra.bytes.map_or(String::new(), |size| format!(", {} on disk", bytes(size as f64)));
+    let count = plan.steps.extra.unwrap_or(0);
+    Some(format!("{} of each step drawn from the {images} of {}{size}", grouped(count as i64), extra.file))
 }
 
 fn step(plan: &Planned) -> String {

@@ -91,7 +91,7 @@ pub fn extents(runs: &[RecordedRun]) -> Grid {
         vec![
             run.name.clone(),
             known(|started| started.parameters),
-            known(|started| started.train_images),
+            known(|started| started.train_images) + &extra(started),
             cell(started.map(|started| started.held_out_images)),
             progress(run),
             training_seconds(run).map_or(NOTHING.to_owned(), duration),
@@ -100,6 +100,12 @@ pub fn extents(runs: &[RecordedRun]) -> Grid {
         ]
     };
     Grid { columns: columns.map(str::to_owned).into(), rows: runs.iter().map(row).collect() }
+}
+
+/// The images that a run draws from beside its training images.
+fn extra(started: Option<&RunStarted>) -> String {
+    let extra = started.and_then(|started| started.extra.as_ref());
+    extra.map_or(String::new(), |extra| format!(" + {} extra", grouped(extra.images as i64)))
 }
 
 /// How far the student could follow its teacher: mean trust, cases and each term's share of the loss. Runs without

@@ -67,7 +67,7 @@ fn reliability(runs: &[RecordedRun]) -> (Chart, bool) {
     (made, reference)
 }
 
-/// Whether the run has the data and the network of the paper's Figure 1(a): CIFAR-10 and a ResNet-18.
+/// Whether the run has the data and the network of the paper's Figure 1(a): CIFAR-10 alone and a ResNet-18.
 fn is_of_the_paper(run: &RecordedRun) -> bool {
     let Some(config) = run.config.as_ref().and_then(|text| text.parse::<toml::Table>().ok()) else { return false };
     let architecture = config.get("student").and_then(|student| student.get("architecture")?.as_str());
@@ -75,7 +75,7 @@ fn is_of_the_paper(run: &RecordedRun) -> bool {
     let images = run.started.as_ref().map_or(0, |started| started.train_images + started.held_out_images);
     architecture == Some("resnet18")
         && data.and_then(|data| data.file_stem()).is_some_and(|stem| stem.to_string_lossy().contains("cifar10"))
-        && run.started.as_ref().is_some_and(|started| started.classes == 10)
+        && run.started.as_ref().is_some_and(|started| started.classes == 10 && started.extra.is_none())
         && images == 50_000
 }
 

@@ -38,7 +38,8 @@ fn cost_text(job: &Job) -> String {
     config.teachers.clear();
     let Ok(prepared) = prepare(&config, false) else { return String::new() };
     let images = ImageCounts {
-        train: prepared.train.len() as u64,
+        // The ranks are not known yet, and change at most the last step of an epoch.
+        train: config.images_of_epoch(prepared.train.len() as u64, 1),
         selection: prepared.selection.as_ref().map_or(0, |(source, _)| source.len() as u64),
         test: prepared.evaluated.len() as u64,
     };

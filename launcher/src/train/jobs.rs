@@ -177,6 +177,9 @@ fn inputs(config: &RunConfig, prepared: &Prepared) -> Result<BTreeMap<String, St
         ("the number of training images".to_string(), prepared.train.len().to_string()),
         ("the number of test images".to_string(), prepared.test.len().to_string()),
     ]);
+    if let Some(extra) = &prepared.extra {
+        found.insert("the number of images of data.extra".into(), extra.source.len().to_string());
+    }
     // The shapes determine every message between ranks.
     let dtype = config.precision.dtype;
     let tensors = outline(prepared.form).into_iter();

@@ -2,7 +2,9 @@
 
 use datasets::{Choice, UserError};
 
-use crate::config::{AttackKind, AutoAttack, Compat, Images, Ramp, RunConfig, STUDENT, Selection, Target, Term};
+use crate::config::{
+    AttackKind, AutoAttack, Compat, ExtraData, Images, Per, Ramp, RunConfig, STUDENT, Selection, Target, Term,
+};
 
 use super::range::must;
 
@@ -22,6 +24,10 @@ impl RunConfig {
             must((1..=1 << 20).contains(&classes), "student.classes", classes, "1 to 1,048,576 classes")?;
         }
         self.data.subset.as_ref().map_or(Ok(()), Choice::check)?;
+        self.data.extra.as_ref().map_or(Ok(()), ExtraData::check)?;
+        if self.batch.per == Per::Global {
+            self.check_extra_count(1)?;
+        }
         must(self.checkpoint.every >= 1, "checkpoint.every", self.checkpoint.every, "at least 1 epoch")?;
         let minutes = self.checkpoint.minutes;
         must(minutes.is_finite() && minutes >= 0.0, "checkpoint.minutes", minutes, "0 (never) or more minutes")?;

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use datasets::{Augment, Choice};
+use datasets::{Augment, Choice, Extra, UserError};
 use serde::{Deserialize, Serialize};
+
+use super::ClassMatching;
+use super::range::must;
 
 /// `[data]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +22,9 @@ pub struct Data {
     /// The part of the images in use; all by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subset: Option<Choice>,
+    /// Images of another container in every batch; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<ExtraData>,
     /// Where the images are during the run.
     #[serde(default)]
     pub reading: Reading,
@@ -36,7 +42,44 @@ pub struct Data {
 impl Data {
     /// The same in bytes.
     pub fn window(&self) -> usize {
-        if self.reading == Reading::Streaming { self.window_mib << 20 } else { 0 }
+        let streams = self.reading == Reading::Streaming || self.extra.is_some();
+        if streams { self.window_mib << 20 } else { 0 }
+    }
+}
+
+/// `data.extra`: images of another container, such as generated ones, in every batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtraData {
+    /// The container whose `train` split they are. It is streamed, whatever `data.reading` says.
+    pub file: PathBuf,
+    /// Their share of every batch.
+    pub fraction: f64,
+    /// The matching of their labels with the classes of the training set.
+    #[serde(default, skip_serializing_if = "ClassMatching::is_default")]
+    pub match_classes: ClassMatching,
+}
+
+impl ExtraData {
+    /// How many images of a step of `global_batch` images they are.
+    pub fn count(&self, global_batch: usize) -> usize {
+        Extra::count(self.fraction, global_batch)
+    }
+
+    pub(super) fn check(&self) -> Result<(), UserError> {
+        let share = self.fraction;
+        let hint = "without data.extra every image is of data.train; with data.train = FILE all are of another file";
+        must(share > 0.0 && share < 1.0, "data.extra.fraction", share, "a share between 0 and 1")
+            .map_err(|error| error.hint(hint))
+    }
+
+    /// Refuses a share of which a step has no image, or nothing else.
+    pub(super) fn check_count(&self, global_batch: usize) -> Result<(), UserError> {
+        let count = self.count(global_batch);
+        let found = format!("{}, which is {count} of the {global_batch} images of a step", self.fraction);
+        let expected = "a share that leaves an image of either kind in a step";
+        must((1..global_batch).contains(&count), "data.extra.fraction", found, expected)
+            .map_err(|error| error.hint("raise batch.size, or choose another share"))
     }
 }
 

@@ -21,7 +21,7 @@ const FREE: [&str; 15] = [
     "watchdog.",
 ];
 /// Paths of inputs, whose contents are compared instead.
-const PATHS: [&str; 3] = ["data.train", "data.test", "student.checkpoint"];
+const PATHS: [&str; 4] = ["data.train", "data.test", "data.extra.file", "student.checkpoint"];
 /// The attack that chooses the best weights.
 const SELECTING: [&str; 3] = ["evaluation.norm", "evaluation.eps", "evaluation.step"];
 
@@ -87,12 +87,19 @@ checkpoint = "runs/teacher"
         for key in ["epochs", "checkpoint.every", "evaluation.suite", "evaluation.images", "data.threads"] {
             assert_eq!(before.may_change(key, &now, false), Ok(()), "{key}");
         }
-        for key in
-            ["seed", "batch.size", "optimizer.lr", "evaluation.held_out", "evaluation.eps", "loss.terms.teach.weight"]
-        {
+        for key in [
+            "seed",
+            "batch.size",
+            "data.extra.fraction",
+            "optimizer.lr",
+            "evaluation.held_out",
+            "loss.terms.teach.weight",
+        ] {
             assert!(before.may_change(key, &now, true).is_err(), "{key}");
         }
-        for key in ["data.train", "data.test", "teachers.robust.checkpoint", "teachers.robust.set.epochs"] {
+        for key in
+            ["data.train", "data.test", "data.extra.file", "teachers.robust.checkpoint", "teachers.robust.set.epochs"]
+        {
             assert!(
                 before.may_change(key, &now, false).is_err() && before.may_change(key, &now, true).is_ok(),
                 "{key}"

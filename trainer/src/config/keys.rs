@@ -119,7 +119,7 @@ mod tests {
     const ALL: &str = r#"
 epochs = 2
 batch = { size = 8 }
-data = { train = "a.h5", test = "a.h5", augment = { crop = 4, flip = true }, subset = { count = 5 } }
+data = { train = "a.h5", test = "a.h5", augment = { crop = 4, flip = true }, subset = { count = 5 }, extra = { file = "b.h5", fraction = 0.5 } }
 student = { architecture = "resnet8" }
 optimizer = { lr = 0.1, lr_policy = "reference" }
 evaluation = { autoattack = { queries = 5 } }
@@ -148,6 +148,7 @@ checkpoint = "runs/teacher"
             ("data", "data."),
             ("data.augment", "data.augment."),
             ("data.subset", "data.subset."),
+            ("data.extra", "data.extra."),
             ("student", "student."),
             ("teachers.robust", "teachers.NAME."),
             ("attack", "attack."),

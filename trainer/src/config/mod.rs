@@ -46,7 +46,7 @@ pub use self::batch_norm::{AcrossRanks, BatchNormConfig, Compat, Mode};
 pub use self::checkpoint::CheckpointConfig;
 pub use self::class_matching::ClassMatching;
 pub use self::comm::{Backend, Comm, GradientDtype};
-pub use self::data::{Data, Reading};
+pub use self::data::{Data, ExtraData, Reading};
 pub use self::evaluation::{AutoAttack, Evaluation, Selection};
 pub use self::keys::{Key, keys};
 pub use self::loss::{Images, LossConfig, Prediction, Ramp, STUDENT, SampleWeight, Target, Term, Trust};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use datasets::UserError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -76,6 +77,20 @@ impl RunConfig {
     pub fn lasting(&self) -> Self {
         let precision = Precision { cuda_graphs: false, ..self.precision };
         Self { comm: Comm::default(), precision, watchdog: Watchdog::default(), ..self.clone() }
+    }
+
+    /// Images of an epoch on so many ranks, of a training set of `train` images. `data.extra` fills up its last step.
+    pub fn images_of_epoch(&self, train: u64, ranks: usize) -> u64 {
+        let step = self.batch.global(ranks) as u64;
+        if self.data.extra.is_some() { train.div_ceil(step) * step } else { train }
+    }
+
+    /// Refuses a `data.extra.fraction` of which a step on so many ranks has no image, or nothing else.
+    ///
+    /// # Errors
+    /// A [`UserError`] that names the key.
+    pub fn check_extra_count(&self, ranks: usize) -> Result<(), UserError> {
+        self.data.extra.as_ref().map_or(Ok(()), |extra| extra.check_count(self.batch.global(ranks)))
     }
 
     /// SHA-256 of that part of the resolved configuration, in hexadecimal.

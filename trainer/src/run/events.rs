@@ -65,6 +65,21 @@ pub struct RunStarted {
     pub train_images_per_class: Vec<usize>,
     /// The number of classes.
     pub classes: usize,
+    /// The images of `data.extra`, if the run has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra: Option<ExtraImages>,
+}
+
+/// Images of another container that stand in every batch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExtraImages {
+    /// How many there are to draw from.
+    pub images: u64,
+    /// How many a step has, but for the last of an epoch, which may have more.
+    pub per_step: u64,
+    /// How many there are of each class, in the order of the classes.
+    pub images_per_class: Vec<usize>,
 }
 
 /// One optimisation step.

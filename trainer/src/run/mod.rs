@@ -8,11 +8,13 @@ pub mod averages;
 pub mod changes;
 mod checkpoints;
 mod clock;
+mod container;
 mod context;
 pub mod cost;
 mod effort;
 mod epoch_end;
 pub mod events;
+mod extra;
 mod finish;
 pub mod folder;
 #[cfg(test)]

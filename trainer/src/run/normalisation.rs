@@ -14,8 +14,9 @@ use crate::run::context::RunContext;
 /// A [`UserError`] that names the batch size.
 pub(super) fn check(context: &RunContext) -> Result<()> {
     let (config, ranks) = (context.config, context.ranks().world_size());
-    let images = context.prepared.train.len();
     let global = context.global_batch();
+    // Images of another container fill every batch up.
+    let images = if context.prepared.extra.is_some() { global } else { context.prepared.train.len() };
     let apart = if config.batch_norm.across_ranks == AcrossRanks::Local { ranks } else { 1 };
     if smallest(images, global, &config.batch, apart) > 1 || is_defined_for_one_image(context.prepared.form) {
         return Ok(());

@@ -5,21 +5,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use datasets::{Choice, Container, DATASETS, OFFICIAL, Source, Split, Subset, UserError, hold_out};
+use datasets::{Choice, Container, Extra, Source, Split, Subset, UserError, hold_out};
 use tch::Kind;
 
 use crate::config::{Protocol, Reading, RunConfig, Selection, Teacher};
 use crate::model::{ModelSpec, outline};
+use crate::run::container::{add_sha256, open_container};
+use crate::run::extra::{RunClasses, extra_images};
 use crate::run::folder::RunFolder;
 use crate::run::initial::{InitialWeights, initial_weights};
 use crate::run::teacher::{Pupil, check_teacher};
-use crate::system::files::{ensure_regular, in_words};
 use crate::system::memory::total_memory;
 
 /// The opened inputs of a run.
 pub struct Prepared {
     /// The images to train on.
     pub train: Arc<dyn Source>,
+    /// The images of `data.extra` beside them.
+    pub extra: Option<Extra>,
     /// The images that choose the best checkpoint, and the name of their split.
     pub selection: Option<(Arc<dyn Source>, &'static str)>,
     /// The test images.
@@ -51,6 +54,7 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
     let mut sha256 = BTreeMap::new();
     add_sha256(&mut sha256, "data.train", &train);
     let train: Arc<dyn Source> = Arc::new(train);
+    let all_classes = train.class_names().to_vec();
     let train = match &config.data.subset {
         Some(choice) => choice.of(train, config.seed).map_err(|error| error.file(&config.data.train))?,
         None => train,
@@ -87,8 +91,19 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
     }
     let initial = initial_weights(&config.student, form, train.class_names())?;
     notes.extend(initial.as_ref().and_then(|initial| initial.note.clone()));
+    let mut extra = None;
+    if let Some(wanted) = &config.data.extra {
+        // It may be larger than memory, whatever the training set is.
+        let (key, reading) = ("data.extra.file", Reading::Streaming);
+        let container = open_container(key, &wanted.file, Split::Train, reading, verify)?;
+        add_sha256(&mut sha256, key, &container);
+        let classes = RunClasses { all: &all_classes, chosen: train.class_names() };
+        let (images, said) = extra_images(wanted, container, shape, classes)?;
+        notes.extend(said);
+        extra = Some(images);
+    }
     let (train, selection) = select(config, train, &test)?;
-    Ok(Prepared { initial, train, selection, test, evaluated, form, teachers, teacher_outputs, notes, sha256 })
+    Ok(Prepared { initial, train, extra, selection, test, evaluated, form, teachers, teacher_outputs, notes, sha256 })
 }
 
 /// Opens the test images of a run: those of the classes of `data.subset`, where it chooses some.
@@ -120,48 +135,6 @@ fn of_classes(path: &Path, test: Container, subset: Option<&Choice>) -> Result<A
     let test: Arc<dyn Source> = Arc::new(test);
     let Some(names) = subset.and_then(|choice| choice.classes.as_ref()) else { return Ok(test) };
     Ok(Arc::new(Subset::of_classes(test, names).map_err(|error| error.file(path))?))
-}
-
-fn add_sha256(all: &mut BTreeMap<String, String>, key: &str, container: &Container) {
-    for split in &container.summary().splits {
-        all.insert(format!("the images of {key}"), split.images_sha256.clone());
-        all.insert(format!("the labels of {key}"), split.labels_sha256.clone());
-    }
-}
-
-/// Opens one split of a container.
-///
-/// # Errors
-/// A [`UserError`] that names the file and the command that makes it.
-fn open_container(key: &str, path: &Path, split: Split, reading: Reading, verify: bool) -> Result<Container> {
-    if !path.exists() {
-        let name = path.file_stem().map(|stem| stem.to_string_lossy().replace('_', "-")).unwrap_or_default();
-        let to = path.display();
-        let command = match name.as_str() {
-            known if OFFICIAL.iter().any(|file| file.dataset == known) => {
-                format!("iad-launch data fetch {known} --to {to}")
-            }
-            known if DATASETS.contains(&known) => format!("iad-launch data import {known} --from PATH --to {to}"),
-            _ => format!("iad-launch data import NAME --from PATH --to {to}"),
-        };
-        return Err(UserError::expected("an image container (HDF5)")
-            .file(path)
-            .key(key)
-            .value("missing")
-            .hint(format!("make it with `{command}`"))
-            .into());
-    }
-    ensure_regular(path).map_err(|error| {
-        UserError::expected("an image container (HDF5) that can be read").file(path).key(key).value(in_words(&error))
-    })?;
-    let container = match reading {
-        Reading::Resident => Container::map(path, split)?,
-        Reading::Streaming => Container::stream(path, split)?,
-    };
-    if verify {
-        container.verify()?;
-    }
-    Ok(container)
 }
 
 fn student_form(config: &RunConfig, train: &dyn Source) -> Result<ModelSpec> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use datasets::{Draws, Pipeline, Purpose, Shard, per_class};
+use datasets::{Draws, Extra, Pipeline, Purpose, Shard, per_class};
 use tch::no_grad;
 
 use crate::config::Term;
@@ -14,7 +14,7 @@ use crate::run::averages::Averages;
 use crate::run::clock::Clock;
 use crate::run::context::RunContext;
 use crate::run::effort::Effort;
-use crate::run::events::{Event, RunStarted};
+use crate::run::events::{Event, ExtraImages, RunStarted};
 use crate::run::metrics::{JsonLines, Sink};
 use crate::run::networks::build;
 use crate::run::normalisation;
@@ -38,6 +38,7 @@ use crate::weights::checkpoint::Progress;
 pub fn train(context: &RunContext, console: &mut dyn Sink) -> Result<Ending> {
     let RunContext { config, folder, .. } = *context;
     let ranks = context.ranks();
+    agree(ranks, config.check_extra_count(ranks.world_size()).map_err(Into::into))?;
     agree(ranks, normalisation::check(context))?;
     let networks = build(context)?;
     let effort = Effort::new(config, &networks, ranks)?;
@@ -91,6 +92,7 @@ impl Run<'_> {
         let ranks = self.context.ranks();
         let pipeline = Pipeline {
             source: Arc::clone(&self.context.prepared.train),
+            extra: self.context.prepared.extra.clone(),
             augment: self.context.config.data.augment.clone(),
             shard: Shard { rank: ranks.rank(), world_size: ranks.world_size() },
             global_batch: self.context.global_batch(),
@@ -121,6 +123,11 @@ impl Run<'_> {
 
     fn begin(&mut self, pipeline: &Pipeline) -> Result<()> {
         let held_out = self.context.prepared.selection.as_ref().filter(|(_, split)| *split == "held_out");
+        let extra = self.context.prepared.extra.as_ref().map(|extra| ExtraImages {
+            images: extra.source.len() as u64,
+            per_step: Extra::count(extra.fraction, pipeline.global_batch) as u64,
+            images_per_class: per_class(extra.source.as_ref()),
+        });
         self.record(&Event::Started(RunStarted {
             run: None,
             steps_per_epoch: pipeline.batches_per_epoch() as u64,
@@ -131,6 +138,7 @@ impl Run<'_> {
             test_images: self.context.prepared.test.len() as u64,
             train_images_per_class: per_class(self.context.prepared.train.as_ref()),
             classes: self.context.prepared.form.classes,
+            extra,
         }))?;
         for message in self.context.prepared.notes.clone().into_iter().chain(self.context.config.warnings()) {
             self.record(&Event::Warned { message })?;

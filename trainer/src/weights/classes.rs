@@ -95,7 +95,7 @@ pub fn match_classes(
 }
 
 /// Whether these are names, and not the numbers of nameless classes.
-fn is_named(names: &[String]) -> bool {
+pub(crate) fn is_named(names: &[String]) -> bool {
     names.iter().enumerate().any(|(place, name)| *name != place.to_string())
 }
 

@@ -11,7 +11,17 @@ const AUGMENT: Augment = Augment { crop: 1, flip: true };
 
 fn pipeline(count: usize, global_batch: usize, shard: Shard) -> Pipeline {
     let source = Arc::new(numbered(count, [1, 2, 3]));
-    Pipeline { source, augment: Some(AUGMENT), shard, global_batch, seed: 11, ahead: 2, threads: 1, window: 0 }
+    Pipeline {
+        source,
+        extra: None,
+        augment: Some(AUGMENT),
+        shard,
+        global_batch,
+        seed: 11,
+        ahead: 2,
+        threads: 1,
+        window: 0,
+    }
 }
 
 fn batches(pipeline: &Pipeline, epoch: u64, from_batch: usize) -> Vec<HostBatch> {
@@ -110,8 +120,17 @@ fn what_is_read_ahead_stays_within_the_window() {
         let source = Arc::new(Counting(AtomicUsize::new(0)));
         let shard = Shard { rank: 0, world_size: 2 };
         let counting: Arc<dyn Source> = source.clone();
-        let pipeline =
-            Pipeline { source: counting, augment: None, shard, global_batch: 20, seed: 0, ahead, threads, window };
+        let pipeline = Pipeline {
+            source: counting,
+            extra: None,
+            augment: None,
+            shard,
+            global_batch: 20,
+            seed: 0,
+            ahead,
+            threads,
+            window,
+        };
         let mut loader = pipeline.epoch(0, 0);
         for taken in 1..=500 {
             assert!(loader.next().is_some_and(|batch| batch.is_ok()));
@@ -191,8 +210,17 @@ fn failures_and_panics_arrive_as_errors() {
     for (panics, message) in [(true, "a loader thread panicked: the disk is on fire"), (false, "the disk is full")] {
         let source = Arc::new(Faulty { panics, reads: AtomicUsize::new(0) });
         let shard = Shard { rank: 0, world_size: 1 };
-        let pipeline =
-            Pipeline { source, augment: None, shard, global_batch: 1, seed: 0, ahead: 1, threads: 1, window: 0 };
+        let pipeline = Pipeline {
+            source,
+            extra: None,
+            augment: None,
+            shard,
+            global_batch: 1,
+            seed: 0,
+            ahead: 1,
+            threads: 1,
+            window: 0,
+        };
         let mut items: Vec<_> = pipeline.epoch(0, 0).collect();
         let error = items.pop().expect("four items").expect_err("the last is the failure");
         assert!(format!("{error:#}").contains(message), "{error:#}");
@@ -208,6 +236,7 @@ fn dropping_a_loader_ends_its_thread() {
     for ahead in [0, 1, 5] {
         let pipeline = Pipeline {
             source: source.clone(),
+            extra: None,
             augment: None,
             shard,
             global_batch: 1,
