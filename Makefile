@@ -43,8 +43,8 @@ test-nodes: build ## Only the runs over several nodes, which are network namespa
 	@. scripts/env.sh; cargo test --release --locked -p tests --test nodes -- --include-ignored --nocapture
 
 soak: build ## Stop, kill and hang runs at many random moments, on failing disks too; hours. IAD_FAULT_SEED repeats a draw
-	@. scripts/env.sh; export IAD_KILLS=$${IAD_KILLS:-400} IAD_STOPS=$${IAD_STOPS:-300} IAD_DISK=all; \
-	cargo test --release --locked -p tests --test kill_matrix --test disk --test stops --test hangs --test faults -- --nocapture --test-threads 1
+	@. scripts/env.sh; export IAD_KILLS=$${IAD_KILLS:-400} IAD_STOPS=$${IAD_STOPS:-300} IAD_DISK=all IAD_LEAK_STEPS=$${IAD_LEAK_STEPS:-20000}; \
+	cargo test --release --locked -p tests --test kill_matrix --test disk --test stops --test hangs --test faults --test leaks -- --nocapture --test-threads 1
 
 fuzz: setup ## Give every reader damaged files, two million to the importers, new ones each time; some minutes
 	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \

@@ -84,13 +84,16 @@ impl Scene {
     }
 }
 
-/// The step of the last checkpoint that was renamed into its place and whose folder was flushed.
+/// The step of the last checkpoint that was renamed into its place and whose folder was flushed. Lines of metrics.jsonl may be
+/// written between the two, by another thread.
 fn last_saved(calls: &[DiskCall]) -> u64 {
-    let pairs = calls.iter().zip(calls.iter().skip(1));
-    let saved =
-        pairs.filter(|(rename, flush)| rename.name == "rename" && rename.fault.is_empty() && flush.fault.is_empty());
-    let step = |path: &Path| path.file_stem()?.to_str()?.strip_prefix("step-")?.parse().ok();
-    saved.filter_map(|(rename, _)| step(&rename.path)).max().unwrap_or(0)
+    let flushed = |(place, rename): (usize, &DiskCall)| {
+        let folder = rename.path.parent();
+        let flush = calls[place..].iter().find(|call| call.name == "fsync" && Some(call.path.as_path()) == folder);
+        let saved = rename.name == "rename" && rename.fault.is_empty() && flush?.fault.is_empty();
+        saved.then(|| rename.path.file_stem()?.to_str()?.strip_prefix("step-")?.parse().ok()).flatten()
+    };
+    calls.iter().enumerate().filter_map(flushed).max().unwrap_or(0)
 }
 
 /// Asserts that the program ended as it should, and said what went wrong with which file.

@@ -189,6 +189,7 @@ fn disk(config: &RunConfig, parameters: usize) -> f64 {
     let averages = usize::from(config.averages.ema.is_some()) + usize::from(config.averages.swa.is_some());
     // One more while a checkpoint takes the place of the oldest.
     let kept_for_good = config.epochs.checked_div(config.checkpoint.keep_every).unwrap_or(0) as usize;
-    let networks = (config.checkpoint.keep_last + kept_for_good + 1) * (2 + averages) + 2 + averages;
+    let kept_best = config.checkpoint.keep_best as usize;
+    let networks = (config.checkpoint.keep_last + kept_for_good + kept_best + 1) * (2 + averages) + 2 + averages;
     value_bytes(config) * parameters as f64 * networks as f64
 }

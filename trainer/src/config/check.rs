@@ -32,6 +32,9 @@ impl RunConfig {
         let minutes = self.checkpoint.minutes;
         must(minutes.is_finite() && minutes >= 0.0, "checkpoint.minutes", minutes, "0 (never) or more minutes")?;
         must(self.checkpoint.keep_last >= 1, "checkpoint.keep_last", self.checkpoint.keep_last, "at least 1")?;
+        let (best, chooses) = (self.checkpoint.keep_best, self.evaluation.selection != Selection::None);
+        let expected = "0 where nothing tells how good a checkpoint is (evaluation.selection = \"none\")";
+        must(best == 0 || chooses, "checkpoint.keep_best", best, expected)?;
         must(self.metrics.every >= 1, "metrics.every", self.metrics.every, "at least 1 step")?;
         if let Some(peak) = self.metrics.peak_tflops {
             must(

@@ -15,11 +15,14 @@ pub struct CheckpointConfig {
     /// Epochs between checkpoints that are kept for good; 0 for none.
     #[serde(skip_serializing_if = "is_zero")]
     pub keep_every: u64,
+    /// The number of checkpoints with the best selection accuracies that are kept; 0 for none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub keep_best: u64,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every: 1, minutes: 30.0, keep_last: 2, keep_every: 0 }
+        Self { every: 1, minutes: 30.0, keep_last: 2, keep_every: 0, keep_best: 0 }
     }
 }
 

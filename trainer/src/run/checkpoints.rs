@@ -1,7 +1,4 @@
-//! Which checkpoint a run resumes from, and which older ones are removed.
-//!
-//! Two rules keep a run from being lost. What cannot be read ends the start: nothing begins anew because of it. And a
-//! checkpoint is removed only for newer ones that this process has read or written itself.
+//! Which checkpoint a run resumes from. What cannot be read ends the start: nothing begins anew because of it.
 
 use std::fs;
 use std::path::Path;
@@ -91,22 +88,6 @@ fn unreadable(folder: &RunFolder, path: &Path, error: &std::io::Error) -> anyhow
             folder.path.display()
         ))
         .into()
-}
-
-/// Removes the checkpoints before the newest `keep` of `valid`, the steps of checkpoints known to be whole, but for those at
-/// multiples of `keep_every` steps, if there are any.
-pub fn prune(folder: &RunFolder, valid: &mut Vec<u64>, keep: usize, keep_every: Option<u64>) {
-    valid.sort_unstable();
-    valid.dedup();
-    let Some(first) = valid.len().checked_sub(keep) else { return };
-    let oldest = valid[first];
-    // A file that cannot be listed or removed costs space, not correctness.
-    for (step, path) in folder.checkpoints() {
-        if step < oldest && !keep_every.is_some_and(|every| step.is_multiple_of(every)) {
-            let _ = fs::remove_file(path);
-        }
-    }
-    valid.drain(..first);
 }
 
 #[cfg(test)]

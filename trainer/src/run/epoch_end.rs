@@ -54,9 +54,10 @@ impl Run<'_> {
             // Strictly better under the last attack: the earliest of equals wins.
             let correct = attacks.last().map_or(0, |accuracy| accuracy.correct);
             let best = self.state.best.is_none_or(|best| correct > best);
+            self.state.measured = Some((step, correct));
             if best {
                 self.state.best = Some(correct);
-                self.save_student("best")?;
+                self.keep_student("best")?;
             }
             let split = context.prepared.selection.as_ref().map_or("", |(_, split)| split).to_string();
             let timing = Timing::of(seconds);
@@ -66,6 +67,8 @@ impl Run<'_> {
         self.step.work.networks.timeline.pause();
         if (epoch + 1).is_multiple_of(context.config.checkpoint.every) || epoch + 1 == context.config.epochs {
             self.save_checkpoint()?;
+        } else {
+            self.save_kept_weights()?;
         }
         Ok(Ending::Finished)
     }

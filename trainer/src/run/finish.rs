@@ -25,8 +25,9 @@ impl Run<'_> {
     pub(super) fn finish(&mut self, pipeline: &Pipeline) -> Result<Ending> {
         let timing = self.clock.timing();
         let context = self.context;
+        self.finish_save()?;
         context.place.activity.begin_next(Stage::Evaluation);
-        self.save_student("final")?;
+        self.keep_student("final")?;
         let mut evaluated = vec![if self.state.best.is_some() { "best" } else { "final" }];
         let wants_final = context.config.evaluation.last && evaluated[0] != "final";
         let best_is_final = wants_final && self.best_is_final()?;
@@ -39,11 +40,12 @@ impl Run<'_> {
             averaged.push((average.name, model));
         }
         for (name, model) in averaged {
-            self.save_weights(name, &model)?;
+            self.keep_weights(name, &model)?;
             evaluated.push(name);
         }
         // What is evaluated is read from its file, by all ranks.
-        agree(context.ranks(), self.write_unsaved_weights())?;
+        agree(context.ranks(), self.write_kept_weights())?;
+        context.place.activity.begin_next(Stage::Evaluation);
         let suite = context.config.suite()?;
         let files: Vec<_> = evaluated
             .iter()

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, ensure};
 
@@ -51,7 +52,7 @@ impl Sink for () {
 /// flush that fails may lose lines that were written before.
 pub struct JsonLines {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     /// The length that has reached the disk, of whole lines alone.
     synced: u64,
     /// The lines after that.
@@ -59,6 +60,24 @@ pub struct JsonLines {
     /// How many bytes of `lines` are written.
     written: usize,
     problem: Option<Error>,
+}
+
+/// The way of the lines written so far to the disk, on any thread.
+pub struct Flush {
+    path: PathBuf,
+    file: Arc<File>,
+    /// The length of the file with these lines.
+    pub bytes: u64,
+}
+
+impl Flush {
+    /// Returns when the disk has them.
+    ///
+    /// # Errors
+    /// An I/O error: nobody knows which lines the disk has.
+    pub fn wait(&self) -> Result<()> {
+        self.file.sync_all().with_context(|| format!("writing {}", self.path.display()))
+    }
 }
 
 impl JsonLines {
@@ -84,6 +103,7 @@ impl JsonLines {
         let length = file.metadata().with_context(context)?.len();
         ensure!(length >= bytes, "{} has {length} bytes, fewer than the {bytes} of the checkpoint", path.display());
         file.set_len(bytes).with_context(context)?;
+        let file = Arc::new(file);
         Ok(Self { path: path.to_path_buf(), file, synced: bytes, lines: vec![], written: 0, problem: None })
     }
 
@@ -92,15 +112,33 @@ impl JsonLines {
     /// # Errors
     /// An I/O error; lines that are not written stay in memory.
     pub fn sync(&mut self) -> Result<u64> {
-        let synced = self.write_waiting().and_then(|()| {
-            // After a flush that fails, nobody knows which lines the disk has: all are written again.
-            self.file.sync_all().inspect_err(|_| self.written = 0)
-        });
-        synced.with_context(|| format!("writing {}", self.path.display()))?;
-        self.synced += self.lines.len() as u64;
-        self.lines.clear();
-        self.written = 0;
-        Ok(self.synced)
+        let flush = self.begin_flush()?;
+        let flushed = flush.wait();
+        self.end_flush(flush.bytes, flushed.is_ok());
+        flushed.map(|()| flush.bytes)
+    }
+
+    /// Writes everything recorded, and returns its way to the disk. Lines stay in memory until [`end_flush`](Self::end_flush).
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub fn begin_flush(&mut self) -> Result<Flush> {
+        self.write_waiting().with_context(|| format!("writing {}", self.path.display()))?;
+        let bytes = self.synced + self.lines.len() as u64;
+        Ok(Flush { path: self.path.clone(), file: Arc::clone(&self.file), bytes })
+    }
+
+    /// Hears whether the disk has the first `bytes` of the file. If a flush fails, nobody knows which lines the disk has, and
+    /// all are written again.
+    pub fn end_flush(&mut self, bytes: u64, flushed: bool) {
+        if !flushed {
+            self.written = 0;
+            return;
+        }
+        let count = (bytes.saturating_sub(self.synced) as usize).min(self.lines.len());
+        self.lines.drain(..count);
+        self.written = self.written.saturating_sub(count);
+        self.synced += count as u64;
     }
 
     /// What kept lines from being written since the last call.
@@ -164,7 +202,7 @@ mod tests {
         let mut lines = JsonLines::open(&path, 0).unwrap();
         lines.record(&event("one")).unwrap();
         // A file that is open for reading alone takes no lines.
-        let writable = std::mem::replace(&mut lines.file, File::open(&path).unwrap());
+        let writable = std::mem::replace(&mut lines.file, Arc::new(File::open(&path).unwrap()));
         lines.record(&event("two")).unwrap();
         assert!(lines.take_problem().is_some() && lines.take_problem().is_none());
         assert!(lines.sync().is_err());
@@ -173,7 +211,8 @@ mod tests {
         assert!(lines.take_problem().is_none());
         lines.sync().unwrap();
         // A file that takes lines and cannot be flushed may have lost them.
-        let writable = std::mem::replace(&mut lines.file, File::options().write(true).open("/dev/null").unwrap());
+        let broken = Arc::new(File::options().write(true).open("/dev/null").unwrap());
+        let writable = std::mem::replace(&mut lines.file, broken);
         lines.record(&event("four")).unwrap();
         assert!(lines.take_problem().is_none() && lines.sync().is_err());
         lines.file = writable;
@@ -181,5 +220,28 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(events, ["one", "two", "three", "four"].map(event));
+    }
+
+    #[test]
+    fn lines_recorded_during_a_flush_are_not_part_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut lines = JsonLines::open(&path, 0).unwrap();
+        lines.record(&event("one")).unwrap();
+        let flush = lines.begin_flush().unwrap();
+        lines.record(&event("two")).unwrap();
+        std::thread::scope(|scope| scope.spawn(|| flush.wait()).join()).unwrap().unwrap();
+        lines.end_flush(flush.bytes, true);
+        assert_eq!(flush.bytes + lines.lines.len() as u64, JsonLines::length(&path).unwrap());
+        assert_eq!(lines.written, lines.lines.len());
+        // What a failed flush may have lost is written again, whatever came meanwhile.
+        let flush = lines.begin_flush().unwrap();
+        lines.record(&event("three")).unwrap();
+        lines.file.set_len(lines.synced).unwrap();
+        lines.end_flush(flush.bytes, false);
+        let length = lines.sync().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(length == text.len() as u64 && text.contains("two") && text.contains("three"), "{text:?}");
+        assert!(lines.lines.is_empty());
     }
 }

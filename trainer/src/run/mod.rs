@@ -1,7 +1,7 @@
 //! A whole run: epochs, evaluation, checkpoints. World size 1 is just N = 1.
 //!
 //! Uses every folder but `bench`. Read `training`, the training loop, first. Then `requests`, `settle`,
-//! `epoch_end` and `finish`, which are its parts, and [`folder`], [`prepare`], [`state`] and [`events`].
+//! `saves`, `epoch_end` and `finish`, which are its parts, and [`folder`], [`prepare`], [`state`] and [`events`].
 
 mod active;
 pub mod averages;
@@ -26,12 +26,15 @@ pub mod networks;
 mod normalisation;
 pub mod prepare;
 mod requests;
+pub mod retention;
+mod saves;
 mod settle;
 pub mod state;
 mod teacher;
 mod totals;
 pub mod trace;
 mod training;
+pub mod writer;
 
 pub use self::active::Ending;
 pub use self::context::{RunContext, Stop};

@@ -16,10 +16,11 @@ use crate::run::context::RunContext;
 use crate::run::events::Event;
 use crate::run::metrics::JsonLines;
 use crate::run::totals::EpochTotals;
+use crate::run::writer::{Contents, WeightsFile};
 use crate::step::Step;
 use crate::system::agreement::{Agreed, agree};
 use crate::system::files::{in_words, read_regular};
-use crate::weights::checkpoint::{self, Header, Progress};
+use crate::weights::checkpoint::{self, Header, Progress, Tensors};
 use crate::weights::student::{load_student, student_tensors};
 
 /// The state of a run in memory, beside its tensors. Nothing here depends on the number of ranks.
@@ -29,6 +30,8 @@ pub struct RunState {
     pub progress: Progress,
     /// The best selection accuracy so far: correct answers under attack.
     pub best: Option<u64>,
+    /// The step after which the student was last measured on the images that choose the best weights, and its correct answers.
+    pub measured: Option<(u64, u64)>,
     /// The totals of the epoch so far.
     pub totals: EpochTotals,
     /// The length of metrics.jsonl at the last checkpoint.
@@ -42,35 +45,44 @@ pub struct RunState {
 impl RunState {
     /// The header of a file with this state of the run of `context`.
     fn header(&self, context: &RunContext) -> Header {
-        let Self { progress, best, ref totals, metrics_bytes, seconds, epoch_began } = *self;
+        let Self { progress, best, measured, ref totals, metrics_bytes, seconds, epoch_began } = *self;
         let totals = totals.to_bits();
+        let selection = measured.filter(|(step, _)| *step == progress.step).map(|(_, correct)| correct);
         let fresh = Header::new(context.prepared.form, context.config.hash(), context.global_batch());
         let class_names = context.prepared.train.class_names().to_vec();
-        Header { progress, best, totals, metrics_bytes, seconds, epoch_began, class_names, ..fresh }
+        Header { progress, best, totals, metrics_bytes, seconds, epoch_began, selection, class_names, ..fresh }
     }
 
     /// The state that a file tells of.
     fn from_header(header: &Header) -> Result<Self> {
-        let Header { progress, best, ref totals, metrics_bytes, seconds, epoch_began, .. } = *header;
-        Ok(Self { progress, best, totals: EpochTotals::from_bits(totals)?, metrics_bytes, seconds, epoch_began })
+        let Header { progress, best, ref totals, metrics_bytes, seconds, epoch_began, selection, .. } = *header;
+        let measured = selection.map(|correct| (progress.step, correct));
+        let totals = EpochTotals::from_bits(totals)?;
+        Ok(Self { progress, best, measured, totals, metrics_bytes, seconds, epoch_began })
     }
 }
 
-/// The contents of a file of weights alone, such as `best` or `final`. No clock is in it: equal weights make equal files.
+/// A file of weights alone, such as `best` or `final`. No clock is in it: equal weights make equal files.
 ///
 /// # Errors
-/// A tensor of a type that is not stored.
-pub fn weights_file(context: &RunContext, state: &RunState, student: &Model) -> Result<Vec<u8>> {
+/// libtorch's error of the device.
+pub fn weights_file(context: &RunContext, state: &RunState, name: &str, student: &Model) -> Result<WeightsFile> {
     let RunState { progress, best, .. } = *state;
     let state = RunState { progress, best, ..RunState::default() };
-    checkpoint::to_bytes(state.header(context), &student_tensors(student))
+    let contents = Contents::new(state.header(context), &student_tensors(student))?;
+    Ok(WeightsFile { name: name.to_string(), contents })
 }
 
-/// Writes the whole state.
+/// A copy of the whole state, for a checkpoint.
 ///
 /// # Errors
-/// An I/O error; older checkpoints stay.
-pub fn save(context: &RunContext, state: &RunState, step: &Step, averages: &Averages) -> Result<()> {
+/// libtorch's error of the device.
+pub fn contents(context: &RunContext, state: &RunState, step: &Step, averages: &Averages) -> Result<Contents> {
+    Contents::new(state.header(context), &tensors(step, averages))
+}
+
+/// All tensors of a checkpoint.
+pub fn tensors(step: &Step, averages: &Averages) -> Tensors {
     let student = &step.work.networks.student;
     let mut tensors = student_tensors(student);
     tensors.extend(averages.tensors(student));
@@ -78,7 +90,7 @@ pub fn save(context: &RunContext, state: &RunState, step: &Step, averages: &Aver
         let named = cut(buffer, &student.parameters).into_iter();
         tensors.extend(named.map(|Named { name, tensor }| (format!("{state}/{name}"), tensor)));
     }
-    checkpoint::write(&context.folder.checkpoint(state.progress.step), state.header(context), &tensors)
+    tensors
 }
 
 /// Takes up the newest whole checkpoint that fits metrics.jsonl, if there is one, on every rank. Returns its state, and the

@@ -22,6 +22,7 @@ use crate::run::requests::{Requests, ask_within_step};
 use crate::run::settle::Pending;
 use crate::run::state;
 use crate::run::trace::Tracer;
+use crate::run::writer::Writer;
 use crate::step::batch::Batch;
 use crate::step::stopping::GivenUp;
 use crate::step::{Step, Work};
@@ -57,23 +58,10 @@ pub fn train(context: &RunContext, console: &mut dyn Sink) -> Result<Ending> {
     timeline.pause();
     let saved = Instant::now();
     let resumed = state.progress.step;
-    let valid_checkpoints = if resumed > 0 { vec![resumed] } else { vec![] };
-    let unsaved_weights = vec![];
-    let mut run = Run {
-        context,
-        console,
-        journal,
-        step,
-        averages,
-        state,
-        clock,
-        tracer,
-        saved,
-        valid_checkpoints,
-        unsaved_weights,
-        asked: None,
-        slow: true,
-    };
+    let read = Some(resumed).filter(|step| *step > 0);
+    let writer = ranks.is_leader().then(|| Writer::start(context, read)).transpose()?;
+    let mut run =
+        Run { context, console, journal, step, averages, state, clock, tracer, saved, writer, asked: None, slow: true };
     if resumed > 0 {
         run.console.note(&format!("going on from step {resumed}"));
     }
@@ -84,7 +72,13 @@ pub fn train(context: &RunContext, console: &mut dyn Sink) -> Result<Ending> {
             event => run.record(event)?,
         }
     }
-    run.epochs()
+    let ended = run.epochs();
+    // What is being written is whole before the run ends, also by an error.
+    let saved = run.finish_save();
+    let ending = ended?;
+    saved?;
+    ranks.barrier()?;
+    Ok(ending)
 }
 
 impl Run<'_> {
@@ -219,6 +213,7 @@ impl Run<'_> {
 
     /// Does what was asked for, with the numbers of all steps read before.
     fn answer(&mut self, requests: &Requests, pending: &mut Option<Pending>) -> Result<Ending> {
+        self.hear_of_save()?;
         self.clock.waited(requests.waited);
         if requests.stop || requests.checkpoint {
             self.settle(pending.take())?;

@@ -27,6 +27,10 @@ struct State {
     waits_in: Option<&'static str>,
     begun: bool,
     taken: [VecDeque<Duration>; Stage::ALL.len()],
+    /// The step whose files another thread of this rank writes, and since when.
+    writes: Option<(u64, Instant)>,
+    /// How long such writes took.
+    written: VecDeque<Duration>,
     events: VecDeque<String>,
     fault: Option<Armed>,
     /// A fault of the step's own data, until the step takes it.
@@ -44,6 +48,8 @@ pub struct Doing {
     pub phase: Phase,
     /// The call in which it waits for the other ranks, if it does.
     pub waits_in: Option<&'static str>,
+    /// The step whose files another thread of this rank writes, and for how long.
+    pub writes: Option<(u64, Duration)>,
     /// The stages before, with their durations.
     pub before: Vec<String>,
     /// How long this stage has lasted.
@@ -65,6 +71,8 @@ impl Default for Activity {
             waits_in: None,
             begun: false,
             taken: Default::default(),
+            writes: None,
+            written: VecDeque::new(),
             events: VecDeque::new(),
             fault: None,
             left: None,
@@ -76,6 +84,11 @@ impl Default for Activity {
 impl Activity {
     /// Ends the current stage and begins `stage`, at training step `step`.
     pub fn begin(&self, stage: Stage, step: u64) {
+        self.change(stage, step);
+        self.strike(None);
+    }
+
+    fn change(&self, stage: Stage, step: u64) {
         let now = Instant::now();
         let mut state = self.state();
         let (before, lasted) = (state.stage, now - state.since);
@@ -84,14 +97,36 @@ impl Activity {
         keep(&mut state.events, event, EVENTS);
         state.begun |= stage != Stage::Start;
         (state.stage, state.step, state.since, state.phase) = (stage, step, now, Phase::Other);
-        drop(state);
-        self.strike(None);
     }
 
     /// Begins `stage` at the last known training step.
     pub fn begin_next(&self, stage: Stage) {
         let step = self.state().step;
         self.begin(stage, step);
+    }
+
+    /// Begins [`Stage::Save`] at the last known training step, where another thread writes. A fault of that stage is left to
+    /// [`begin_checkpoint`](Self::begin_checkpoint).
+    pub fn begin_save(&self) {
+        let step = self.state().step;
+        self.change(Stage::Save, step);
+    }
+
+    /// Does `work`, which writes the files of a save after `step`, on another thread than the rank's own.
+    pub fn writing<T>(&self, step: u64, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        self.state().writes = Some((step, began));
+        let done = work();
+        let mut state = self.state();
+        state.writes = None;
+        keep(&mut state.written, began.elapsed(), KEPT);
+        done
+    }
+
+    /// The other thread begins to write the checkpoint after `step`, and a fault of [`Stage::Save`] happens here.
+    pub fn begin_checkpoint(&self, step: u64) {
+        let due = self.state().fault.take_if(|armed| armed.is_due(step, Stage::Save, None));
+        self.happen(due);
     }
 
     /// The step enters `phase`.
@@ -115,6 +150,10 @@ impl Activity {
         let (step, stage) = (state.step, state.stage);
         let due = state.fault.take_if(|armed| armed.is_due(step, stage, phase));
         drop(state);
+        self.happen(due);
+    }
+
+    fn happen(&self, due: Option<Armed>) {
         // Others look at this state while the fault lasts.
         if let Some(left) = due.and_then(Armed::strike) {
             self.state().left = Some(left);
@@ -140,22 +179,31 @@ impl Activity {
         state.since = (state.since + time).min(Instant::now());
     }
 
-    /// The median of the last durations of `stage`, if there were any.
+    /// The median of the last durations of `stage`, if there were any. To a save belongs what another thread writes.
     pub fn usually(&self, stage: Stage) -> Option<Duration> {
-        median(&self.state().taken[stage as usize])
+        self.state().usually(stage)
     }
 
     /// What is under way now.
     pub fn look(&self) -> Doing {
         let state = self.state();
         let State { stage, step, phase, waits_in, begun, .. } = *state;
-        let usually = median(&state.taken[stage as usize]);
+        let usually = state.usually(stage);
         let before = state.events.iter().cloned().collect();
-        Doing { stage, step, phase, waits_in, before, lasts: state.since.elapsed(), usually, begun }
+        let writes = state.writes.map(|(step, since)| (step, since.elapsed()));
+        Doing { stage, step, phase, waits_in, writes, before, lasts: state.since.elapsed(), usually, begun }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn usually(&self, stage: Stage) -> Option<Duration> {
+        let own = median(&self.taken[stage as usize]);
+        let written = median(&self.written).filter(|_| stage == Stage::Save);
+        own.map(|own| own + written.unwrap_or_default()).or(written)
     }
 }
 
@@ -189,13 +237,47 @@ impl fmt::Display for Doing {
         if let Some(call) = self.waits_in {
             write!(out, ", waits in {call}")?;
         }
-        write!(out, ", for {:.0} s", self.lasts.as_secs_f64())
+        write!(out, ", for {:.0} s", self.lasts.as_secs_f64())?;
+        if let Some((step, lasts)) = self.writes {
+            write!(out, ", while the files after step {step} are being written for {:.0} s", lasts.as_secs_f64())?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_save_takes_what_another_thread_writes_and_says_so() {
+        let activity = Activity::default();
+        activity.begin(Stage::Step, 8);
+        let told = activity.clone();
+        let doing = activity.writing(7, move || {
+            std::thread::sleep(Duration::from_millis(30));
+            told.look()
+        });
+        assert!(doing.writes.is_some_and(|(step, lasts)| step == 7 && lasts >= Duration::from_millis(30)), "{doing:?}");
+        assert!(doing.to_string().ends_with("while the files after step 7 are being written for 0 s"), "{doing}");
+        assert!(activity.look().writes.is_none());
+        assert!(activity.usually(Stage::Save).unwrap() >= Duration::from_millis(30));
+        assert_eq!(activity.usually(Stage::Data), None);
+        activity.begin_save();
+        assert!(activity.look().stage == Stage::Save && activity.look().step == 8);
+    }
+
+    #[test]
+    fn a_fault_of_a_save_waits_for_its_checkpoint() {
+        let activity = Activity::default();
+        activity.inject("step=4,phase=save,kind=io-error".parse().unwrap(), Arc::new(|_| {}));
+        activity.begin(Stage::Step, 5);
+        activity.begin_save();
+        activity.begin_checkpoint(3);
+        assert!(!activity.takes(FaultKind::IoError), "it came before its step");
+        activity.begin_checkpoint(5);
+        assert!(activity.takes(FaultKind::IoError));
+    }
 
     #[test]
     fn the_pace_of_a_stage_is_the_median_of_its_durations() {

@@ -4,6 +4,7 @@
 
 mod activity;
 pub mod agreement;
+mod background;
 mod fault;
 pub mod files;
 pub mod memory;
@@ -15,6 +16,7 @@ mod watched;
 mod worker;
 
 pub use self::activity::{Activity, Doing};
+pub use self::background::Background;
 pub use self::fault::{Fault, FaultKind};
 pub use self::phase::{Phase, Seconds};
 pub use self::stage::Stage;

@@ -1,7 +1,8 @@
-//! The one way of a step's numbers from the device to the host. The copy is queued behind the work that makes the
-//! numbers, and a reader waits for this copy only, not for later work.
+//! The one way of a step's numbers, and of copies of a run's state, from the device to the host. The copy is queued behind
+//! the work that makes the numbers, and a reader waits for this copy only, not for later work.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use anyhow::{Error, Result};
 use tch::{Device, Kind, Tensor};
@@ -54,6 +55,42 @@ pub fn waits() -> u64 {
     WAITS.get()
 }
 
+/// Copies of tensors on their way to the host.
+pub struct Copies {
+    tensors: BTreeMap<String, Tensor>,
+    arrived: Moment,
+}
+
+impl Copies {
+    /// Copies `tensors` as they are now; they may change at once. From a GPU the copies are queued, into page-locked memory, and
+    /// the caller does not wait.
+    ///
+    /// # Errors
+    /// libtorch's error of the device.
+    pub fn of(tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
+        let device = tensors.values().next().map_or(Device::Cpu, Tensor::device);
+        let copies = tensors.iter().map(|(name, tensor)| (name.clone(), copy_to_host(&tensor.detach()))).collect();
+        Ok(Self { tensors: copies, arrived: Moment::now(device).map_err(Error::msg)? })
+    }
+
+    /// Waits for the copies, on any thread.
+    ///
+    /// # Errors
+    /// libtorch's error of the device.
+    pub fn wait(&self) -> Result<&BTreeMap<String, Tensor>> {
+        self.arrived.wait().map_err(Error::msg)?;
+        Ok(&self.tensors)
+    }
+}
+
+/// A copy that is contiguous, so that nothing is left to compute for its reader.
+fn copy_to_host(tensor: &Tensor) -> Tensor {
+    if tensor.device() == Device::Cpu && !tensor.is_contiguous() {
+        return tensor.contiguous();
+    }
+    tensor.contiguous().to_device_(Device::Cpu, tensor.kind(), true, true)
+}
+
 /// A copy on `device`. A GPU copies from page-locked memory while the host continues; libtorch keeps that memory until
 /// the copy is done.
 pub(crate) fn on_device(host: &Tensor, device: Device) -> Tensor {
@@ -68,6 +105,26 @@ pub(crate) fn on_device(host: &Tensor, device: Device) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copies_are_contiguous_and_of_the_moment_they_were_made() {
+        let flat = Tensor::arange(12, tch::kind::FLOAT_CPU);
+        let tensors = BTreeMap::from([
+            ("all".to_string(), flat.shallow_clone()),
+            ("part".to_string(), flat.narrow(0, 4, 4).view([2, 2])),
+            ("turned".to_string(), flat.view([3, 4]).transpose(0, 1)),
+        ]);
+        let before: Vec<Vec<f64>> = tensors.values().map(|tensor| read(tensor).unwrap()).collect();
+        let copies = Copies::of(&tensors).unwrap();
+        let _ = flat.shallow_clone().zero_();
+        let copies = std::thread::spawn(move || {
+            let copies = copies.wait().unwrap();
+            assert!(copies.values().all(Tensor::is_contiguous));
+            copies.values().map(|tensor| read(tensor).unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(copies.join().unwrap(), before);
+        assert_eq!(read(&tensors["all"]).unwrap(), [0.0; 12]);
+    }
 
     #[test]
     fn values_are_those_of_the_moment_they_were_sent() {

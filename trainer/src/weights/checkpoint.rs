@@ -59,6 +59,9 @@ pub struct Header {
     pub seconds: f64,
     /// How many of them had passed when the epoch began.
     pub epoch_began: f64,
+    /// Correct answers under attack of the images that choose the best weights, where they were counted after this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<u64>,
     /// SHA-256 of the file with zeros in place of these digits. In format 1: of all tensors' names and bytes, in order of their
     /// names.
     pub sha256: String,
@@ -95,6 +98,7 @@ impl Header {
             metrics_bytes: 0,
             seconds: 0.0,
             epoch_began: 0.0,
+            selection: None,
             sha256: String::new(),
             source: None,
             class_names: vec![],
@@ -105,14 +109,14 @@ impl Header {
 /// Tensors by name; in the order of names, so that equal states make equal files.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// A tensor's bytes on the host.
-struct Stored {
+/// A tensor as it is stored. Its bytes are copied where they are needed, so that there is no second copy of all of them.
+struct Stored<'a> {
     dtype: Dtype,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    tensor: &'a Tensor,
 }
 
-impl View for &Stored {
+impl View for &Stored<'_> {
     fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -122,16 +126,16 @@ impl View for &Stored {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
+        Cow::Owned(bytes_of(self.tensor))
     }
 
     fn data_len(&self) -> usize {
-        self.bytes.len()
+        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
     }
 }
 
-impl Stored {
-    fn from_tensor(tensor: &Tensor) -> Result<Self> {
+impl<'a> Stored<'a> {
+    fn from_tensor(tensor: &'a Tensor) -> Result<Self> {
         let dtype = match tensor.kind() {
             Kind::Float => Dtype::F32,
             Kind::Double => Dtype::F64,
@@ -139,7 +143,7 @@ impl Stored {
             kind => bail!("tensors of type {kind:?} are not stored"),
         };
         let shape = tensor.size().into_iter().map(|size| size as usize).collect();
-        Ok(Self { dtype, shape, bytes: bytes_of(tensor) })
+        Ok(Self { dtype, shape, tensor })
     }
 }
 

@@ -1,7 +1,5 @@
 //! A run resumes from what is whole, and nothing is given up because it cannot be read.
 
-use proptest::collection::btree_set;
-use proptest::prelude::*;
 use tch::Tensor;
 
 use super::*;
@@ -84,24 +82,4 @@ fn finished_weights_are_not_trained_over() {
     let (_place, folder) = folder_with(&[]);
     fs::write(folder.weights("final"), "weights").unwrap();
     assert!(refusal(&folder, 1000).contains("iad-launch eval"));
-}
-
-proptest! {
-    /// Whatever is known to be whole: the newest `keep` of those stay, and so does everything newer than the oldest of them.
-    #[test]
-    fn only_what_is_older_than_enough_whole_ones_is_removed(
-        present in btree_set(0u64..40, 1..8), known in btree_set(0usize..8, 1..8), keep in 1usize..4,
-        keep_every in proptest::option::of(1u64..8),
-    ) {
-        let present: Vec<u64> = present.into_iter().collect();
-        let (_place, folder) = folder_with(&[]);
-        present.iter().for_each(|step| fs::write(folder.checkpoint(*step), "").unwrap());
-        let mut valid: Vec<u64> = known.iter().filter_map(|index| present.get(*index).copied()).collect();
-        let before = valid.clone();
-        prune(&folder, &mut valid, keep, keep_every);
-        let oldest_kept = before.iter().rev().nth(keep - 1).copied().unwrap_or(0);
-        let expected: Vec<u64> = present.iter().copied().filter(|step| *step >= oldest_kept || keep_every.is_some_and(|every| step % every == 0)).collect();
-        prop_assert_eq!(steps(&folder), expected);
-        prop_assert_eq!(valid.len(), before.len().min(keep));
-    }
 }
