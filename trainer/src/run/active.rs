@@ -10,6 +10,7 @@ use super::averages::Averages;
 use super::checkpoints::prune;
 use super::clock::Clock;
 use super::context::RunContext;
+use super::desync::ensure_equal_on_all_ranks;
 use super::events::Event;
 use super::metrics::{JsonLines, Sink};
 use super::state::{self, RunState};
@@ -63,7 +64,7 @@ impl Run<'_> {
     pub fn save_checkpoint(&mut self) -> Result<()> {
         self.context.place.activity.begin_next(Stage::Save);
         let ranks = self.context.ranks();
-        state::ensure_equal_on_all_ranks(&self.step, &self.averages, ranks)?;
+        ensure_equal_on_all_ranks(&self.step, &self.averages, ranks, self.state.progress.step)?;
         if ranks.is_leader()
             && let Err(problem) = self.write_checkpoint()
         {
