@@ -24,7 +24,7 @@ const CASES: [Case; 12] = [
     Case { fault: "rank=0,step=7,phase=save,kind=kill", code: 1, says: &["rank 0 on ", "signal 9"] },
     Case { fault: "rank=1,step=7,phase=update,kind=panic", code: 1, says: &["rank 1 of 2", "a bug stopped this rank"] },
     Case { fault: "rank=1,step=7,kind=nan", code: 1, says: &["step 7: the gradient is not finite"] },
-    Case { fault: "rank=1,step=7,kind=desync", code: 1, says: &["of rank 1 differ from those of rank 0"] },
+    Case { fault: "rank=1,step=7,kind=desync", code: 1, says: &["the parameter ", " differs between ranks 0 and 1"] },
     Case { fault: "rank=1,step=7,phase=data,kind=slow,ms=700", code: 0, says: &["trained 18 steps"] },
     Case {
         fault: "rank=0,step=7,phase=save,kind=io-error",

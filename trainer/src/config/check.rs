@@ -49,6 +49,7 @@ impl RunConfig {
         }
         self.comm.check()?;
         self.watchdog.check()?;
+        self.guard.check()?;
         self.check_optimizer()?;
         self.check_averages()?;
         self.check_attack()?;

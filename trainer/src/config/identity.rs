@@ -3,7 +3,7 @@
 use super::{RunConfig, Selection};
 
 /// Keys, and tables of keys with a dot at the end, that change nothing in the weights of a run or in their choice.
-const FREE: [&str; 15] = [
+const FREE: [&str; 16] = [
     "checkpoint.",
     "comm.",
     "data.prefetch",
@@ -16,6 +16,7 @@ const FREE: [&str; 15] = [
     "evaluation.final",
     "evaluation.images",
     "evaluation.suite",
+    "guard.compare_every",
     "metrics.",
     "precision.cuda_graphs",
     "watchdog.",

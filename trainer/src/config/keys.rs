@@ -165,6 +165,7 @@ checkpoint = "runs/teacher"
             ("checkpoint", "checkpoint."),
             ("metrics", "metrics."),
             ("watchdog", "watchdog."),
+            ("guard", "guard."),
             ("comm", "comm."),
         ];
         for (table, prefix) in tables {

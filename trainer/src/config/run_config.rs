@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AttackConfig, Averages, BatchNormConfig, BatchSize, CheckpointConfig, Comm, Data, Evaluation, LossConfig,
+    AttackConfig, Averages, BatchNormConfig, BatchSize, CheckpointConfig, Comm, Data, Evaluation, Guard, LossConfig,
     MetricsConfig, OptimizerConfig, Precision, Student, Teacher, Watchdog,
 };
 
@@ -60,6 +60,9 @@ pub struct RunConfig {
     /// How long a rank may take before it counts as hung.
     #[serde(default, skip_serializing_if = "Watchdog::is_default")]
     pub watchdog: Watchdog,
+    /// What the run watches of itself.
+    #[serde(default, skip_serializing_if = "Guard::is_default")]
+    pub guard: Guard,
 }
 
 fn one() -> u64 {
@@ -72,11 +75,17 @@ impl RunConfig {
         toml::to_string(self).unwrap_or_else(|error| unreachable!("a configuration is always TOML: {error}"))
     }
 
-    /// The part that a run keeps to its end. The transport (`[comm]`), the number of ranks, graph capture and the watchdog
-    /// may change on resume.
+    /// The part that a run keeps to its end. The transport (`[comm]`), the number of ranks, graph capture, the watchdog and
+    /// comparisons of the ranks may change on resume.
     pub fn lasting(&self) -> Self {
         let precision = Precision { cuda_graphs: false, ..self.precision };
-        Self { comm: Comm::default(), precision, watchdog: Watchdog::default(), ..self.clone() }
+        Self {
+            comm: Comm::default(),
+            precision,
+            watchdog: Watchdog::default(),
+            guard: self.guard.lasting(),
+            ..self.clone()
+        }
     }
 
     /// Images of an epoch on so many ranks, of a training set of `train` images. `data.extra` fills up its last step.

@@ -11,10 +11,12 @@ mod clock;
 mod container;
 mod context;
 pub mod cost;
+mod desync;
 mod effort;
 mod epoch_end;
 pub mod events;
 mod extra;
+mod fingerprint;
 mod finish;
 pub mod folder;
 #[cfg(test)]

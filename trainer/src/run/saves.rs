@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Error, Result};
 
 use super::active::Run;
+use super::desync::ensure_equal_on_all_ranks;
 use super::events::Event;
 use super::state;
 use super::writer::{Checkpoint, Save, Saved};
@@ -26,7 +27,7 @@ impl Run<'_> {
             activity.begin_next(Stage::Save)
         }
         if ranks.world_size() > 1 {
-            state::ensure_equal_on_all_ranks(&self.step, &self.averages, ranks)?;
+            ensure_equal_on_all_ranks(&self.step, &self.averages, ranks, self.state.progress.step)?;
         }
         self.wait_for_save()?;
         if self.writer.is_some() {

@@ -3,10 +3,8 @@
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
-use comm::Communicator;
 use datasets::UserError;
-use sha2::{Digest, Sha256};
-use tch::{Tensor, no_grad};
+use tch::no_grad;
 
 use crate::model::{Model, Named, cut};
 use crate::run::averages::Averages;
@@ -18,7 +16,7 @@ use crate::run::metrics::JsonLines;
 use crate::run::totals::EpochTotals;
 use crate::run::writer::{Contents, WeightsFile};
 use crate::step::Step;
-use crate::system::agreement::{Agreed, agree};
+use crate::system::agreement::agree;
 use crate::system::files::{in_words, read_regular};
 use crate::weights::checkpoint::{self, Header, Progress, Tensors};
 use crate::weights::student::{load_student, student_tensors};
@@ -208,27 +206,4 @@ fn check_global_batch(header: &Header, context: &RunContext) -> Result<()> {
             .into());
     }
     Ok(())
-}
-
-/// Whether all ranks hold the same parameters, momentum, statistics and averages, to the bit.
-///
-/// # Errors
-/// The ranks that differ from the leader, or a failure of the transport.
-pub fn ensure_equal_on_all_ranks(step: &Step, averages: &Averages, ranks: &dyn Communicator) -> Result<()> {
-    let optimizer = step.work.optimizer.buffers().into_iter().map(|(_, buffer)| buffer);
-    let state =
-        [&step.work.parameters.values, &step.work.networks.student.flat_statistics].into_iter().chain(optimizer);
-    let digest = |tensor: &Tensor| base16ct::lower::encode_string(&Sha256::digest(checkpoint::bytes_of(tensor)));
-    let all = ranks.gather(&state.chain(averages.buffers()).map(digest).collect::<String>())?;
-    let different: Vec<String> =
-        (1..all.len()).filter(|&rank| all[rank] != all[0]).map(|rank| rank.to_string()).collect();
-    if different.is_empty() {
-        return Ok(());
-    }
-    let message = format!(
-        "the parameters, momentum, statistics or averages of rank {} differ from those of rank 0 at the same step",
-        different.join(", ")
-    );
-    // Every rank has compared the same list.
-    Err(Agreed { message, user: false }.into())
 }

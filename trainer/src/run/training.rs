@@ -189,6 +189,7 @@ impl Run<'_> {
             self.settle(pending.replace(Pending { observed, rate, lap: timeline.lap() }))?;
             self.state.progress.batch += 1;
             self.state.progress.step += 1;
+            self.compare_ranks()?;
             let requests = timeline.during(Phase::Communication, "requests", || self.requests(waited))?;
             self.trace_step()?;
             if self.answer(&requests, &mut pending)? == Ending::Stopped {
