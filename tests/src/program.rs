@@ -56,14 +56,15 @@ impl Program {
 
     /// A program that was built elsewhere, by itself.
     pub fn of(program: &Path) -> Self {
-        Self::from(Command::new(program), false)
+        // Cargo tells the tests of the mpirun of this build.
+        Self::from(Command::new(program), false).without("IAD_MPIRUN")
     }
 
     /// A program that was built elsewhere, by any MPI's `mpirun -n RANKS`.
     pub fn of_by(program: &Path, mpirun: &str, ranks: usize) -> Self {
         let mut command = Command::new(mpirun);
         command.args(["-n", &ranks.to_string()]).arg(program);
-        Self::from(command, true)
+        Self::from(command, true).without("IAD_MPIRUN")
     }
 
     /// iad-launch by itself, with no file larger than so many KiB: the rest of a write is refused, as on a full disk.

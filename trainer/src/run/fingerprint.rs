@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_number_is_the_weighted_sum_of_the_bits() {
         let values: Vec<f32> = vec![0.0, -0.0, 1.5, f32::NAN, -3.25e-12];
-        let weight = |place: u64| (place * 2_654_435_761 & 0xffff_ffff) | 1;
+        let weight = |place: u64| ((place * 2_654_435_761) & 0xffff_ffff) | 1;
         let sum = values.iter().zip(0..).fold(0u64, |sum, (value, place)| {
             sum.wrapping_add(i64::from(value.to_bits() as i32).wrapping_mul(weight(place) as i64) as u64)
         });
