@@ -78,7 +78,13 @@ impl RunConfig {
     /// comparisons of the ranks may change on resume.
     pub fn lasting(&self) -> Self {
         let precision = Precision { cuda_graphs: false, ..self.precision };
-        Self { comm: Comm::default(), precision, watchdog: Watchdog::default(), guard: self.guard.lasting(), ..self.clone() }
+        Self {
+            comm: Comm::default(),
+            precision,
+            watchdog: Watchdog::default(),
+            guard: self.guard.lasting(),
+            ..self.clone()
+        }
     }
 
     /// SHA-256 of that part of the resolved configuration, in hexadecimal.

@@ -50,6 +50,8 @@ pub struct Run<'a> {
     pub asked: Option<HostSum>,
     /// Whether a step takes so long that requests are read within it and at its end. All ranks know the same.
     pub slow: bool,
+    /// The step of the checkpoint that a guard leads back to.
+    pub back_to: Option<u64>,
 }
 
 /// Weights whose file could not be written yet.
@@ -90,7 +92,8 @@ impl Run<'_> {
         let (config, images) = (&self.context.config.checkpoint, self.context.prepared.train.len());
         let steps_per_epoch = images.div_ceil(self.context.global_batch()) as u64;
         let keep_every = Some(config.keep_every * steps_per_epoch).filter(|steps| *steps > 0);
-        prune(self.context.folder, &mut self.valid_checkpoints, config.keep_last, keep_every);
+        let spared = self.spared_checkpoint();
+        prune(self.context.folder, &mut self.valid_checkpoints, config.keep_last, keep_every, spared);
         Ok(())
     }
 

@@ -94,15 +94,15 @@ fn unreadable(folder: &RunFolder, path: &Path, error: &std::io::Error) -> anyhow
 }
 
 /// Removes the checkpoints before the newest `keep` of `valid`, the steps of checkpoints known to be whole, but for those at
-/// multiples of `keep_every` steps, if there are any.
-pub fn prune(folder: &RunFolder, valid: &mut Vec<u64>, keep: usize, keep_every: Option<u64>) {
+/// multiples of `keep_every` steps, if there are any, and the one after `spared` steps.
+pub fn prune(folder: &RunFolder, valid: &mut Vec<u64>, keep: usize, keep_every: Option<u64>, spared: Option<u64>) {
     valid.sort_unstable();
     valid.dedup();
     let Some(first) = valid.len().checked_sub(keep) else { return };
     let oldest = valid[first];
     // A file that cannot be listed or removed costs space, not correctness.
     for (step, path) in folder.checkpoints() {
-        if step < oldest && !keep_every.is_some_and(|every| step.is_multiple_of(every)) {
+        if step < oldest && spared != Some(step) && !keep_every.is_some_and(|every| step.is_multiple_of(every)) {
             let _ = fs::remove_file(path);
         }
     }

@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_number_is_the_weighted_sum_of_the_bits() {
         let values: Vec<f32> = vec![0.0, -0.0, 1.5, f32::NAN, -3.25e-12];
-        let weight = |place: u64| (place * 2_654_435_761 & 0xffff_ffff) | 1;
+        let weight = |place: u64| ((place * 2_654_435_761) & 0xffff_ffff) | 1;
         let sum = values.iter().zip(0..).fold(0u64, |sum, (value, place)| {
             sum.wrapping_add(i64::from(value.to_bits() as i32).wrapping_mul(weight(place) as i64) as u64)
         });
@@ -78,7 +78,8 @@ mod tests {
             let number = one(&values);
             assert_eq!(number, one(&values.view([3, 100]).copy()));
             let integers = if kind == Kind::Double { Kind::Int64 } else { Kind::Int };
-            let bits = if kind == Kind::BFloat16 { values.view_dtype(Kind::Int16) } else { values.view_dtype(integers) };
+            let bits =
+                if kind == Kind::BFloat16 { values.view_dtype(Kind::Int16) } else { values.view_dtype(integers) };
             for place in [0, 1, 150, 299] {
                 for bit in 0..8 * kind.elt_size_in_bytes() as i64 - 1 {
                     let changed = bits.copy();

@@ -98,7 +98,7 @@ proptest! {
         present.iter().for_each(|step| fs::write(folder.checkpoint(*step), "").unwrap());
         let mut valid: Vec<u64> = known.iter().filter_map(|index| present.get(*index).copied()).collect();
         let before = valid.clone();
-        prune(&folder, &mut valid, keep, keep_every);
+        prune(&folder, &mut valid, keep, keep_every, None);
         let oldest_kept = before.iter().rev().nth(keep - 1).copied().unwrap_or(0);
         let expected: Vec<u64> = present.iter().copied().filter(|step| *step >= oldest_kept || keep_every.is_some_and(|every| step % every == 0)).collect();
         prop_assert_eq!(steps(&folder), expected);
