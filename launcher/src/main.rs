@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 /// Runs a command and returns its exit code.
 fn run(command: &Command) -> Result<u8> {
     match command {
-        Command::Train(_) | Command::Eval(_) | Command::Paper(_) => start::listen_to_requests()?,
+        Command::Train(_) | Command::Eval(_) | Command::Replay(_) | Command::Paper(_) => start::listen_to_requests()?,
         // All others end as the system ends a process.
         _ => comm::release_requests(),
     }
@@ -70,6 +70,7 @@ fn run(command: &Command) -> Result<u8> {
         Command::Doctor(doctor) => doctor::run(doctor),
         Command::Plan(plan) => plan::run(plan).map(|()| 0),
         Command::Eval(eval) => evaluate::run(eval),
+        Command::Replay(replay) => train::run_again(replay),
         Command::Data(data) => data::run(data).map(|()| 0),
         Command::Report(report) => report::run_command(report).map(|()| 0),
         Command::Sbatch(sbatch) => sbatch::run(sbatch).map(|()| 0),

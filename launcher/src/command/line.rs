@@ -12,6 +12,7 @@ use super::eval::Eval;
 use super::metrics::Metrics;
 use super::paper::Paper;
 use super::plan::Plan;
+use super::replay::Replay;
 use super::report::Report;
 use super::runs::{Compare, Runs};
 use super::sbatch::Sbatch;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Sbatch(Sbatch),
     /// Evaluate a run's network, a weights file or a TorchScript network under attack on the test images.
     Eval(Eval),
+    /// Take a step again that went wrong, as a run kept it, and print what is not finite.
+    Replay(Replay),
     /// Import and export PyTorch checkpoints.
     #[command(subcommand)]
     Weights(Weigh),

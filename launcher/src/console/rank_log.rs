@@ -96,6 +96,7 @@ impl Sink for Logged<'_> {
             Event::Warned { message } => self.log.line(&format!("warning: {message}")),
             Event::Finished(RunFinished { step, .. }) => self.log.line(&format!("trained to the end, step {step}")),
             Event::Changed { key, before, now } => self.log.line(&format!("changed: {key} = {now}, before {before}")),
+            Event::Guarded(guarded) => self.log.line(&format!("warning: {guarded}")),
             Event::Started(_) | Event::Step(_) | Event::Evaluated(_) | Event::Unknown => {}
         }
         self.rest.record(event)

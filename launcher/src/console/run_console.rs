@@ -123,6 +123,7 @@ impl Sink for Console {
                 self.line(&format!("  on {split}: {}{best}", accuracies(attacks)));
             }
             Event::Warned { message } => self.warning(message),
+            Event::Guarded(guarded) => self.warning(&guarded.to_string()),
             Event::Finished(RunFinished { step, timing }) => {
                 self.line(&format!("trained {step} steps in {}", duration(timing.seconds)));
             }

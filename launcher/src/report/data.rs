@@ -169,10 +169,16 @@ impl RecordedRun {
                 });
                 self.evaluated.push(evaluated);
             }
-            Event::Warned { message } => match self.warnings.iter_mut().find(|(known, _)| *known == message) {
-                Some((_, times)) => *times += 1,
-                None => self.warnings.push((message, 1)),
-            },
+            Event::Warned { message } => self.warn(message),
+            Event::Guarded(guarded) => {
+                // What a run went back over is made again, and may not be as long.
+                if let (Some(to), "rollback") = (guarded.to, guarded.action.as_str()) {
+                    self.steps.retain(|step| step.step <= to);
+                    self.epochs.retain(|epoch| epoch.step <= to);
+                    self.evaluated.retain(|evaluated| evaluated.step <= to);
+                }
+                self.warn(guarded.to_string());
+            }
             Event::Changed { key, now, .. } => {
                 if let (Some(started), "epochs", Ok(epochs)) = (&mut self.started, key.as_str(), now.parse()) {
                     started.epochs = epochs;
@@ -180,6 +186,13 @@ impl RecordedRun {
             }
             Event::Finished(finished) => self.finished = Some(finished),
             Event::Unknown => {}
+        }
+    }
+
+    fn warn(&mut self, message: String) {
+        match self.warnings.iter_mut().find(|(known, _)| *known == message) {
+            Some((_, times)) => *times += 1,
+            None => self.warnings.push((message, 1)),
         }
     }
 }

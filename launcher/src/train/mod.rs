@@ -1,10 +1,13 @@
 //! `iad-launch train`: a run, and the teachers it needs.
 //!
-//! It uses `exit`, `command`, `console`, `draw`, `start` and `report`. Read `jobs` and `announce`, then `command`.
+//! It uses `exit`, `command`, `console`, `draw`, `start` and `report`. Read `jobs` and `announce`, then `command` and
+//! `replay`.
 
 mod announce;
 mod command;
 mod jobs;
+mod replay;
 
 pub(crate) use self::command::run;
 pub(crate) use self::jobs::{Job, TrainOptions, check, folders, train_all};
+pub(crate) use self::replay::run_again;

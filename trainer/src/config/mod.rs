@@ -49,7 +49,7 @@ pub use self::class_matching::ClassMatching;
 pub use self::comm::{Backend, Comm, GradientDtype};
 pub use self::data::{Data, ExtraData, Reading};
 pub use self::evaluation::{AutoAttack, Evaluation, Selection};
-pub use self::guard::Guard;
+pub use self::guard::{Guard, OnCollapse};
 pub use self::keys::{Key, keys};
 pub use self::loss::{Images, LossConfig, Prediction, Ramp, STUDENT, SampleWeight, Target, Term, Trust};
 pub use self::metrics::{Diagnostics, MetricsConfig};

@@ -43,6 +43,8 @@ pub struct Run<'a> {
     pub asked: Option<HostSum>,
     /// Whether a step takes so long that requests are read within it and at its end. All ranks know the same.
     pub slow: bool,
+    /// The step of the checkpoint that a guard leads back to.
+    pub back_to: Option<u64>,
 }
 
 impl Run<'_> {

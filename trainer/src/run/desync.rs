@@ -4,25 +4,11 @@ use anyhow::Result;
 use comm::Communicator;
 use tch::Tensor;
 
-use super::active::Run;
 use crate::model::{Named, cut};
 use crate::run::averages::Averages;
 use crate::run::fingerprint::fingerprints;
 use crate::step::Step;
-use crate::system::Phase;
 use crate::system::agreement::Agreed;
-
-impl Run<'_> {
-    /// Compares the ranks every `guard.compare_every` steps.
-    pub(super) fn compare_ranks(&self) -> Result<()> {
-        let (every, step) = (self.context.config.guard.compare_every, self.state.progress.step);
-        if every == 0 || !step.is_multiple_of(every) {
-            return Ok(());
-        }
-        let compare = || ensure_equal_on_all_ranks(&self.step, &self.averages, self.context.ranks(), step);
-        self.step.work.networks.timeline.during(Phase::Communication, "comparison of the ranks", compare)
-    }
-}
 
 /// Makes sure that all ranks hold the same parameters, running statistics, optimizer state and averages, to the bit, after
 /// `step` steps.
@@ -57,20 +43,17 @@ pub fn ensure_equal_on_all_ranks(step: &Step, averages: &Averages, ranks: &dyn C
 /// The tensors of a run's state, in words.
 fn named_state(step: &Step, averages: &Averages) -> Vec<(String, Tensor)> {
     let student = &step.work.networks.student;
-    let named = |what: String| move |Named { name, tensor }: Named| (format!("{what}{name}"), tensor);
-    let of = |list: &[Named]| {
-        list.iter().map(|named| (named.name.clone(), named.tensor.shallow_clone())).collect::<Vec<_>>()
+    let mut state = vec![];
+    let mut add = |what: &str, name: &str, tensor: &Tensor| {
+        state.push((format!("the {what}{name}"), tensor.shallow_clone()));
     };
-    let mut state: Vec<(String, Tensor)> = vec![];
-    let parameters = of(&student.parameters).into_iter();
-    state.extend(parameters.map(|(name, tensor)| (format!("the parameter {name}"), tensor)));
-    let statistics = of(&student.statistics).into_iter();
-    state.extend(statistics.map(|(name, tensor)| (format!("the running statistic {name}"), tensor)));
+    student.parameters.iter().for_each(|Named { name, tensor }| add("parameter ", name, tensor));
+    student.statistics.iter().for_each(|Named { name, tensor }| add("running statistic ", name, tensor));
     for (buffer, values) in step.work.optimizer.buffers() {
-        state.extend(cut(values, &student.parameters).into_iter().map(named(format!("the {buffer} of "))));
+        let what = format!("{buffer} of ");
+        cut(values, &student.parameters).iter().for_each(|Named { name, tensor }| add(&what, name, tensor));
     }
-    let averages = averages.tensors(student).into_iter();
-    state.extend(averages.map(|(name, tensor)| (format!("the average {name}"), tensor)));
+    averages.tensors(student).iter().for_each(|(name, tensor)| add("average ", name, tensor));
     state
 }
 

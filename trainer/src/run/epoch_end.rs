@@ -59,13 +59,16 @@ impl Run<'_> {
                 self.state.best = Some(correct);
                 self.keep_student("best")?;
             }
+            let robust = attacks.last().cloned();
             let split = context.prepared.selection.as_ref().map_or("", |(_, split)| split).to_string();
             let timing = Timing::of(seconds);
             self.record(&Event::Evaluated(Evaluated { epoch, step, split, best, attacks, timing }))?;
+            self.watch_accuracy(epoch, robust.as_ref())?;
         }
         self.state.epoch_began = self.clock.seconds();
         self.step.work.networks.timeline.pause();
-        if (epoch + 1).is_multiple_of(context.config.checkpoint.every) || epoch + 1 == context.config.epochs {
+        let due = (epoch + 1).is_multiple_of(context.config.checkpoint.every) || epoch + 1 == context.config.epochs;
+        if due && self.back_to.is_none() {
             self.save_checkpoint()?;
         } else {
             self.save_kept_weights()?;

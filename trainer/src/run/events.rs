@@ -35,6 +35,8 @@ pub enum Event {
         /// Its value from here on.
         now: String,
     },
+    /// A guard found something.
+    Guarded(Guarded),
     /// Training is done.
     Finished(RunFinished),
     /// An event of a newer version of the program. It is read and never written.
@@ -154,6 +156,59 @@ pub struct Evaluated {
     /// Clocks.
     #[serde(default)]
     pub timing: Timing,
+}
+
+/// What a guard of the run found, and what followed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Guarded {
+    /// `gradient`, an outlier; or `accuracy`, which fell to chance.
+    pub kind: String,
+    /// The step that it was found at.
+    pub step: u64,
+    /// The norm of the gradient, or the accuracy.
+    #[serde(default = "not_a_number", deserialize_with = "number")]
+    pub value: f64,
+    /// The largest norm that is no outlier, or the largest accuracy that is chance.
+    #[serde(default = "not_a_number", deserialize_with = "number")]
+    pub limit: f64,
+    /// `warn`, `skip` or `rollback`.
+    pub action: String,
+    /// For `rollback`, the step of the checkpoint that the run goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+    /// For `rollback`, the factor of the learning rate from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_factor: Option<f64>,
+}
+
+impl std::fmt::Display for Guarded {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, step, value, limit, action, to, rate_factor } = self;
+        match kind.as_str() {
+            "gradient" => {
+                write!(out, "step {step}: the norm of the gradient, {value:.4}, is an outlier (above {limit:.4})")?
+            }
+            "accuracy" => {
+                let (value, limit) = (100.0 * value, 100.0 * limit);
+                write!(
+                    out,
+                    "step {step}: the robust accuracy has fallen to chance, {value:.2} % (up to {limit:.2} %)"
+                )?;
+            }
+            other => write!(out, "step {step}: {other} {value:.4}, limit {limit:.4}")?,
+        }
+        match (action.as_str(), to) {
+            ("skip", _) => out.write_str("; the step moved nothing"),
+            ("rollback", Some(to)) => {
+                write!(
+                    out,
+                    "; the run goes back to step {to}, with {} times the learning rate",
+                    rate_factor.unwrap_or(1.0)
+                )
+            }
+            _ => out.write_str("; the run goes on"),
+        }
+    }
 }
 
 /// The end of training.

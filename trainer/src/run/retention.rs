@@ -36,8 +36,9 @@ impl Retention {
     }
 
     /// The checkpoint after `step` of `folder` is whole, with so many correct answers if its weights were measured. Removes
-    /// older ones.
-    pub fn written(&mut self, folder: &RunFolder, step: u64, selection: Option<u64>) {
+    /// older ones, but for the one after `spared` steps. A run that went back knows of none after `step` any more.
+    pub fn written(&mut self, folder: &RunFolder, step: u64, selection: Option<u64>, spared: Option<u64>) {
+        self.valid.retain(|valid| *valid < step);
         self.valid.push(step);
         self.valid.sort_unstable();
         self.valid.dedup();
@@ -45,17 +46,21 @@ impl Retention {
         let listed = folder.checkpoints();
         if self.keep_best > 0 {
             let judged = self.judged.get_or_insert_with(|| judged(&listed, step));
+            judged.retain(|other, _| *other <= step);
             judged.extend(selection.map(|correct| (step, correct)));
         }
-        self.prune(listed);
+        self.prune(listed, spared);
     }
 
-    fn prune(&mut self, listed: Vec<(u64, PathBuf)>) {
+    fn prune(&mut self, listed: Vec<(u64, PathBuf)>, spared: Option<u64>) {
         let Some(first) = self.valid.len().checked_sub(self.keep_last) else { return };
         let oldest = self.valid[first];
         let best = self.best(&listed);
         let stays = |step: u64| {
-            step >= oldest || best.contains(&step) || self.keep_every.is_some_and(|every| step.is_multiple_of(every))
+            step >= oldest
+                || spared == Some(step)
+                || best.contains(&step)
+                || self.keep_every.is_some_and(|every| step.is_multiple_of(every))
         };
         for (_, path) in listed.into_iter().filter(|(step, _)| !stays(*step)) {
             let _ = fs::remove_file(path);

@@ -49,7 +49,7 @@ impl Run<'_> {
         self.state.metrics_bytes = metrics.bytes;
         self.state.seconds = self.clock.seconds();
         let contents = state::contents(self.context, &self.state, &self.step, &self.averages)?;
-        Ok(Checkpoint { contents, metrics })
+        Ok(Checkpoint { contents, metrics, spared: self.spared_checkpoint() })
     }
 
     /// Keeps the student's weights for a file of that name, which the next save writes.

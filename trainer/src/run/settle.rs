@@ -3,25 +3,18 @@
 use anyhow::Result;
 
 use super::active::Run;
+use super::pending::Pending;
 use crate::run::events::{Event, StepDone};
 use crate::run::trace::Tracer;
-use crate::step::diagnostics::Observed;
-use crate::step::guard;
+use crate::step::{Work, guard};
 use crate::system::agreement::Agreed;
-use crate::system::timeline::Lap;
-
-/// A step whose numbers are not read yet.
-pub(super) struct Pending {
-    pub(super) observed: Observed,
-    pub(super) rate: f64,
-    pub(super) lap: Lap,
-}
+use crate::weights::guarding::Offence;
 
 impl Run<'_> {
     /// Reads the numbers of a step that was started earlier, adds them up, and records them now and then.
     pub(super) fn settle(&mut self, pending: Option<Pending>) -> Result<()> {
-        let Some(Pending { observed, rate, lap }) = pending else { return Ok(()) };
-        let seen = observed.read()?;
+        let Some(Pending { observed, lap, taken }) = pending else { return Ok(()) };
+        let (seen, rate) = (observed.read()?, taken.rate);
         self.clock.passed(lap.seconds());
         let terms = seen.sums.mean_losses();
         let step = self.state.progress.step - self.state.progress.batch + self.state.totals.steps + 1;
@@ -30,10 +23,14 @@ impl Run<'_> {
                 terms.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.as_str()).collect();
             let bad =
                 if bad.is_empty() { String::new() } else { format!("; not finite: loss term {}", bad.join(", ")) };
+            let Work { parameters, networks, .. } = &self.step.work;
+            let found = format!("{}{bad}", guard::name_at(place, parameters, &networks.student));
+            // The steps after it have moved nothing either: the state is that before it.
+            let offence = Offence { not_finite: true, ..self.offence(step, found.clone(), &taken) };
+            let kept = self.keep_offending(&taken.batch, offence)?.unwrap_or_default();
             let message = format!(
-                "step {step}: {}{bad}. The step moved nothing and the last checkpoint is as it was. Lower optimizer.lr (now \
-                 {rate}), or look for damaged images",
-                guard::name_at(place, &self.step.work.parameters, &self.step.work.networks.student),
+                "step {step}: {found}. The step moved nothing and the last checkpoint is as it was. Lower optimizer.lr (now \
+                 {rate}), or look for damaged images. {kept}"
             );
             // Every rank sees the same sums.
             return Err(Agreed { message, user: false }.into());
@@ -44,7 +41,7 @@ impl Run<'_> {
             let (epoch, timing, loss) = (self.state.progress.epoch, self.clock.lap(), terms.values().sum());
             self.record(&Event::Step(StepDone { epoch, step, learning_rate: rate, loss, terms, timing }))?;
         }
-        Ok(())
+        self.watch_gradient(step, seen.norm, &taken)
     }
 
     /// Counts a step of the trace, and writes it after the last one.

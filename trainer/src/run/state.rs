@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
+use comm::Communicator;
 use datasets::UserError;
 use tch::no_grad;
 
@@ -19,6 +20,7 @@ use crate::step::Step;
 use crate::system::agreement::agree;
 use crate::system::files::{in_words, read_regular};
 use crate::weights::checkpoint::{self, Header, Progress, Tensors};
+use crate::weights::guarding::Guarding;
 use crate::weights::student::{load_student, student_tensors};
 
 /// The state of a run in memory, beside its tensors. Nothing here depends on the number of ranks.
@@ -38,25 +40,28 @@ pub struct RunState {
     pub seconds: f64,
     /// How many seconds had passed when the epoch began.
     pub epoch_began: f64,
+    /// What the guards remember.
+    pub guarding: Guarding,
 }
 
 impl RunState {
     /// The header of a file with this state of the run of `context`.
-    fn header(&self, context: &RunContext) -> Header {
-        let Self { progress, best, measured, ref totals, metrics_bytes, seconds, epoch_began } = *self;
-        let totals = totals.to_bits();
+    pub(super) fn header(&self, context: &RunContext) -> Header {
+        let Self { progress, best, measured, ref totals, metrics_bytes, seconds, epoch_began, ref guarding } = *self;
+        let (totals, guarding) = (totals.to_bits(), guarding.clone());
         let selection = measured.filter(|(step, _)| *step == progress.step).map(|(_, correct)| correct);
         let fresh = Header::new(context.prepared.form, context.config.hash(), context.global_batch());
         let class_names = context.prepared.train.class_names().to_vec();
-        Header { progress, best, totals, metrics_bytes, seconds, epoch_began, selection, class_names, ..fresh }
+        let header = Header { progress, best, totals, metrics_bytes, seconds, epoch_began, ..fresh };
+        Header { selection, class_names, guarding, ..header }
     }
 
     /// The state that a file tells of.
     fn from_header(header: &Header) -> Result<Self> {
         let Header { progress, best, ref totals, metrics_bytes, seconds, epoch_began, selection, .. } = *header;
         let measured = selection.map(|correct| (progress.step, correct));
-        let totals = EpochTotals::from_bits(totals)?;
-        Ok(Self { progress, best, measured, totals, metrics_bytes, seconds, epoch_began })
+        let (totals, guarding) = (EpochTotals::from_bits(totals)?, header.guarding.clone());
+        Ok(Self { progress, best, measured, totals, metrics_bytes, seconds, epoch_began, guarding })
     }
 }
 
@@ -117,24 +122,55 @@ pub fn restore(context: &RunContext, step: &mut Step, averages: &Averages) -> Re
             warn(problem);
             header.best = None;
         }
-        let student = &step.work.networks.student;
-        load_student(student, &tensors).context("the newest checkpoint")?;
-        for (state, buffer) in step.work.optimizer.buffers() {
-            for Named { name, tensor } in cut(buffer, &student.parameters) {
-                let saved = tensors.get(&format!("{state}/{name}"));
-                let saved = saved.with_context(|| format!("the newest checkpoint has no {state} of {name}"))?;
-                no_grad(|| tensor.shallow_clone().copy_(saved));
-            }
-        }
-        averages.load(student, &tensors)?;
+        take_up(step, &tensors).context("the newest checkpoint")?;
+        averages.load(&step.work.networks.student, &tensors)?;
         Ok(header)
     });
     let header = agree(ranks, loaded.transpose())?;
-    // What the leader has, every rank gets: no file is needed elsewhere.
+    Ok((share(header, step, averages, ranks)?.unwrap_or_default(), events))
+}
+
+/// Takes up the checkpoint after `saved` steps again, on every rank, and returns its state.
+///
+/// # Errors
+/// A checkpoint that cannot be read, or a failure of the transport.
+pub fn go_back_to(context: &RunContext, step: &mut Step, averages: &Averages, saved: u64) -> Result<RunState> {
+    let ranks = context.ranks();
+    let load = || -> Result<Option<Header>> {
+        let (header, tensors) = checkpoint::read(&context.folder.checkpoint(saved))?;
+        take_up(step, &tensors)?;
+        averages.load(&step.work.networks.student, &tensors)?;
+        Ok(Some(header))
+    };
+    let header = agree(ranks, if ranks.is_leader() { load() } else { Ok(None) })?;
+    share(header, step, averages, ranks)?.context("the leader has a checkpoint")
+}
+
+/// Loads the student and the optimizer's state of a checkpoint.
+pub(super) fn take_up(step: &Step, tensors: &Tensors) -> Result<()> {
+    let student = &step.work.networks.student;
+    load_student(student, tensors)?;
+    for (state, buffer) in step.work.optimizer.buffers() {
+        for Named { name, tensor } in cut(buffer, &student.parameters) {
+            let saved = tensors.get(&format!("{state}/{name}"));
+            let saved = saved.with_context(|| format!("there is no {state} of {name}"))?;
+            no_grad(|| tensor.shallow_clone().copy_(saved));
+        }
+    }
+    Ok(())
+}
+
+/// Gives every rank what the leader has taken up: no file is needed elsewhere. Nothing where the leader has no `header`.
+fn share(
+    header: Option<Header>,
+    step: &mut Step,
+    averages: &Averages,
+    ranks: &dyn Communicator,
+) -> Result<Option<RunState>> {
     let text = header.map(|header| serde_json::to_string(&header)).transpose()?.unwrap_or_default();
     let text = ranks.gather(&text)?.swap_remove(0);
     if text.is_empty() {
-        return Ok((RunState::default(), events));
+        return Ok(None);
     }
     let student = &step.work.networks.student;
     for tensor in [&step.work.parameters.values, &student.flat_statistics, &student.batches_tracked] {
@@ -143,8 +179,8 @@ pub fn restore(context: &RunContext, step: &mut Step, averages: &Averages) -> Re
     step.work.optimizer.buffers().into_iter().try_for_each(|(_, buffer)| ranks.broadcast(buffer))?;
     averages.broadcast(ranks)?;
     let state = RunState::from_header(&serde_json::from_str(&text)?)?;
-    step.work.optimizer.resume_after(state.progress.step);
-    Ok((state, events))
+    step.work.optimizer.resume_after(state.progress.step - state.guarding.skipped);
+    Ok(Some(state))
 }
 
 /// What is wrong with the best weights so far, where they are missing or damaged.

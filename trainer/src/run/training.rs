@@ -18,8 +18,8 @@ use crate::run::events::{Event, ExtraImages, RunStarted};
 use crate::run::metrics::{JsonLines, Sink};
 use crate::run::networks::build;
 use crate::run::normalisation;
+use crate::run::pending::{Pending, Taken};
 use crate::run::requests::{Requests, ask_within_step};
-use crate::run::settle::Pending;
 use crate::run::state;
 use crate::run::trace::Tracer;
 use crate::run::writer::Writer;
@@ -60,8 +60,21 @@ pub fn train(context: &RunContext, console: &mut dyn Sink) -> Result<Ending> {
     let resumed = state.progress.step;
     let read = Some(resumed).filter(|step| *step > 0);
     let writer = ranks.is_leader().then(|| Writer::start(context, read)).transpose()?;
-    let mut run =
-        Run { context, console, journal, step, averages, state, clock, tracer, saved, writer, asked: None, slow: true };
+    let mut run = Run {
+        context,
+        console,
+        journal,
+        step,
+        averages,
+        state,
+        clock,
+        tracer,
+        saved,
+        writer,
+        asked: None,
+        slow: true,
+        back_to: None,
+    };
     if resumed > 0 {
         run.console.note(&format!("going on from step {resumed}"));
     }
@@ -102,7 +115,10 @@ impl Run<'_> {
             if self.context.stop.after_steps.is_some_and(|steps| self.state.progress.step >= steps) {
                 return Ok(Ending::Stopped);
             }
-            if self.epoch(&pipeline)? == Ending::Stopped || self.finish_epoch()? == Ending::Stopped {
+            let stopped = self.epoch(&pipeline)? == Ending::Stopped;
+            let stopped = stopped || self.back_to.is_none() && self.finish_epoch()? == Ending::Stopped;
+            self.go_back()?;
+            if stopped {
                 self.finish_trace()?;
                 // A run that has made no step begins anew.
                 if self.state.progress.step > 0 {
@@ -143,7 +159,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The steps of the current epoch that are not done yet.
+    /// The steps of the current epoch that are not done yet. It ends early where a guard leads back.
     fn epoch(&mut self, pipeline: &Pipeline) -> Result<Ending> {
         let Progress { epoch, batch: done, .. } = self.state.progress;
         let terms: Vec<Term> = self.context.config.active_terms(epoch).collect();
@@ -167,7 +183,9 @@ impl Run<'_> {
             let upload = || Batch::upload(&host, shape, kind, self.context.place.device);
             let batch = timeline.during(Phase::Data, "upload", upload);
             let noise = Noise::new(&draws, &batch.samples, self.context.place.device);
-            let rate = rates.rate(epoch, self.state.progress.step);
+            let factor = self.rate_factor_after(self.state.guarding.rollbacks);
+            let rate = rates.rate(epoch, self.state.progress.step) * factor;
+            let judgement = self.judge_next(pending.as_ref());
             self.step.work.optimizer.set_momentum(rates.momentum(epoch, self.state.progress.step));
             if self.context.place.activity.takes(FaultKind::Nan) {
                 let _ = batch.images.shallow_clone().fill_(f64::NAN);
@@ -186,14 +204,19 @@ impl Run<'_> {
             }
             let Work { parameters, networks, .. } = &self.step.work;
             self.averages.after_step(self.state.progress, rates.steps(), parameters, &networks.student);
-            self.settle(pending.replace(Pending { observed, rate, lap: timeline.lap() }))?;
+            let taken = Taken { rate, batch, judgement };
+            self.settle(pending.replace(Pending { observed, lap: timeline.lap(), taken }))?;
+            if self.back_to.is_some() {
+                return Ok(Ending::Finished);
+            }
             self.state.progress.batch += 1;
             self.state.progress.step += 1;
             self.compare_ranks()?;
             let requests = timeline.during(Phase::Communication, "requests", || self.requests(waited))?;
             self.trace_step()?;
-            if self.answer(&requests, &mut pending)? == Ending::Stopped {
-                return Ok(Ending::Stopped);
+            let ending = self.answer(&requests, &mut pending)?;
+            if ending == Ending::Stopped || self.back_to.is_some() {
+                return Ok(ending);
             }
         }
         let requests = self.last_requests()?;
@@ -222,7 +245,8 @@ impl Run<'_> {
         if requests.stop {
             return Ok(Ending::Stopped);
         }
-        if requests.checkpoint {
+        // A run that goes back saves its state there.
+        if requests.checkpoint && self.back_to.is_none() {
             self.save_checkpoint()?;
         }
         Ok(Ending::Finished)

@@ -42,6 +42,8 @@ pub struct Checkpoint {
     pub contents: Contents,
     /// The lines of metrics.jsonl that it speaks of.
     pub metrics: Flush,
+    /// The step of an older checkpoint that stays.
+    pub spared: Option<u64>,
 }
 
 /// What is written together.
@@ -157,7 +159,7 @@ impl Disk {
     }
 
     fn write_checkpoint(&mut self, checkpoint: &Checkpoint, saved: &mut Saved) -> Result<()> {
-        let Checkpoint { contents, metrics } = checkpoint;
+        let Checkpoint { contents, metrics, spared } = checkpoint;
         let Header { progress, selection, .. } = contents.header;
         self.activity.begin_checkpoint(progress.step);
         let flushed = metrics.wait();
@@ -165,7 +167,7 @@ impl Disk {
         flushed?;
         ensure!(!self.activity.takes(FaultKind::IoError), "injected input/output error");
         write_atomically(&self.folder.checkpoint(progress.step), &contents.to_bytes()?)?;
-        self.retention.written(&self.folder, progress.step, selection);
+        self.retention.written(&self.folder, progress.step, selection, *spared);
         Ok(())
     }
 }

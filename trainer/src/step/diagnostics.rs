@@ -21,11 +21,11 @@ pub struct Computed {
 }
 
 impl Computed {
-    /// The numbers `values [K]`, float64, summed over the ranks; whether every value of the gradient was `finite` (bool
-    /// scalar); the `place` of one that was not (int64 scalar), arbitrary if all were.
-    pub(crate) fn new(names: Vec<String>, values: &Tensor, finite: &Tensor, place: &Tensor) -> Self {
-        let [finite, place] = [finite, place].map(|tensor| tensor.to_kind(Kind::Double).view([1]));
-        Self { names, numbers: Tensor::cat(&[&finite, &place, values], 0) }
+    /// The numbers `values [K]`, float64, summed over the ranks. Before them: whether every value of the gradient was finite
+    /// (bool scalar); the place of one that was not (int64 scalar), arbitrary if all were; the norm of the gradient.
+    pub(crate) fn new(names: Vec<String>, values: &Tensor, judged: [&Tensor; 3]) -> Self {
+        let [finite, place, norm] = judged.map(|tensor| tensor.to_kind(Kind::Double).view([1]));
+        Self { names, numbers: Tensor::cat(&[&finite, &place, &norm, values], 0) }
     }
 }
 
@@ -33,7 +33,7 @@ impl Computed {
 pub struct Observed {
     /// The names of the first numbers; histograms of [`PROBABILITY_BINS`] and [`ALPHA_BINS`] for each case may follow.
     names: Vec<String>,
-    /// Whether every value of the gradient was finite, the place of one that was not, and the numbers.
+    /// Whether every value of the gradient was finite, the place of one that was not, the norm, and the numbers.
     reading: transfer::Reading,
 }
 
@@ -44,6 +44,8 @@ pub struct Seen {
     /// The place of a gradient value that is not finite, if there is one: the first NaN, or else an infinite value.
     /// Such a step changes no parameter.
     pub not_finite: Option<usize>,
+    /// The norm of the gradient; 0 where it is not measured.
+    pub norm: f64,
 }
 
 impl Observed {
@@ -61,7 +63,7 @@ impl Observed {
     /// libtorch's error of the device.
     pub fn read(self) -> Result<Seen> {
         let all = self.reading.take()?;
-        let (finite, place, values) = (all[0] != 0.0, all[1] as usize, &all[2..]);
+        let (finite, place, norm, values) = (all[0] != 0.0, all[1] as usize, all[2], &all[3..]);
         let (numbers, bins) = values.split_at(self.names.len());
         let mut sums = Sums::default();
         for (name, number) in self.names.iter().zip(numbers) {
@@ -72,7 +74,7 @@ impl Observed {
         // The two histograms are stored one after the other.
         let (probability, alpha) = bins.split_at(bins.len().min(CASES.len() * PROBABILITY_BINS));
         (sums.probability_bins, sums.alpha_bins) = (probability.to_vec(), alpha.to_vec());
-        Ok(Seen { sums, not_finite: (!finite).then_some(place) })
+        Ok(Seen { sums, not_finite: (!finite).then_some(place), norm })
     }
 }
 

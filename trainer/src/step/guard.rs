@@ -1,10 +1,11 @@
 //! What a step may not leave behind: a gradient, a running statistic or a momentum that is not finite.
 
-use tch::Tensor;
+use tch::{Kind, Tensor, no_grad};
 
+use crate::config::{self, OnCollapse};
 use crate::model::{Model, Named};
 use crate::step::gradients::Gradients;
-use crate::step::optimizer::Optimizer;
+use crate::step::optimizer::{Optimizer, norm};
 
 /// The judgement of a step, on the device: no host waits for it.
 pub struct Guard {
@@ -32,6 +33,75 @@ impl Guard {
             }
         };
         Self { place: elsewhere.where_self(&finite, &place), finite: finite.logical_and(&sound) }
+    }
+}
+
+/// What the steps of a run share of their judgement, on the device. Captured work reads and writes it at each replay.
+pub struct Watch {
+    /// Whether the norm of the gradient is measured.
+    measures: bool,
+    /// Whether a gradient beyond the limit moves nothing.
+    masks: bool,
+    /// The largest norm of a gradient that is none, float64 scalar.
+    limit: Tensor,
+    /// Whether a step beyond the limit also holds the steps after it, bool scalar.
+    holds: Tensor,
+    /// Whether no step is held, bool scalar.
+    free: Tensor,
+}
+
+/// What a step may do.
+pub struct Verdict {
+    /// Whether it moves anything, bool scalar.
+    pub moves: Tensor,
+    /// The norm of its gradient, float64 scalar; 0 where it is not measured.
+    pub norm: Tensor,
+}
+
+impl Watch {
+    /// A watch over steps of parameters like these.
+    pub fn new(config: &config::Guard, parameters: &Gradients) -> Self {
+        let device = parameters.values.device();
+        let flag = |value: bool| Tensor::full([], i64::from(value), (Kind::Bool, device));
+        Self {
+            measures: config.gradient_factor > 0.0,
+            masks: config.gradient_factor > 0.0 && config.on_collapse != OnCollapse::Warn,
+            limit: Tensor::full([], f64::INFINITY, (Kind::Double, device)),
+            holds: flag(false),
+            free: flag(true),
+        }
+    }
+
+    /// Sets the largest norm of the next steps' gradients, and whether a larger one holds the steps after it. The host does not
+    /// wait.
+    pub fn set_limit(&mut self, limit: f64, holds: bool) {
+        if self.masks {
+            let _ = self.limit.fill_(limit);
+            let _ = self.holds.fill_(i64::from(holds));
+        }
+    }
+
+    /// Lets steps move again.
+    pub fn release(&mut self) {
+        let _ = self.free.fill_(1);
+    }
+
+    /// Judges a step whose gradient and statistics are `finite` or not. A step that is not finite holds those after it: the host
+    /// learns of it one step late, and finds the state as it was before.
+    pub fn judge(&mut self, finite: &Tensor, parameters: &Gradients) -> Verdict {
+        let free = self.free.logical_and(finite);
+        let norm = match self.measures {
+            true => norm(&parameters.gradients),
+            false => self.limit.zeros_like(),
+        };
+        let (moves, free) = if self.masks {
+            let within = norm.le_tensor(&self.limit);
+            (free.logical_and(&within), free.logical_and(&within.logical_or(&self.holds.logical_not())))
+        } else {
+            (free.shallow_clone(), free)
+        };
+        no_grad(|| self.free.copy_(&free));
+        Verdict { moves, norm }
     }
 }
 

@@ -32,7 +32,7 @@ use crate::step::batch::Batch;
 use crate::step::diagnostics::{Computed, Observed, Observer, Values};
 use crate::step::gradients::Gradients;
 use crate::step::graph_capture::{Inputs, Key};
-use crate::step::guard::Guard;
+use crate::step::guard::{Guard, Verdict, Watch};
 use crate::step::optimizer::Optimizer;
 use crate::step::recorder::{PartRecorder, Recorder};
 use crate::step::running_statistics::average_over_ranks;
@@ -102,6 +102,8 @@ pub struct Work {
     pub parameters: Gradients,
     /// The optimizer with its state.
     pub optimizer: Optimizer,
+    /// What steps may move.
+    pub watch: Watch,
     attack: Option<Box<dyn Attack>>,
     attack_mode: Mode,
     objective: Term,
@@ -123,6 +125,7 @@ impl Work {
         };
         Ok(Self {
             optimizer: Optimizer::new(&config.optimizer, &parameters, &networks.student),
+            watch: Watch::new(&config.guard, &parameters),
             networks,
             parameters,
             attack,
@@ -155,18 +158,19 @@ impl Work {
             average_over_ranks(&self.networks.student, batch, self.ranks.as_ref())
         })?;
 
-        // This flag on the device masks everything below; the host reads it one step late.
+        // These flags on the device mask everything below; the host reads them one step late.
         let Guard { finite, place } = Guard::of(&self.parameters, &self.networks.student, &self.optimizer);
+        let Verdict { moves, norm } = self.watch.judge(&finite, &self.parameters);
         timeline.during(Phase::Update, "update", || {
-            self.optimizer.step(&mut self.parameters, *rate, &finite);
-            keep_statistics(&self.networks.student, &statistics, &finite);
+            self.optimizer.step(&mut self.parameters, *rate, &moves);
+            keep_statistics(&self.networks.student, (&statistics, &passes), &moves);
         });
 
         timeline.during(Phase::Communication, "observed", || {
             self.ranks.start_sum(&values)?;
             self.ranks.finish_sums()
         })?;
-        Ok(Computed::new(names, &values, &finite, &place))
+        Ok(Computed::new(names, &values, [&finite, &place, &norm]))
     }
 
     /// Adds up the gradients and the numbers of all parts of the batch.
@@ -240,10 +244,13 @@ impl Work {
     }
 }
 
-/// Restores the running statistics to `before` if something was not finite.
-fn keep_statistics(student: &Model, before: &Tensor, finite: &Tensor) {
-    let statistics = &student.flat_statistics;
-    no_grad(|| statistics.shallow_clone().copy_(&statistics.where_self(finite, before)));
+/// Restores the running statistics and the number of their passes to those `before` if the step moves nothing.
+fn keep_statistics(student: &Model, before: (&Tensor, &Tensor), moves: &Tensor) {
+    let Model { flat_statistics: statistics, batches_tracked: passes, .. } = student;
+    no_grad(|| {
+        statistics.shallow_clone().copy_(&statistics.where_self(moves, before.0));
+        passes.shallow_clone().copy_(&passes.where_self(moves, before.1));
+    });
 }
 
 #[cfg(test)]

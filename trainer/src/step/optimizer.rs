@@ -3,6 +3,8 @@
 mod clip;
 mod decay;
 
+pub(in crate::step) use self::clip::norm;
+
 use tch::{Kind, Tensor, no_grad};
 
 use crate::config::{LrPolicy, OneCycleCosine, OptimizerConfig, OptimizerKind};

@@ -21,6 +21,7 @@ mod replays;
 mod single_precision;
 mod stopping;
 mod waits;
+mod watch;
 
 const BASE: &str = r#"
 epochs = 1

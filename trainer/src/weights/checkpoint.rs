@@ -20,6 +20,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::model::ModelSpec;
 use crate::system::files::{read_regular, write_atomically};
+use crate::weights::guarding::{Guarding, Offence};
 
 const FORMAT: u32 = 2;
 /// The number of hexadecimal digits of a SHA-256.
@@ -71,6 +72,12 @@ pub struct Header {
     /// The names of the first outputs, in their order; empty in files of versions before, and where they are not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_names: Vec<String>,
+    /// What the guards of the run remember.
+    #[serde(default, skip_serializing_if = "Guarding::is_empty")]
+    pub guarding: Guarding,
+    /// The step that the file is kept for, with its batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offence: Option<Offence>,
 }
 
 /// Where imported weights come from.
@@ -102,6 +109,8 @@ impl Header {
             sha256: String::new(),
             source: None,
             class_names: vec![],
+            guarding: Guarding::default(),
+            offence: None,
         }
     }
 }

@@ -6,5 +6,6 @@
 pub mod checkpoint;
 pub mod classes;
 pub mod foreign;
+pub mod guarding;
 pub mod script;
 pub mod student;

@@ -55,3 +55,20 @@ fn the_metrics_of_an_old_run_are_read_whole() {
     assert!(run.epochs.iter().all(|epoch| epoch.timing.seconds > 0.0 && epoch.counts["student_adversarial"].of == 18));
     assert_eq!((run.finished.unwrap().step, run.evaluation.unwrap().step), (6, Some(3)));
 }
+
+#[test]
+fn what_a_run_went_back_over_is_not_shown_and_the_guard_is() {
+    let step = |step, loss| format!("{{\"event\":\"step\",\"step\":{step},\"loss\":{loss}}}\n");
+    let epoch = |epoch: u64| format!("{{\"event\":\"epoch\",\"epoch\":{epoch},\"step\":{}}}\n", 3 * (epoch + 1));
+    let guarded = "{\"event\":\"guarded\",\"kind\":\"gradient\",\"step\":8,\"value\":900.0,\"limit\":50.0,\
+                   \"action\":\"rollback\",\"to\":3,\"rate_factor\":0.5}\n";
+    let text = [step(3, 1), epoch(0), step(6, 2), epoch(1), step(8, 9), guarded.into(), step(4, 5)].concat();
+    let run = replay(&text).unwrap();
+    assert_eq!(run.steps.iter().map(|step| step.step).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(run.epochs.len(), 1);
+    let [(warning, 1)] = run.warnings.as_slice() else { panic!("{:?}", run.warnings) };
+    assert!(warning.contains("step 8") && warning.contains("goes back to step 3, with 0.5 times"), "{warning}");
+    // A kind of a later version.
+    let run = replay("{\"event\":\"guarded\",\"kind\":\"tide\",\"step\":8,\"action\":\"sail\"}\n").unwrap();
+    assert!(run.warnings[0].0.contains("tide"), "{:?}", run.warnings);
+}

@@ -83,6 +83,15 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn guarded()(
+        [kind, action] in any::<[String; 2]>(), step in any::<u64>(), (value, limit) in (finite(), finite()),
+        to in option::of(any::<u64>()), rate_factor in option::of(finite()),
+    ) -> Guarded {
+        Guarded { kind, step, value, limit, action, to, rate_factor }
+    }
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         started().prop_map(Event::Started),
@@ -91,6 +100,7 @@ fn event() -> impl Strategy<Value = Event> {
         evaluated().prop_map(Event::Evaluated),
         any::<String>().prop_map(|message| Event::Warned { message }),
         any::<[String; 3]>().prop_map(|[key, before, now]| Event::Changed { key, before, now }),
+        guarded().prop_map(Event::Guarded),
         (any::<u64>(), timing()).prop_map(|(step, timing)| Event::Finished(RunFinished { step, timing })),
     ]
 }
