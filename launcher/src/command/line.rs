@@ -9,6 +9,7 @@ use super::bench::Bench;
 use super::data::Data;
 use super::doctor::Doctor;
 use super::eval::Eval;
+use super::init::Init;
 use super::metrics::Metrics;
 use super::paper::Paper;
 use super::plan::Plan;
@@ -38,6 +39,8 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Train the run that a configuration describes, or resume it (the word `train` is optional).
     Train(Train),
+    /// Write a commented configuration of your own, and those of its teachers.
+    Init(Init),
     /// Estimate the work, traffic, memory, time and disk that a run needs before it starts, and print warnings.
     Plan(Plan),
     /// Check this machine, or under mpirun the machines of a job, and report problems that would stop a run.

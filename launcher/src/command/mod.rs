@@ -6,6 +6,7 @@ mod bench;
 mod data;
 mod doctor;
 mod eval;
+mod init;
 mod launch;
 mod line;
 mod metrics;
@@ -25,6 +26,7 @@ pub(crate) use self::bench::{Bench, BenchComm, BenchStep, Project, Scaling, Scal
 pub(crate) use self::data::{Data, LayoutOptions};
 pub(crate) use self::doctor::Doctor;
 pub(crate) use self::eval::Eval;
+pub(crate) use self::init::Init;
 pub(crate) use self::launch::LaunchArgs;
 pub(crate) use self::line::{Command, CommandLine, with_implied_train};
 pub(crate) use self::metrics::Metrics;
