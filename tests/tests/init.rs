@@ -49,9 +49,11 @@ fn every_method_is_planned_and_trained_as_it_is_written() -> Result<()> {
         let commands = next(&said);
         let [plan, train] = &commands[..] else { panic!("{said}") };
         assert_eq!((plan[0].as_str(), &plan[1]), ("plan", &train[0]), "{said}");
-        // A projection takes no measurement.
-        let plan = Program::alone().within(&world.path("")).args(plan).args(["--gpu", "h100"]).run()?.expect(0);
-        assert!(plan.said.contains("resnet8"), "{}", plan.said);
+        if method == "iad-2" {
+            // A projection takes no measurement.
+            let plan = Program::alone().within(&world.path("")).args(plan).args(["--gpu", "h100"]).run()?.expect(0);
+            assert!(plan.said.contains("resnet8"), "{}", plan.said);
+        }
         let train = Program::alone().within(&world.path("")).args(train).stop_after(1).run()?.expect(85);
         assert!(train.said.contains("stopped; the same command goes on from here"), "{}", train.said);
         assert!(

@@ -1,10 +1,11 @@
 //! `iad-launch train`: a run, and the teachers it needs.
 //!
-//! It uses `exit`, `command`, `console`, `draw`, `start` and `report`. Read `jobs` and `announce`, then `command`.
+//! It uses `exit`, `command`, `console`, `draw`, `start` and `report`. Read `jobs`, `seeds` and `announce`, then `command`.
 
 mod announce;
 mod command;
 mod jobs;
+mod seeds;
 
 pub(crate) use self::command::run;
 pub(crate) use self::jobs::{Job, TrainOptions, check, folders, train_all};
