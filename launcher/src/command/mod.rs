@@ -12,6 +12,8 @@ mod line;
 mod metrics;
 mod paper;
 mod plan;
+#[cfg(test)]
+mod quoted;
 mod report;
 mod runs;
 mod sbatch;
