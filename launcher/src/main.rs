@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     let command = match CommandLine::try_parse_from(arguments) {
         Ok(line) => {
             console::set_quiet(line.quiet);
+            console::set_plain(line.plain);
             line.command
         }
         // Every rank meets the same mistake; one rank prints it.

@@ -32,6 +32,9 @@ pub(crate) struct CommandLine {
     /// Show no progress on the terminal: only results, warnings and errors. The logs of a run keep everything.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+    /// Print lines instead of the live view on a terminal.
+    #[arg(long, global = true)]
+    pub(crate) plain: bool,
 }
 
 /// The subcommands.
