@@ -1,7 +1,7 @@
 //! The program `iad-launch`: parses the command line and calls what it names. Exit codes are in `exit`.
 //!
 //! Folders in their order; each uses only those before it: exit, command, console, draw, start, report, train, evaluate,
-//! weights and data, paper, bench, machine, plan, doctor, runs, metrics, sbatch, settings.
+//! weights and data, paper, bench, machine, plan, doctor, runs, metrics, sbatch, init, settings.
 
 mod bench;
 mod command;
@@ -11,6 +11,7 @@ mod doctor;
 mod draw;
 mod evaluate;
 mod exit;
+mod init;
 mod machine;
 mod metrics;
 mod paper;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let command = match CommandLine::try_parse_from(arguments) {
         Ok(line) => {
             console::set_quiet(line.quiet);
+            console::set_plain(line.plain);
             line.command
         }
         // Every rank meets the same mistake; one rank prints it.
@@ -73,6 +75,7 @@ fn run(command: &Command) -> Result<u8> {
         Command::Replay(replay) => train::run_again(replay),
         Command::Data(data) => data::run(data).map(|()| 0),
         Command::Report(report) => report::run_command(report).map(|()| 0),
+        Command::Init(init) => init::run(init).map(|()| 0),
         Command::Sbatch(sbatch) => sbatch::run(sbatch).map(|()| 0),
         Command::Metrics(metrics) => metrics::run(metrics).map(|()| 0),
         Command::Runs(runs) => runs::list(runs).map(|()| 0),

@@ -67,6 +67,11 @@ impl Program {
         Self::from(command, true).without("IAD_MPIRUN")
     }
 
+    /// A program of the system, which starts iad-launch.
+    pub fn other(name: &str) -> Self {
+        Self::from(Command::new(name), false)
+    }
+
     /// iad-launch by itself, with no file larger than so many KiB: the rest of a write is refused, as on a full disk.
     pub fn with_files_up_to(kib: u64) -> Self {
         let mut command = Command::new("bash");

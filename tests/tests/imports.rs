@@ -55,6 +55,7 @@ const CRATES: &[(&str, &[&[&str]])] = &[
             &["runs"],
             &["metrics"],
             &["sbatch"],
+            &["init"],
             &["settings.rs"],
             &["main.rs"],
         ],

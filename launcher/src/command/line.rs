@@ -9,6 +9,7 @@ use super::bench::Bench;
 use super::data::Data;
 use super::doctor::Doctor;
 use super::eval::Eval;
+use super::init::Init;
 use super::metrics::Metrics;
 use super::paper::Paper;
 use super::plan::Plan;
@@ -32,6 +33,9 @@ pub(crate) struct CommandLine {
     /// Show no progress on the terminal: only results, warnings and errors. The logs of a run keep everything.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+    /// Print lines instead of the live view on a terminal.
+    #[arg(long, global = true)]
+    pub(crate) plain: bool,
 }
 
 /// The subcommands.
@@ -39,6 +43,8 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Train the run that a configuration describes, or resume it (the word `train` is optional).
     Train(Train),
+    /// Write a commented configuration of your own, and those of its teachers.
+    Init(Init),
     /// Estimate the work, traffic, memory, time and disk that a run needs before it starts, and print warnings.
     Plan(Plan),
     /// Check this machine, or under mpirun the machines of a job, and report problems that would stop a run.

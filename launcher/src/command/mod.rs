@@ -6,11 +6,14 @@ mod bench;
 mod data;
 mod doctor;
 mod eval;
+mod init;
 mod launch;
 mod line;
 mod metrics;
 mod paper;
 mod plan;
+#[cfg(test)]
+mod quoted;
 mod replay;
 mod report;
 mod runs;
@@ -26,6 +29,7 @@ pub(crate) use self::bench::{Bench, BenchComm, BenchStep, Project, Scaling, Scal
 pub(crate) use self::data::{Data, LayoutOptions};
 pub(crate) use self::doctor::Doctor;
 pub(crate) use self::eval::Eval;
+pub(crate) use self::init::Init;
 pub(crate) use self::launch::LaunchArgs;
 pub(crate) use self::line::{Command, CommandLine, with_implied_train};
 pub(crate) use self::metrics::Metrics;

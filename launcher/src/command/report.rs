@@ -7,7 +7,7 @@ use clap::Args;
 /// `iad-launch report RUN ...`
 #[derive(Debug, Args)]
 pub(crate) struct Report {
-    /// Run folders.
+    /// Run folders. A folder with the runs of several seeds stands for all of them.
     #[arg(required = true)]
     pub(crate) runs: Vec<PathBuf>,
     /// HTML page to write (default: report.html in the last folder).

@@ -18,8 +18,8 @@ pub(crate) struct Runs {
 /// `iad-launch compare RUN RUN ...`
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
-    /// Run folders.
-    #[arg(required = true, num_args = 2..)]
+    /// Run folders. A folder with the runs of several seeds stands for all of them.
+    #[arg(required = true, num_args = 1..)]
     pub(crate) runs: Vec<PathBuf>,
     /// Print the comparison as JSON.
     #[arg(long)]

@@ -16,6 +16,10 @@ pub(crate) struct Train {
     /// Run folder (default: runs/NAME, after the configuration's file name; a run folder is its own).
     #[arg(long, value_name = "FOLDER")]
     pub(crate) run: Option<PathBuf>,
+    /// Train a run for each of these seeds, as in 1,2,3, in seed-1, seed-2, ... of the run folder (default: `seeds` of the
+    /// configuration, else one run of its `seed`).
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',', conflicts_with = "more_epochs")]
+    pub(crate) seeds: Vec<u64>,
     /// Override a configuration key, as in --set optimizer.lr=0.05; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<Override>,

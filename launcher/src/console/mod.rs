@@ -1,7 +1,10 @@
 //! The messages of the program: lines on stderr, console.log and the logs of the ranks.
 //!
-//! It uses nothing of this crate. Read `units`, `say` and `time_left`, then `progress_line`, `run_console` and `rank_log`.
+//! It uses nothing of this crate. Read `units`, `block`, `say` and `time_left`, then `progress_line`, `live`, `run_console` and
+//! `rank_log`.
 
+mod block;
+mod live;
 mod progress_line;
 mod rank_log;
 mod run_console;
@@ -9,6 +12,7 @@ mod say;
 mod time_left;
 mod units;
 
+pub(crate) use self::block::set_plain;
 pub(crate) use self::progress_line::ProgressLine;
 pub(crate) use self::rank_log::{Logged, RankLog};
 pub(crate) use self::run_console::Console;

@@ -1,20 +1,20 @@
-//! A progress line that the next one replaces on a terminal; elsewhere it is printed at intervals.
+//! Progress that the next one replaces on a terminal; elsewhere it is printed at intervals.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use super::block;
 use super::say::{is_quiet, say, tell};
 
-/// Lines that stay, and lines that the next one replaces.
+/// Lines that stay, and lines that the next ones replace.
 pub(crate) struct ProgressLine {
-    terminal: bool,
+    live: bool,
     shown: Option<Instant>,
 }
 
 impl ProgressLine {
     /// Shows a first transient line at once.
     pub(crate) fn new() -> Self {
-        Self { terminal: std::io::stderr().is_terminal(), shown: None }
+        Self { live: block::is_live(), shown: None }
     }
 
     /// Shows a first transient line only after a pause.
@@ -24,36 +24,46 @@ impl ProgressLine {
 
     /// A line that stays.
     pub(crate) fn line(&self, text: &str) {
-        tell(&self.over(text));
+        tell(text);
     }
 
     /// A line that stays, and is shown whether progress is or not.
     pub(crate) fn warning(&self, text: &str) {
-        say(&self.over(text));
+        say(text);
     }
 
-    /// `text` in the place of a line that may be there.
-    fn over(&self, text: &str) -> String {
-        format!("{}{text}", if self.terminal { "\r\x1b[K" } else { "" })
+    /// Whether lines can be replaced.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Lines that the next ones replace. Only where that is possible.
+    pub(super) fn block(&mut self, lines: impl FnOnce() -> Vec<String>) {
+        if self.live && self.is_due() && !is_quiet() {
+            block::show(&lines());
+        }
     }
 
     /// A line that the next one replaces. Returns the line if it stays, because stderr is no terminal.
     pub(crate) fn transient<'a>(&mut self, text: &'a str) -> Option<&'a str> {
-        let pause = if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
-        if self.shown.is_some_and(|shown| shown.elapsed() < pause) {
+        if self.live {
+            self.block(|| vec![text.to_string()]);
             return None;
         }
-        self.shown = Some(Instant::now());
-        if is_quiet() {
-            // The log of a run has it all the same.
-            return Some(text).filter(|_| !self.terminal);
-        }
-        if self.terminal {
-            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
-            let _ = std::io::stderr().flush();
+        if !self.is_due() {
             return None;
         }
-        say(text);
+        // The log of a run has it all the same.
+        tell(text);
         Some(text)
+    }
+
+    fn is_due(&mut self) -> bool {
+        let pause = if self.live { Duration::from_millis(200) } else { Duration::from_secs(10) };
+        let due = self.shown.is_none_or(|shown| shown.elapsed() >= pause);
+        if due {
+            self.shown = Some(Instant::now());
+        }
+        due
     }
 }

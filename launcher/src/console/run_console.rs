@@ -10,6 +10,7 @@ use trainer::run::events::{EpochDone, Evaluated, Event, RunFinished, RunStarted,
 use trainer::run::folder::RunFolder;
 use trainer::run::metrics::Sink;
 
+use super::live::Live;
 use super::progress_line::ProgressLine;
 use super::time_left::TimeLeft;
 use super::units::{duration, rate_of_operations};
@@ -25,6 +26,9 @@ pub(crate) struct Console {
     log: Option<File>,
     progress: ProgressLine,
     time_left: TimeLeft,
+    live: Live,
+    /// Seconds that the training has left.
+    left: Option<f64>,
     steps_per_epoch: u64,
     epochs: u64,
 }
@@ -38,12 +42,21 @@ impl Console {
         let path = folder.file("console.log");
         let log = File::options().append(true).create(true).open(&path);
         let log = log.with_context(|| format!("writing {}", path.display()))?;
-        Ok(Self { log: Some(log), steps_per_epoch, epochs, ..Self::without_log() })
+        let live = Live::of(epochs, steps_per_epoch);
+        Ok(Self { log: Some(log), live, steps_per_epoch, epochs, ..Self::without_log() })
     }
 
     /// A console without a log.
     pub(crate) fn without_log() -> Self {
-        Self { log: None, progress: ProgressLine::new(), time_left: TimeLeft::default(), steps_per_epoch: 0, epochs: 0 }
+        Self {
+            log: None,
+            progress: ProgressLine::new(),
+            time_left: TimeLeft::default(),
+            live: Live::default(),
+            left: None,
+            steps_per_epoch: 0,
+            epochs: 0,
+        }
     }
 
     /// A line that stays.
@@ -54,13 +67,18 @@ impl Console {
 
     /// A warning, which is shown in any case.
     fn warning(&mut self, text: &str) {
+        self.live.warned(text);
         let text = format!("warning: {text}");
         self.progress.warning(&text);
         self.log(&text);
     }
 
-    /// A line that the next one replaces on a terminal; elsewhere and in the log it is printed at intervals.
+    /// A line that the next one replaces on a terminal, where a run is in view below it; elsewhere and in the log it is printed
+    /// at intervals.
     fn transient(&mut self, text: &str) {
+        if self.progress.is_live() && self.live.has_begun() {
+            return self.progress.block(|| self.live.lines(self.left, Some(text)));
+        }
         if let Some(text) = self.progress.transient(text) {
             self.log(text);
         }
@@ -86,10 +104,15 @@ impl Sink for Console {
                     self.epochs, self.steps_per_epoch
                 ));
             }
-            Event::Step(StepDone { epoch, step, loss, timing, .. }) => {
+            Event::Step(done @ StepDone { epoch, step, loss, timing, .. }) => {
                 let all = self.epochs * self.steps_per_epoch;
-                let left = self.time_left.after(*step, all, Instant::now());
-                let left = left.map(|seconds| format!(", {} left", duration(seconds))).unwrap_or_default();
+                self.left = self.time_left.after(*step, all, Instant::now());
+                if self.progress.is_live() {
+                    self.live.step(done);
+                    self.progress.block(|| self.live.lines(self.left, None));
+                    return Ok(());
+                }
+                let left = self.left.map(|seconds| format!(", {} left", duration(seconds))).unwrap_or_default();
                 let rate = timing.images_per_second.unwrap_or(0.0);
                 let effort = effort(timing);
                 let text = format!(
@@ -99,7 +122,8 @@ impl Sink for Console {
                 );
                 self.transient(&text);
             }
-            Event::Epoch(EpochDone { epoch, loss, terms, counts, trust, timing, .. }) => {
+            Event::Epoch(done @ EpochDone { epoch, loss, terms, counts, trust, timing, .. }) => {
+                self.live.epoch(done);
                 let mut text = format!("epoch {}/{}: loss {loss:.4}", epoch + 1, self.epochs);
                 if terms.len() > 1 {
                     let terms: Vec<String> = terms.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
@@ -118,13 +142,15 @@ impl Sink for Console {
                     self.warning(&format!("{share:.0} % of the epoch went by waiting for images. {MORE_IMAGES}"));
                 }
             }
-            Event::Evaluated(Evaluated { split, best, attacks, .. }) => {
+            Event::Evaluated(done @ Evaluated { split, best, attacks, .. }) => {
+                self.live.evaluated(done, &accuracies(attacks));
                 let best = if *best { " (best so far)" } else { "" };
                 self.line(&format!("  on {split}: {}{best}", accuracies(attacks)));
             }
             Event::Warned { message } => self.warning(message),
             Event::Guarded(guarded) => self.warning(&guarded.to_string()),
             Event::Finished(RunFinished { step, timing }) => {
+                self.live = Live::default();
                 self.line(&format!("trained {step} steps in {}", duration(timing.seconds)));
             }
             Event::Changed { key, before, now } => self.line(&format!("changed: {key} = {now}, before {before}")),

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Result, Write, stdout};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::block::taken_off;
+
 /// Whether only results, warnings and errors are shown.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
@@ -28,7 +30,7 @@ pub(crate) fn tell(text: &str) {
 /// A line to the user.
 pub(crate) fn say(text: &str) {
     // A closed stderr must not stop a run.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}{text}", taken_off());
 }
 
 /// Standard output. A reader that is gone, as `head` is after its lines, is no error: it wants no more.
@@ -36,6 +38,8 @@ pub(crate) struct Out;
 
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        // Results take the place of what showed the way to them.
+        let _ = write!(std::io::stderr(), "{}", taken_off());
         wanted(stdout().write(bytes), bytes.len())
     }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use super::plan::Chosen;
-use super::results::{Figure, MeasuredWeights, Measurement, Results, RunState};
+use super::results::{MeasuredWeights, Results, RunState};
 use super::table::{PaperTable, Row};
 use crate::draw::{Grid, NOTHING, text};
+use crate::report::{Figure, Measurement};
 
 const WIDTH: usize = 120;
 

@@ -1,9 +1,8 @@
 //! The state of a row's run folder: missing, unfinished, of another configuration, or finished with numbers.
 
 use anyhow::Result;
-use trainer::evaluate::Accuracy;
 
-use crate::report::{self, Evaluation};
+use crate::report::{self, Evaluation, Measurement};
 use crate::train::Job;
 
 /// The progress of a run.
@@ -73,15 +72,6 @@ pub(super) enum MeasuredWeights {
     Final,
 }
 
-/// A measured number of one run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Measurement {
-    /// The number: percent or seconds.
-    pub(super) value: f64,
-    /// Its binomial standard error, if it is a share of images.
-    pub(super) error: Option<f64>,
-}
-
 /// The attack of an evaluation that corresponds to a published metric: the paper's "FGSM" starts at a random point.
 fn attack(metric: &str) -> &str {
     match metric {
@@ -118,14 +108,8 @@ impl Results {
             MeasuredWeights::Best => self.best.as_ref(),
             MeasuredWeights::Final => self.last.as_ref(),
         };
-        evaluation?.attacks.iter().find(|own| own.name == attack(metric)).and_then(share)
+        evaluation?.attacks.iter().find(|own| own.name == attack(metric)).and_then(Measurement::of)
     }
-}
-
-/// Percentage and binomial standard error.
-fn share(attacked: &Accuracy) -> Option<Measurement> {
-    let (value, error) = report::percentage(attacked.correct, attacked.of)?;
-    Some(Measurement { value, error: Some(error) })
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {
@@ -138,63 +122,11 @@ fn median(values: &mut [f64]) -> Option<f64> {
     }
 }
 
-/// The numbers of a row's runs combined.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Figure {
-    /// The number of one run, or the mean of several.
-    pub(super) value: f64,
-    /// The binomial standard error of one run, or the standard deviation of several runs.
-    pub(super) spread: Option<f64>,
-    /// The number of runs.
-    pub(super) runs: usize,
-}
-
-impl Figure {
-    /// The combination of the measured runs; `None` without runs.
-    pub(super) fn of(measured: &[Measurement]) -> Option<Self> {
-        let runs = measured.len();
-        let mean = measured.iter().map(|one| one.value).sum::<f64>() / runs as f64;
-        match measured {
-            [] => None,
-            [one] => Some(Self { value: one.value, spread: one.error, runs }),
-            _ => {
-                let squares: f64 = measured.iter().map(|one| (one.value - mean).powi(2)).sum();
-                Some(Self { value: mean, spread: Some((squares / (runs - 1) as f64).sqrt()), runs })
-            }
-        }
-    }
-
-    /// `83.06 ± 0.38`.
-    pub(super) fn text(&self) -> String {
-        match self.spread {
-            Some(spread) => format!("{:.2} ± {spread:.2}", self.value),
-            None => format!("{:.2}", self.value),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use trainer::evaluate::Accuracy;
+
     use super::*;
-
-    fn measured(correct: u64, of: u64) -> Measurement {
-        share(&Accuracy { name: "natural".into(), correct, of }).unwrap()
-    }
-
-    #[test]
-    fn one_run_has_the_binomial_standard_error() {
-        let figure = Figure::of(&[measured(8306, 10_000)]).unwrap();
-        assert_eq!(figure.text(), "83.06 ± 0.38");
-        assert!((figure.spread.unwrap() - 100.0 * (0.8306f64 * 0.1694 / 10_000.0).sqrt()).abs() < 1e-12);
-        assert_eq!(Figure::of(&[]), None);
-    }
-
-    #[test]
-    fn several_runs_have_mean_and_sample_deviation() {
-        let figure = Figure::of(&[measured(80, 100), measured(82, 100), measured(87, 100)]).unwrap();
-        assert_eq!((figure.value, figure.runs), (83.0, 3));
-        assert!((figure.spread.unwrap() - 13f64.sqrt()).abs() < 1e-12);
-    }
 
     #[test]
     fn medians_of_even_and_odd_numbers() {

@@ -251,7 +251,8 @@ impl Resolve<'_> {
         overrides.push(Override { key: "seed".into(), value: seed.to_string() });
         overrides.push(Override { key: "teachers".into(), value: self.teachers(seed) });
         overrides.extend(changes.overrides.iter().cloned());
-        RunConfig::read(&base, &overrides).map_err(|error| {
+        let read = RunConfig::read(&base, &overrides).map(|config| config.of_seed(config.seed));
+        read.map_err(|error| {
             let fits = RunConfig::read(&base, &[]).is_ok();
             match error.downcast::<UserError>() {
                 // The run file itself is valid; the changes of this table are not.

@@ -16,6 +16,7 @@ use trainer::run::folder::RunFolder;
 use trainer::system::files::{in_words, read_regular};
 
 use super::confusion::Confusion;
+use super::names::full_name;
 
 /// The next step where something else than a run is given.
 const RUNS: &str = "`iad-launch runs` lists the runs below a folder";
@@ -110,7 +111,8 @@ impl RecordedRun {
         run.replay(&bytes, &path)?;
         let folder_name =
             || folder.file_name().map_or(folder.display().to_string(), |name| name.to_string_lossy().into_owned());
-        run.name = run.started.as_ref().and_then(|started| started.run.clone()).unwrap_or_else(folder_name);
+        let name = run.started.as_ref().and_then(|started| started.run.clone()).unwrap_or_else(folder_name);
+        run.name = full_name(name, folder);
         run.evaluation =
             optional(&folder.join("evaluation.json"))?.map(|(text, path)| json(&text, &path)).transpose()?;
         for weights in ["final", "ema", "swa"] {

@@ -9,6 +9,7 @@ use trainer::evaluate::Accuracy;
 use super::data::{Evaluation, RecordedRun, read};
 use super::names::collect;
 use super::percentage::percentage;
+use super::seeds::{OverSeeds, over_seeds};
 use crate::command::Form;
 
 /// The results of the runs in `folders`, one row for each weights that were evaluated.
@@ -29,7 +30,7 @@ pub fn results_as(folders: &[PathBuf], form: Form) -> Result<String> {
             let rows = evaluations.iter().map(|(run, evaluation)| row(run, evaluation));
             serde_json::to_string_pretty(&rows.collect::<Vec<_>>())? + "\n"
         }
-        Form::Latex => latex(&evaluations, &attacks),
+        Form::Latex => latex(&evaluations, &attacks, &over_seeds(&runs)),
     })
 }
 
@@ -92,7 +93,7 @@ fn row(run: &RecordedRun, evaluation: &Evaluation) -> Value {
 }
 
 /// A table for the package booktabs.
-fn latex(evaluations: &[(&RecordedRun, &Evaluation)], attacks: &[String]) -> String {
+fn latex(evaluations: &[(&RecordedRun, &Evaluation)], attacks: &[String], seeds: &[OverSeeds]) -> String {
     let heads: Vec<String> = attacks.iter().map(|name| escaped(name)).collect();
     let mut text = format!(
         "% accuracy in % with its binomial standard error; needs \\usepackage{{booktabs}}\n\
@@ -106,6 +107,19 @@ fn latex(evaluations: &[(&RecordedRun, &Evaluation)], attacks: &[String]) -> Str
             percent.map_or("--".to_string(), |(percent, error)| format!("${percent:.2} \\pm {error:.2}$"))
         });
         let cells: Vec<String> = [escaped(&run.name), escaped(weights(evaluation))].into_iter().chain(cells).collect();
+        text += &format!("{} \\\\\n", cells.join(" & "));
+    }
+    if !seeds.is_empty() {
+        text += "\\midrule\n% mean over seeds and sample standard deviation\n";
+    }
+    for one in seeds {
+        let cell = |name: &String| {
+            let figure = one.attacks.iter().find(|(known, _)| known == name);
+            let numbers = figure.and_then(|(_, figure)| Some((figure.value, figure.spread?)));
+            numbers.map_or("--".to_string(), |(mean, spread)| format!("${mean:.2} \\pm {spread:.2}$"))
+        };
+        let name = format!("{}, {} seeds", escaped(&one.name), one.seeds.len());
+        let cells: Vec<String> = [name, escaped(&one.weights)].into_iter().chain(attacks.iter().map(cell)).collect();
         text += &format!("{} \\\\\n", cells.join(" & "));
     }
     text + "\\bottomrule\n\\end{tabular}\n"
@@ -128,6 +142,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::spread::Figure;
     use super::*;
 
     fn run(name: &str) -> RecordedRun {
@@ -151,7 +166,15 @@ mod tests {
         );
         let json = row(&run, evaluations[0].1);
         assert_eq!((json["attacks"]["natural"]["correct"].as_u64(), json["step"].as_u64()), (Some(87), Some(7)));
-        let table = latex(&evaluations, &attacks);
+        let figure = Figure { value: 86.5, spread: Some(0.72), runs: 2 };
+        let seeds = OverSeeds {
+            name: "a_run".into(),
+            weights: "best".into(),
+            seeds: vec![1, 2],
+            attacks: vec![("natural".into(), figure)],
+        };
+        let table = latex(&evaluations, &attacks, &[seeds]);
+        assert!(table.contains("a\\_run, 2 seeds & best & $86.50 \\pm 0.72$ & -- & --"), "{table}");
         assert!(
             table.contains("fgsm\\_rs & pgd20") && table.contains("$87.00 \\pm 3.36$ & $50.00 \\pm 5.00$ & --"),
             "{table}"

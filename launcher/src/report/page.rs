@@ -6,6 +6,7 @@ use trainer::run::folder::RunFolder;
 use super::data::RecordedRun;
 use super::differing::differing;
 use super::figures::figures;
+use super::seeds::{OVER_SEEDS, grid_over_seeds, over_seeds};
 use super::table::{shaded, table};
 use super::{charts, effort, overview, summary};
 use crate::draw::{Grid, NOTHING, escape};
@@ -25,6 +26,7 @@ pub fn html(runs: &[RecordedRun]) -> String {
         "<p class=\"note\">Correct predictions in % ± binomial standard error, sqrt(p(1 − p)/n); where none or all are correct, the \
          bound of Wilson's 95 % interval in brackets. It covers the choice of the images only, not that a run with another seed would come out differently.</p>\n",
     );
+    body.push_str(&seeds(runs));
     body.push_str(&table(&summary::extents(runs), "Size, progress and time"));
     body.push_str(
         "<p class=\"note\">Training time is the wall-clock time recorded for the training epochs, added up, or for the whole run \
@@ -40,6 +42,17 @@ pub fn html(runs: &[RecordedRun]) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+}
+
+fn seeds(runs: &[RecordedRun]) -> String {
+    let found = over_seeds(runs);
+    if found.is_empty() {
+        return String::new();
+    }
+    let grid = table(&grid_over_seeds(&found), "Results over seeds");
+    format!(
+        "{grid}<p class=\"note\">{OVER_SEEDS} Averaged are runs whose configurations differ in the seed alone.</p>\n"
     )
 }
 

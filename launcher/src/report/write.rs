@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use trainer::run::folder::RunFolder;
 
 use super::forms::results_as;
+use super::seeds::{OVER_SEEDS, expanded, grid_over_seeds, over_seeds};
 use super::{charts, data, page, summary};
 use crate::command::Report;
 use crate::console::{Out, say};
@@ -62,6 +63,10 @@ pub fn write_figure(folders: &[PathBuf], figure: &Path) -> Result<()> {
 pub fn table(folders: &[PathBuf]) -> Result<String> {
     let runs = data::read(folders)?;
     let mut text = draw::text(&summary::results(&runs), TERMINAL_WIDTH);
+    let seeds = over_seeds(&runs);
+    if !seeds.is_empty() {
+        text += &format!("\n{}{OVER_SEEDS}\n", draw::text(&grid_over_seeds(&seeds), TERMINAL_WIDTH));
+    }
     let mut distillation = summary::distillation(&runs);
     // All epochs since the last term became active; the page also has the last epoch alone.
     let mut seen = std::collections::BTreeSet::new();
@@ -85,6 +90,7 @@ pub fn table(folders: &[PathBuf]) -> Result<String> {
 pub fn run_command(command: &Report) -> Result<()> {
     let Report { runs, page, figure, .. } = command;
     let Some(form) = command.form() else { return run(runs, page.as_deref(), figure.as_deref()) };
+    let runs = &expanded(runs);
     // Fails if a folder is not a run.
     runs.iter().try_for_each(|run| RunFolder::at(run).config().map(drop))?;
     write!(Out, "{}", results_as(runs, form)?)?;
@@ -98,12 +104,13 @@ pub fn run_command(command: &Report) -> Result<()> {
 /// # Errors
 /// As [`write_page`] and [`write_figure`].
 pub fn run(folders: &[PathBuf], page: Option<&Path>, figure: Option<&Path>) -> Result<()> {
+    let last = folders.last().context("no run folder was given")?;
+    let page = page.map_or_else(|| last.join("report.html"), Path::to_path_buf);
+    let folders = &expanded(folders);
     for folder in folders {
         // Fails if a folder is not a run.
         RunFolder::at(folder).config()?;
     }
-    let last = folders.last().context("no run folder was given")?;
-    let page = page.map_or_else(|| last.join("report.html"), Path::to_path_buf);
     write_page(folders, &page)?;
     let mut out = Out;
     write!(out, "{}", table(folders)?)?;
@@ -115,12 +122,12 @@ pub fn run(folders: &[PathBuf], page: Option<&Path>, figure: Option<&Path>) -> R
     Ok(())
 }
 
-/// Prints the results of the run in `folder`, and writes its page if the disk takes it: the results are whole without it.
+/// Prints the results of the run in `folder`, or of the runs of several seeds there, and writes its page if the disk takes it: the results are whole without it.
 ///
 /// # Errors
 /// A file of the folder is missing or damaged.
 pub fn show_results(folder: &Path) -> Result<()> {
-    let folders = [folder.to_path_buf()];
+    let folders = expanded(&[folder.to_path_buf()]);
     let page = folder.join("report.html");
     let written = write_page(&folders, &page);
     let mut out = Out;

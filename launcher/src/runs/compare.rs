@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use datasets::UserError;
 use serde_json::{Value, json};
 use toml::Table;
 use trainer::evaluate::Accuracy;
@@ -13,7 +14,9 @@ use trainer::run::folder::RunFolder;
 use crate::command::Compare;
 use crate::console::{Out, duration};
 use crate::draw::{Grid, NOTHING, text};
-use crate::report::{RecordedRun, differing, finite, percentage, read};
+use crate::report::{
+    OVER_SEEDS, OverSeeds, RecordedRun, differing, expanded, finite, grid_over_seeds, over_seeds, percentage, read,
+};
 
 const WIDTH: usize = 140;
 
@@ -34,11 +37,25 @@ pub(crate) fn run(command: &Compare) -> Result<()> {
 
 /// How these runs differ, as text or as JSON.
 pub(super) fn text_of(folders: &[PathBuf], json: bool) -> Result<String> {
+    let folders = expanded(folders);
+    if folders.len() < 2 {
+        let error = UserError::expected("at least two runs, or a folder with the runs of several seeds");
+        return Err(error.file(&folders[0]).hint("`iad-launch report RUN` shows one run").into());
+    }
     let configs: Vec<Table> =
         folders.iter().map(|run| Ok(flat(&RunFolder::at(run).config()?))).collect::<Result<_>>()?;
-    let runs = read(folders)?;
-    let (keys, rows) = (differing(&configs), accuracies(&runs));
-    Ok(if json { serde_json::to_string_pretty(&data(&runs, &keys, &rows))? + "\n" } else { shown(&runs, &keys, &rows) })
+    let runs = read(&folders)?;
+    let (keys, rows, seeds) = (differing(&configs), accuracies(&runs), over_seeds(&runs));
+    Ok(if json {
+        serde_json::to_string_pretty(&data(&runs, &keys, &rows, &seeds))? + "\n"
+    } else {
+        shown(&runs, &keys, &rows) + &text_over_seeds(&seeds)
+    })
+}
+
+/// Mean and deviation of the runs of several seeds, below a blank line; nothing without any.
+pub(super) fn text_over_seeds(seeds: &[OverSeeds]) -> String {
+    if seeds.is_empty() { String::new() } else { format!("\n{}{OVER_SEEDS}\n", text(&grid_over_seeds(seeds), WIDTH)) }
 }
 
 /// The accuracies of the final evaluations, by attack.
@@ -107,7 +124,7 @@ fn seconds(run: &RecordedRun) -> f64 {
     run.epochs.iter().filter_map(|epoch| finite(epoch.timing.seconds)).sum()
 }
 
-fn data(runs: &[RecordedRun], keys: &[(String, Vec<Option<String>>)], rows: &[Row]) -> Value {
+fn data(runs: &[RecordedRun], keys: &[(String, Vec<Option<String>>)], rows: &[Row], seeds: &[OverSeeds]) -> Value {
     let run = |run: &RecordedRun| json!({ "name": run.name, "folder": run.folder, "epochs": run.epochs.len(), "training_seconds": seconds(run) });
     let row = |row: &Row| {
         let value = |value: &(f64, f64)| json!({ "percent": value.0, "error": value.1 });
@@ -118,6 +135,7 @@ fn data(runs: &[RecordedRun], keys: &[(String, Vec<Option<String>>)], rows: &[Ro
         "runs": runs.iter().map(run).collect::<Vec<_>>(),
         "keys": keys.iter().map(|(key, values)| json!({ "key": key, "values": values })).collect::<Vec<_>>(),
         "accuracies": rows.iter().map(row).collect::<Vec<_>>(),
+        "over_seeds": seeds.iter().map(OverSeeds::json).collect::<Vec<_>>(),
     })
 }
 

@@ -5,10 +5,12 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result};
 use datasets::UserError;
 
+use super::compare::text_over_seeds;
 use super::found::{Best, FoundRun, find};
 use crate::command::Runs;
 use crate::console::{Out, bytes};
 use crate::draw::{Grid, NOTHING, text};
+use crate::report::{over_seeds, read};
 
 const WIDTH: usize = 140;
 
@@ -25,8 +27,20 @@ pub(crate) fn run(command: &Runs) -> Result<()> {
             .hint("`iad-launch CONFIG` makes a run in runs/")
             .into());
     }
-    let shown = if command.json { serde_json::to_string_pretty(&runs)? + "\n" } else { text(&grid(&runs), WIDTH) };
+    let shown = if command.json {
+        serde_json::to_string_pretty(&runs)? + "\n"
+    } else {
+        text(&grid(&runs), WIDTH) + &seeds(&runs)
+    };
     write!(Out, "{shown}").context("writing to the terminal")
+}
+
+/// Mean and deviation of runs that differ in their seed alone.
+fn seeds(runs: &[FoundRun]) -> String {
+    let evaluated = runs.iter().map(|run| run.folder.clone()).filter(|folder| folder.join("evaluation.json").exists());
+    let evaluated: Vec<_> = evaluated.collect();
+    // A damaged run is in the list.
+    read(&evaluated).map(|runs| text_over_seeds(&over_seeds(&runs))).unwrap_or_default()
 }
 
 fn grid(runs: &[FoundRun]) -> Grid {

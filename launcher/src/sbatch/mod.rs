@@ -6,3 +6,4 @@ mod run;
 mod script;
 
 pub(crate) use self::run::run;
+pub(crate) use self::script::quoted;

@@ -10,10 +10,11 @@ use super::jobs::Job;
 use crate::console::{operations, tell};
 use crate::draw::grouped;
 
-/// Says in one line for each run before the last that it is a teacher's, and what it costs; and in one that `changes` of the
-/// command line do not reach them.
-pub(super) fn announce(jobs: &[Job], changes: &[Override]) {
-    let Some((student, teachers)) = jobs.split_last() else { return };
+/// Says in one line for each run before the last `students` that it is a teacher's, and what it costs; and in one that
+/// `changes` of the command line do not reach them.
+pub(super) fn announce(jobs: &[Job], students: usize, changes: &[Override]) {
+    let (teachers, students) = jobs.split_at(jobs.len().saturating_sub(students));
+    let Some(student) = students.first() else { return };
     for teacher in teachers {
         let (folder, epochs) = (teacher.folder.path.display(), teacher.config.epochs);
         let from = match teacher.folder.checkpoints().first() {

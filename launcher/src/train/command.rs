@@ -12,9 +12,11 @@ use trainer::system::agreement::agree;
 
 use super::announce::announce;
 use super::jobs::{Job, TrainOptions, check, folders, train_all};
+use super::seeds::{self, Students};
 use crate::command::Train;
 use crate::console::tell;
 use crate::exit::STOPPED;
+use crate::report;
 use crate::start::{self, with_session};
 
 /// Trains, on as many ranks as asked for.
@@ -24,7 +26,7 @@ use crate::start::{self, with_session};
 pub(crate) fn run(command: &Train) -> Result<u8> {
     if !comm::started_by_mpi() {
         // All that can be wrong is told once, before ranks are started.
-        let jobs = plan(command)?;
+        let (jobs, _) = plan(command)?;
         let ranks = start::ranks(&command.launch)?;
         if start::needs_mpirun(&command.launch, ranks) {
             check(&jobs)?;
@@ -33,23 +35,28 @@ pub(crate) fn run(command: &Train) -> Result<u8> {
     }
     let transport = || Ok(RunConfig::read(&command.config, &command.overrides)?.comm);
     with_session(&command.launch, transport, |session, log| {
-        let jobs = agree(session.ranks.as_ref(), plan(command).and_then(|jobs| check(&jobs).map(|()| jobs)))?;
+        let planned = plan(command).and_then(|(jobs, students)| check(&jobs).map(|()| (jobs, students)));
+        let (jobs, students) = agree(session.ranks.as_ref(), planned)?;
         if session.ranks.is_leader() {
-            announce(&jobs, &command.overrides);
+            announce(&jobs, students.count, &command.overrides);
             if let (Some(more), Some(job)) = (command.more_epochs, jobs.last()) {
                 tell(&more_epochs_text(more, job)?);
             }
         }
-        let options = TrainOptions { stop_after_steps: command.stop_after_steps, trace: command.trace };
-        match train_all(&jobs, session, &options, log)? {
-            Ending::Finished => Ok(0),
-            Ending::Stopped => Ok(STOPPED),
+        let (stop_after_steps, trace) = (command.stop_after_steps, command.trace);
+        let options = TrainOptions { students: students.count, stop_after_steps, trace };
+        if train_all(&jobs, session, &options, log)? == Ending::Stopped {
+            return Ok(STOPPED);
+        }
+        match &students.together {
+            Some(folder) if session.ranks.is_leader() => report::show_results(folder).map(|()| 0),
+            _ => Ok(0),
         }
     })
 }
 
-/// The runs to do, teachers first. With `--no-teachers` it is one.
-fn plan(command: &Train) -> Result<Vec<Job>> {
+/// The runs to do, teachers first, and what is known of the students among them. With `--no-teachers` there are only these.
+fn plan(command: &Train) -> Result<(Vec<Job>, Students)> {
     let config = match command.more_epochs {
         Some(more) => longer(&command.config, &command.overrides, more)?,
         None => RunConfig::read(&command.config, &command.overrides)?,
@@ -59,8 +66,8 @@ fn plan(command: &Train) -> Result<Vec<Job>> {
     if !command.no_teachers {
         add_teachers(&config, &mut jobs, &mut vec![command.config.clone()])?;
     }
-    jobs.push(Job { config, folder: RunFolder::at(&folder) });
-    Ok(jobs)
+    let students = seeds::add_students(config, &folder, &command.seeds, &mut jobs)?;
+    Ok((jobs, students))
 }
 
 /// The configuration of the run in `folder`, with `more` epochs if it has finished those it has. So the command can be

@@ -54,9 +54,11 @@ pub(crate) fn folders(jobs: &[Job]) -> Vec<PathBuf> {
     jobs.iter().map(|job| job.folder.path.clone()).collect()
 }
 
-/// Options of the last of several runs. The teachers before it train to their end and without a trace.
+/// Options of the last of several runs. The teachers before them train to their end and without a trace.
 #[derive(Default)]
 pub(crate) struct TrainOptions {
+    /// How many of the runs they are for.
+    pub(crate) students: usize,
     /// Stop after this many steps.
     pub(crate) stop_after_steps: Option<u64>,
     /// Trace this many steps.
@@ -83,7 +85,7 @@ pub(crate) fn train_all(jobs: &[Job], session: &Session, options: &TrainOptions,
             return Ok(stopped_before(session));
         }
         let none = TrainOptions::default();
-        let options = if index + 1 == jobs.len() { options } else { &none };
+        let options = if index + options.students >= jobs.len() { options } else { &none };
         if train_job(job, session, &stop, options, log)? == Ending::Stopped {
             return Ok(Ending::Stopped);
         }

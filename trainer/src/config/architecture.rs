@@ -78,7 +78,7 @@ impl Architecture {
                                      wrn-34-10), dm-wrn-DEPTH-WIDTH or dm-preact-resnet18 (-relu)";
 
     /// One name of each kind, for suggestions to mistyped names.
-    pub(super) const EXAMPLES: [&'static str; 13] = [
+    pub const EXAMPLES: [&'static str; 13] = [
         "resnet18",
         "resnet34",
         "resnet50",

@@ -11,6 +11,8 @@ use super::range::must;
 impl RunConfig {
     /// Checks every value that does not depend on the data.
     pub(super) fn check(&self) -> Result<(), UserError> {
+        let different = self.seeds.iter().enumerate().all(|(index, seed)| !self.seeds[..index].contains(seed));
+        must(different, "seeds", format!("{:?}", self.seeds), "different seeds")?;
         must((1..=1_000_000).contains(&self.epochs), "epochs", self.epochs, "1 to 1,000,000")?;
         must((1..=1 << 20).contains(&self.batch.size), "batch.size", self.batch.size, "1 to 1,048,576")?;
         let parts = self.batch.accumulate;

@@ -37,13 +37,15 @@ impl RunConfig {
         Self::parse(&text, path, overrides)
     }
 
-    /// The configuration of a teacher, with the changes of `teachers.NAME.set`; `None` if the teacher names none.
+    /// The configuration of a teacher, with the changes of `teachers.NAME.set`; `None` if the teacher names none. A teacher is
+    /// one run, that of `seed`.
     ///
     /// # Errors
     /// As `read`.
     pub fn of_teacher(teacher: &Teacher) -> Result<Option<Self>> {
         let changes = Override::in_table(&teacher.set);
-        teacher.config.as_ref().map(|file| Self::read(file, &changes)).transpose()
+        let read = |file| Self::read(file, &changes).map(|config| config.of_seed(config.seed));
+        teacher.config.as_deref().map(read).transpose()
     }
 
     /// [`read`](Self::read) for the text of `path`.

@@ -18,6 +18,9 @@ pub struct RunConfig {
     /// The seed of every random number.
     #[serde(default = "one")]
     pub seed: u64,
+    /// Seeds of several runs of this configuration, one after another; each of them has its seed and none of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<u64>,
     /// Passes over the training set.
     pub epochs: u64,
     /// The size of a step.
@@ -75,11 +78,17 @@ impl RunConfig {
         toml::to_string(self).unwrap_or_else(|error| unreachable!("a configuration is always TOML: {error}"))
     }
 
+    /// The configuration of the run of one seed.
+    pub fn of_seed(&self, seed: u64) -> Self {
+        Self { seed, seeds: vec![], ..self.clone() }
+    }
+
     /// The part that a run keeps to its end. The transport (`[comm]`), the number of ranks, graph capture, the watchdog and
     /// comparisons of the ranks may change on resume.
     pub fn lasting(&self) -> Self {
         let precision = Precision { cuda_graphs: false, ..self.precision };
         Self {
+            seeds: vec![],
             comm: Comm::default(),
             precision,
             watchdog: Watchdog::default(),

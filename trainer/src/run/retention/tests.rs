@@ -62,7 +62,7 @@ proptest! {
         for (index, selection) in measured.iter().enumerate() {
             let step = index as u64 + 1;
             save(&folder, step, *selection);
-            kept.written(&folder, step, *selection);
+            kept.written(&folder, step, *selection, None);
             if (index + 1).is_multiple_of(sessions) {
                 kept = retention(keep_last, keep_best, Some(step));
             }
@@ -86,6 +86,6 @@ fn damaged_ones_are_not_among_the_best() {
     fs::write(folder.checkpoint(3), "torn").unwrap();
     save(&folder, 4, None);
     let mut kept = retention(1, 1, None);
-    kept.written(&folder, 4, None);
+    kept.written(&folder, 4, None, None);
     assert_eq!(steps(&folder), [2, 4]);
 }

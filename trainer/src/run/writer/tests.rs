@@ -38,7 +38,7 @@ impl Scene {
     /// Begins to save a checkpoint after `step`, with the weights that are kept.
     fn begin(&mut self, step: u64) {
         let metrics = self.journal.begin_flush().unwrap();
-        let checkpoint = Some(Checkpoint { contents: contents(step), metrics });
+        let checkpoint = Some(Checkpoint { contents: contents(step), metrics, spared: None });
         let weights = std::mem::take(&mut self.writer.waiting);
         self.writer.thread.begin(Save { weights, checkpoint }).unwrap();
     }

@@ -1,0 +1,196 @@
+//! The values of a new configuration: what is usual for its method, its data set and its network.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use toml::Value;
+use trainer::config::{Architecture, RunConfig, Target, Teacher};
+
+use super::names::DataSet;
+
+/// The epochs that the presets' warm-ups are meant for.
+const USUAL_EPOCHS: u64 = 200;
+
+/// A configuration to make.
+pub(super) struct Recipe<'a> {
+    pub(super) dataset: &'a DataSet,
+    /// A preset.
+    pub(super) method: &'a str,
+    pub(super) model: Architecture,
+    /// The configurations of the teachers and the folders they are trained into, by the names in the method's loss.
+    pub(super) teachers: &'a BTreeMap<String, (PathBuf, PathBuf)>,
+}
+
+/// The teachers that a preset names, each with the preset that trains it.
+///
+/// # Errors
+/// There is none for a known preset.
+pub(super) fn teachers_of(method: &str) -> Result<Vec<(&'static str, &'static str)>> {
+    let dataset = DataSet { name: String::new(), file: PathBuf::new() };
+    let both = [("robust", "at"), ("standard", "st")];
+    let teachers: BTreeMap<_, _> =
+        both.iter().map(|(name, _)| ((*name).to_string(), (PathBuf::from("a.toml"), PathBuf::from("a")))).collect();
+    let config = Recipe { dataset: &dataset, method, model: Architecture::ResNet8, teachers: &teachers }.config()?;
+    let named = |name: &str| {
+        let attacked = matches!(&config.attack.towards, Target::Prediction(prediction) if prediction.network == name);
+        attacked || config.loss.terms.iter().any(|term| term.asks().any(|(network, _)| network == name))
+    };
+    Ok(both.into_iter().filter(|(name, _)| named(name)).collect())
+}
+
+impl Recipe<'_> {
+    /// Whether the network is one for CPUs and minutes.
+    pub(super) fn is_small(&self) -> bool {
+        matches!(self.model, Architecture::ResNet8 | Architecture::ConvNet)
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// A value that is not allowed; there is none.
+    pub(super) fn config(&self) -> Result<RunConfig> {
+        let mut config = RunConfig::parse(&self.toml(), Path::new("the new configuration"), &[])?;
+        let scaled = |epoch: u64| if epoch == 0 { 0 } else { (epoch * config.epochs / USUAL_EPOCHS).max(1) };
+        for term in &mut config.loss.terms {
+            term.from_epoch = scaled(term.from_epoch);
+            if let Some(trust) = &mut term.trust {
+                trust.from_epoch = scaled(trust.from_epoch);
+            }
+            // The divergence is averaged over the classes there, too.
+            if let (true, Some(classes)) = (self.method == "ard-orig" && term.name == "teach", self.classes()) {
+                term.weight = 1.0 / classes;
+            }
+        }
+        for (name, (file, folder)) in self.teachers {
+            let own: Value =
+                toml::Table::from_iter([("checkpoint".to_string(), path(folder)), ("config".to_string(), path(file))])
+                    .into();
+            config.teachers.insert(name.clone(), own.try_into::<Teacher>()?);
+        }
+        Ok(config)
+    }
+
+    /// The number of classes of a published data set.
+    fn classes(&self) -> Option<f64> {
+        match self.dataset.name.as_str() {
+            "cifar10" | "fashion-mnist" | "mnist" => Some(10.0),
+            "cifar100" => Some(100.0),
+            "tiny-imagenet" => Some(200.0),
+            _ => None,
+        }
+    }
+
+    /// The values that are not the program's defaults.
+    fn toml(&self) -> String {
+        let Self { dataset, method, .. } = self;
+        let name = dataset.name.as_str();
+        let small = self.is_small();
+        let images = path(&dataset.file);
+        // Mirrored and shifted pictures are pictures of the same thing. Digits are not, and clothes are centred.
+        let augment = match name {
+            "cifar10" | "cifar100" | "tiny-imagenet" if !small => "augment = { crop = 4, flip = true }",
+            _ => "",
+        };
+        let (eps, step, steps) = match (name, small) {
+            ("mnist", true) => ("0.3", "0.225", 2),
+            ("mnist", false) => ("0.3", "0.01", 40),
+            (_, true) => ("\"8/255\"", "\"6/255\"", 2),
+            (_, false) => ("\"8/255\"", "\"2/255\"", 10),
+        };
+        let (measured_step, pgd) = if name == "mnist" { ("0.01", "pgd40") } else { ("\"2/255\"", "pgd20") };
+        let epochs = match name {
+            _ if small => 6,
+            "tiny-imagenet" => USUAL_EPOCHS / 2,
+            _ => USUAL_EPOCHS,
+        };
+        let lr = if small { 0.2 } else { 0.1 };
+        let decay = if small || name == "tiny-imagenet" { "5e-4" } else { "2e-4" };
+        let policy = if small {
+            "{ one_cycle = { start = 0.1, peak = 0.25, end = 0.005 } }".to_string()
+        } else {
+            format!("{{ step = {{ at = [{}, {}], factor = 0.1 }} }}", epochs / 2, 3 * epochs / 4)
+        };
+        let teachers: String = self
+            .teachers
+            .keys()
+            .map(|teacher| format!("[teachers.{teacher}]\ncheckpoint = \"runs/{teacher}\"\n"))
+            .collect();
+        format!(
+            r#"
+seed = 1
+epochs = {epochs}
+[batch]
+size = 128
+[data]
+train = {images}
+test = {images}
+{augment}
+[student]
+architecture = "{model}"
+{teachers}
+[attack]
+eps = {eps}
+step = {step}
+steps = {steps}
+[loss]
+preset = "{method}"
+[optimizer]
+lr = {lr}
+lr_policy = {policy}
+weight_decay = {decay}
+[evaluation]
+suite = ["natural", "fgsm", "fgsm_rs", "{pgd}"]
+eps = {eps}
+step = {measured_step}
+"#,
+            model = self.model
+        )
+    }
+}
+
+/// A path as a value in TOML.
+fn path(path: &Path) -> Value {
+    Value::String(path.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use trainer::config::preset_names;
+
+    use super::*;
+
+    #[test]
+    fn a_method_has_the_teachers_it_names() {
+        for (method, teachers) in [
+            ("at", &[][..]),
+            ("iad-1", &["robust"]),
+            ("igdm", &["robust"]),
+            ("adaad", &["robust"]),
+            ("akd2", &["robust", "standard"]),
+        ] {
+            let found: Vec<&str> = teachers_of(method).unwrap().iter().map(|(name, _)| *name).collect();
+            assert_eq!(found, teachers, "{method}");
+        }
+        for method in preset_names() {
+            let distils = !["st", "at", "trades", "trades-ls", "mart"].contains(&method);
+            assert_eq!(!teachers_of(method).unwrap().is_empty(), distils, "{method}");
+        }
+    }
+
+    #[test]
+    fn warm_ups_fit_into_short_runs_and_stay_as_published_in_long_ones() {
+        let dataset = DataSet { name: "cifar100".into(), file: "data/cifar100.h5".into() };
+        let teachers: BTreeMap<_, _> =
+            [("robust".to_string(), (PathBuf::from("t.toml"), PathBuf::from("runs/t")))].into();
+        let of = |method, model: &str| {
+            let recipe = Recipe { dataset: &dataset, method, model: model.parse().unwrap(), teachers: &teachers };
+            recipe.config().unwrap()
+        };
+        let (long, short) = (of("iad-1", "wrn-34-10"), of("iad-1", "resnet8"));
+        assert_eq!((long.epochs, long.loss.terms[2].from_epoch), (200, 60));
+        assert_eq!((short.epochs, short.loss.terms[2].from_epoch), (6, 1));
+        assert_eq!(long.teachers["robust"].config.as_deref(), Some(Path::new("t.toml")));
+        assert!((of("ard-orig", "resnet18").loss.terms[0].weight - 0.01).abs() < 1e-15);
+    }
+}

@@ -1,0 +1,214 @@
+//! Keys, terms and methods in words that a newcomer knows.
+
+use trainer::config::{Images, Ramp, STUDENT, Target, Term, Trust};
+
+/// The keys of a new configuration by section, in their order, each with what it means. What it may be is added from the manual.
+pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
+    (
+        "",
+        &[
+            (
+                "seed",
+                "The seed of every random number: order of the images, random changes, first weights, starts of attacks.",
+            ),
+            ("epochs", "Passes over the training images."),
+        ],
+    ),
+    ("batch", &[("size", "Images of a step, over all ranks together. The learning rate below is meant for 128.")]),
+    (
+        "data",
+        &[
+            ("train", "The container whose training images are used."),
+            ("test", "The container whose test images are used. It may be the same file."),
+            (
+                "augment",
+                "Random changes of training images: a crop after so many black pixels were added on each side, and whether half of the images are mirrored.",
+            ),
+        ],
+    ),
+    ("student", &[("architecture", "The network to train.")]),
+    (
+        "attack",
+        &[
+            ("kind", "The attack on training images: projected gradient ascent (pgd), or none."),
+            ("eps", "The largest change of a pixel, as a part of the range from black to white."),
+            ("step", "The length of one step of the attack."),
+            ("steps", "Steps of the attack. Each costs a forward and a backward pass of the student."),
+            ("start", "Where the attack begins: at a random point, at the image itself, or a little beside it."),
+            ("clamp_start", "Whether the beginning is cut back to valid pixels before the first step."),
+            (
+                "batch_norm",
+                "What batch norm does during the attack: normalise by the batch and remember it (train_update), forget it (train_frozen), or normalise by its running statistics (eval).",
+            ),
+            (
+                "towards",
+                "What the attack moves the student's prediction away from: the label, or the prediction of a network.",
+            ),
+        ],
+    ),
+    (
+        "batch_norm",
+        &[
+            (
+                "across_ranks",
+                "Whether batch norm measures the images of all ranks together, or those of each rank alone.",
+            ),
+            (
+                "compat",
+                "Whether terms of weight 0 are left out (lean) or move the running statistics as in the method's published code (reference).",
+            ),
+        ],
+    ),
+    (
+        "optimizer",
+        &[
+            ("lr", "The learning rate."),
+            ("lr_policy", "How the learning rate changes over the run. Epochs count from 0."),
+            ("momentum", "The momentum of SGD."),
+            ("weight_decay", "How strongly weights are drawn to 0."),
+        ],
+    ),
+    ("precision", &[("dtype", "What training computes in. On recent GPUs bfloat16 is faster.")]),
+    (
+        "evaluation",
+        &[
+            (
+                "suite",
+                "The attacks on the test images at the end of the run. AutoAttack is called autoattack and takes long.",
+            ),
+            (
+                "selection",
+                "The images that choose the best weights: some that are held out of training, the test images (as papers often do; the result is then optimistic), or none.",
+            ),
+            ("held_out", "The share of the training images that is held out."),
+            ("every", "Epochs between two looks at these images."),
+            ("eps", "The largest change of a pixel in an evaluation."),
+            ("step", "The length of one step of an evaluation's attacks."),
+        ],
+    ),
+    (
+        "checkpoint",
+        &[
+            ("every", "Epochs between two checkpoints. A run that was stopped goes on from the newest one."),
+            ("keep_last", "How many checkpoints are kept."),
+        ],
+    ),
+];
+
+/// What `[teachers.NAME]` means.
+pub(super) const TEACHER: [(&str, &str); 2] = [
+    ("checkpoint", "The run folder of the teacher, or a file of weights."),
+    ("config", "The configuration that makes the teacher. If it is missing, it is trained first, by the same command."),
+];
+
+/// The methods in a line each.
+pub(super) fn method(preset: &str) -> &'static str {
+    match preset {
+        "st" => "Standard training on natural images",
+        "at" => "Adversarial training (Madry et al., ICLR 2018)",
+        "trades" => "TRADES (Zhang et al., ICML 2019)",
+        "trades-ls" => "TRADES with smoothed labels (Gowal et al., 2020)",
+        "mart" => "MART (Wang et al., ICLR 2020)",
+        "ard" => "Adversarially robust distillation, ARD (Goldblum et al., AAAI 2020)",
+        "ard-orig" => "ARD as its authors released it (Goldblum et al., AAAI 2020)",
+        "akd2" => "AKD2, distillation from a robust and a standard teacher (Chen et al., ICLR 2021)",
+        "akd2-orig" => "AKD2 as its authors released it (Chen et al., ICLR 2021)",
+        "akd2-partial" => "AKD2 whose robust teacher counts by its trust (Zhu et al., ICLR 2022, Table 7)",
+        "iad-1" => "Introspective adversarial distillation, IAD-I (Zhu et al., ICLR 2022)",
+        "iad-1-down" => "IAD-I whose teacher counts by its trust, too (Zhu et al., ICLR 2022, Table 8)",
+        "iad-2" => "Introspective adversarial distillation, IAD-II (Zhu et al., ICLR 2022)",
+        "rslad" => "RSLAD, robust soft labels (Zi et al., ICCV 2021)",
+        "adaad" => "AdaAD, adaptive adversarial distillation (Huang et al., CVPR 2023)",
+        "igdm" => "IGDM on AdaAD, input gradients of the teacher (Lee et al., ICLR 2025)",
+        "igdm-ard" => "IGDM on ARD (Lee et al., ICLR 2025)",
+        "igdm-rslad" => "IGDM on RSLAD (Lee et al., ICLR 2025)",
+        _ => "A method of your own",
+    }
+}
+
+fn images(images: Images) -> &'static str {
+    match images {
+        Images::Natural => "natural",
+        Images::Adversarial => "adversarial",
+        Images::Mirrored => "mirrored",
+    }
+}
+
+/// What a term of the loss does.
+pub(super) fn term(term: &Term) -> String {
+    let mut sentences = vec![subject(term)];
+    if term.weight == 0.0 {
+        sentences.push(
+            "Its weight is 0: its pass only moves the running statistics of batch norm, as in the published code"
+                .into(),
+        );
+    }
+    if term.temperature != 1.0 {
+        sentences.push(format!("Both predictions are softened by the temperature {}", term.temperature));
+    }
+    sentences.extend(term.trust.as_ref().map(trust));
+    if term.sample_weight.is_some() {
+        sentences.push("An image counts the more, the less sure the student is of its label".into());
+    }
+    if term.ramp == Some(Ramp::Linear) {
+        sentences.push("The weight grows with every epoch".into());
+    }
+    if term.from_epoch > 0 {
+        sentences.push(format!("The term begins in epoch {}", term.from_epoch));
+    }
+    format!("{}: {}.", term.name, sentences.join(". "))
+}
+
+fn subject(term: &Term) -> String {
+    let less = |minus: Images| format!(", less that on {} images,", images(minus));
+    let minus = term.minus.map_or(String::new(), less);
+    let of = format!("the student's prediction on {} images{minus} is drawn to", images(term.of));
+    match &term.towards {
+        Target::Label if term.smoothing > 0.0 => {
+            format!("{of} the label, {} of which is spread over all classes", term.smoothing)
+        }
+        Target::Label => format!("{of} the label"),
+        Target::BoostedLabel => format!("{of} the label and away from the most probable other class"),
+        Target::Prediction(target) => {
+            let whose = if target.network == STUDENT {
+                "its own".to_string()
+            } else {
+                format!("that of the teacher {}", target.network)
+            };
+            format!("{of} {whose} on {} images{}", images(target.images), minus.trim_end_matches(','))
+        }
+    }
+}
+
+fn trust(trust: &Trust) -> String {
+    let Trust { teacher, exponent, inverted, from_epoch } = trust;
+    let factor = if *inverted {
+        "1 - alpha, the more the less the teacher can be trusted"
+    } else {
+        "alpha, the trust in the teacher"
+    };
+    let from = if *from_epoch > 0 { format!(" from epoch {from_epoch} on") } else { String::new() };
+    format!("Each image counts by {factor}{from}, with alpha = P_{teacher}(label on the adversarial image)^{exponent}")
+}
+
+#[cfg(test)]
+mod tests {
+    use trainer::config::{keys, preset_names};
+
+    use super::*;
+
+    #[test]
+    fn every_key_with_words_is_one_of_the_manual_and_every_preset_has_a_line() {
+        let known: Vec<String> = keys().into_iter().map(|key| key.path).collect();
+        let dotted =
+            |section: &str, key: &str| if section.is_empty() { key.to_string() } else { format!("{section}.{key}") };
+        let own = SECTIONS.iter().flat_map(|(section, keys)| keys.iter().map(move |(key, _)| dotted(section, key)));
+        let teachers = TEACHER.iter().map(|(key, _)| dotted("teachers.NAME", key));
+        for key in own.chain(teachers) {
+            assert!(known.contains(&key), "{key}");
+        }
+        for preset in preset_names() {
+            assert_ne!(method(preset), method("none"), "{preset}");
+        }
+    }
+}
