@@ -44,7 +44,7 @@ proptest! {
         let (_place, folder) = folder_with(&present);
         let before: Vec<u64> = known.iter().filter_map(|index| present.get(*index).copied()).collect();
         let mut retention = Retention { keep_every, valid: before.clone(), ..retention(keep, 0, None) };
-        retention.prune(folder.checkpoints());
+        retention.prune(folder.checkpoints(), None);
         let oldest_kept = before.iter().rev().nth(keep - 1).copied().unwrap_or(0);
         let stays = |step: &u64| *step >= oldest_kept || keep_every.is_some_and(|every| step.is_multiple_of(every));
         let expected: Vec<u64> = present.iter().copied().filter(stays).collect();
@@ -88,4 +88,21 @@ fn damaged_ones_are_not_among_the_best() {
     let mut kept = retention(1, 1, None);
     kept.written(&folder, 4, None, None);
     assert_eq!(steps(&folder), [2, 4]);
+}
+
+/// The one that a guard may lead back to stays, and once the run has gone back, only what is saved from there on counts.
+#[test]
+fn the_one_to_go_back_to_stays() {
+    let (_place, folder) = folder_with(&[]);
+    let mut kept = retention(1, 0, None);
+    for step in 1..=4 {
+        save(&folder, step, None);
+        kept.written(&folder, step, None, Some(2));
+    }
+    assert_eq!(steps(&folder), [2, 4]);
+    fs::remove_file(folder.checkpoint(4)).unwrap();
+    kept.written(&folder, 2, None, Some(2));
+    save(&folder, 3, None);
+    kept.written(&folder, 3, None, None);
+    assert_eq!(steps(&folder), [3]);
 }
