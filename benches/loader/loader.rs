@@ -80,10 +80,10 @@ fn measure(python: &str) -> Result<()> {
     for (name, path, stream, extra) in [
         ("resident", &path, false, None),
         ("streaming", &path, true, None),
-        ("streaming chunks", &chunked, true, None),
-        ("streaming deflated chunks", &deflated, true, None),
         ("resident with extra", &path, false, Some(&extra)),
         ("streaming with extra", &path, true, Some(&extra)),
+        ("streaming chunks", &chunked, true, None),
+        ("streaming deflated chunks", &deflated, true, None),
     ] {
         for threads in [1, 2] {
             let mut pipeline = pipeline(path, stream, threads, Shard { rank: 0, world_size: 1 })?;

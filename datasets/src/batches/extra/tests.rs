@@ -1,5 +1,7 @@
 //! What a batch has of each source, on any ranks and resumed anywhere.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -122,6 +124,47 @@ fn all_others_are_drawn_evenly_and_anew_in_each_epoch() {
     assert!(chi_squared(&at_places) < 40.0, "{at_places:?}");
     let [one, other] = [0, 1].map(|epoch| batches(&pipeline, epoch, 0).remove(0).samples);
     assert_ne!(one, other);
+}
+
+#[test]
+fn what_is_read_ahead_stays_within_the_window() {
+    /// Counts the images that were read.
+    struct Counting(usize, Arc<AtomicUsize>);
+    impl Source for Counting {
+        fn len(&self) -> usize {
+            self.0
+        }
+        fn shape(&self) -> [usize; 3] {
+            [1, 10, 10]
+        }
+        fn class_names(&self) -> &[String] {
+            &[]
+        }
+        fn label(&self, _: usize) -> i64 {
+            0
+        }
+        fn read(&self, _: usize, _: &mut [u8]) -> Result<()> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+    // The training set is smaller than a batch in the second case.
+    for (originals, global_batch, threads, window) in [(2000, 20, 2, 40_000), (5, 40, 1, 1)] {
+        let read = Arc::new(AtomicUsize::new(0));
+        let [source, others] = [originals, 1_000_000].map(|len| Arc::new(Counting(len, Arc::clone(&read))));
+        let extra = Some(Extra { source: others, fraction: 0.7 });
+        let plain = pipeline(1, 1, global_batch, 0.7, Shard { rank: 0, world_size: 2 });
+        let pipeline = Pipeline { source, extra, threads, window, ..plain };
+        let own = global_batch / 2;
+        let mut taken = 0;
+        for batch in pipeline.epoch(0, 0) {
+            taken += batch.expect("reading does not fail").samples.len();
+            let held = read.load(Ordering::SeqCst) - taken;
+            let most = (window / 100).max(own * (threads + 2));
+            assert!(held <= most, "{held} images held after {taken}, of {most}");
+        }
+        assert_eq!(taken, originals.div_ceil(global_batch) * own);
+    }
 }
 
 #[test]
