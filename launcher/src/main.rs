@@ -85,6 +85,7 @@ fn run(command: &Command) -> Result<u8> {
         Command::Man(man) => settings::man(man).map(|()| 0),
         Command::Paper(paper) => paper::run(paper),
         Command::Bench(Bench::Step(step)) => bench::step::run(step),
+        Command::Bench(Bench::Save(save)) => bench::save::run(save),
         Command::Bench(Bench::Comm(sums)) => bench::comm::run(sums),
         Command::Bench(Bench::Scaling(scaling)) => bench::scaling::run(scaling).map(|()| 0),
         Command::Bench(Bench::Project(project)) => bench::project::run(project).map(|()| 0),

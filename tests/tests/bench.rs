@@ -125,3 +125,27 @@ fn a_cluster_that_cannot_be_is_refused_by_its_key() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn saves_are_timed_beside_steps_and_leave_nothing() -> Result<()> {
+    let world = World::new()?;
+    let (file, folder) = (world.path("saves.json"), world.path("saves"));
+    let config = world.config("small", &world.path("none.h5"), &[("batch.size", "4")])?;
+    for ranks in [1, 2] {
+        let program = Program::on(ranks).args(["bench".as_ref(), "save".as_ref(), config.as_os_str()]);
+        let program = program.args(["--every", "2", "--rounds", "3", "--image", "3x16x16"]);
+        let program = program.args(["--to".as_ref(), folder.as_os_str(), "--json".as_ref(), file.as_os_str()]);
+        let ended = program.run()?.expect(0);
+        assert!(ended.said.contains("write, beside the steps"), "{}", ended.said);
+        let measured = json(&file)?;
+        let times = &measured["times"];
+        for of in ["without", "with", "comparisons", "copies", "writes", "waits"] {
+            assert_eq!(times[of].as_array().map(Vec::len), Some(3), "{of}: {measured}");
+        }
+        assert_eq!((measured["ranks"].as_u64(), times["every"].as_u64()), (Some(ranks as u64), Some(2)));
+        assert!(times["bytes"].as_u64().is_some_and(|bytes| bytes > 10_000), "{measured}");
+        assert!(!folder.exists(), "the checkpoints were not removed");
+        fs::remove_file(&file)?;
+    }
+    Ok(())
+}

@@ -276,3 +276,31 @@ fn checkpoints_of_every_so_many_epochs_are_kept() -> Result<()> {
     assert_eq!(checkpoints(&run)?, [6, 12, 15].map(|step| format!("step-{step:08}.safetensors")));
     Ok(())
 }
+
+/// The checkpoints that the images of the selection rate best stay, also those of a session before.
+#[test]
+fn the_best_checkpoints_are_kept() -> Result<()> {
+    let short = Short::new()?;
+    let run = short.world.run("kept");
+    let start = || {
+        let program = short.program(&run).set("epochs", 5).set("evaluation.held_out", 0.4);
+        program.set("checkpoint.keep_best", 2).set("checkpoint.keep_last", 1)
+    };
+    start().stop_after(7).run()?.expect(85);
+    start().run()?.expect(0);
+    let correct = |event: &Value| event["attacks"].as_array()?.last()?["correct"].as_u64();
+    let evaluated = metrics(&run)?.into_iter().filter(|event| event["event"] == "evaluated");
+    let mut best: Vec<(u64, u64)> =
+        evaluated.filter_map(|event| Some((u64::MAX - correct(&event)?, event["step"].as_u64()?))).collect();
+    ensure!(best.len() == 5, "not an evaluation of each epoch: {best:?}");
+    best.sort_unstable();
+    let last = best.iter().map(|(_, step)| *step).max();
+    let mut kept: Vec<u64> = best.iter().take(2).map(|(_, step)| *step).chain(last).collect();
+    kept.sort_unstable();
+    kept.dedup();
+    let names: Vec<String> = kept.iter().map(|step| format!("step-{step:08}.safetensors")).collect();
+    assert_eq!(checkpoints(&run)?, names, "{best:?}");
+    let without = short.program(&short.world.run("none")).set("evaluation.selection", "none");
+    without.set("checkpoint.keep_best", 1).run()?.expect(2).expect_error(&["checkpoint.keep_best", "selection"]);
+    Ok(())
+}

@@ -13,6 +13,8 @@ use super::shape::shape;
 pub(crate) enum Bench {
     /// Time the training step of a configuration on synthetic images; prints one JSON line per step.
     Step(BenchStep),
+    /// Time what a save costs the steps around it.
+    Save(BenchSave),
     /// Time all-reduces over the ranks, in the conventions of nccl-tests.
     Comm(BenchComm),
     /// Time the training step of a configuration on increasing numbers of ranks.
@@ -55,6 +57,29 @@ pub(crate) struct BenchStep {
     /// Time an evaluation attack (PGD-20, student in evaluation mode) instead, with batch norm folded (true) or not (false).
     #[arg(long, value_name = "FOLD")]
     pub(crate) evaluate: Option<bool>,
+    /// Where to compute.
+    #[command(flatten)]
+    pub(crate) launch: LaunchArgs,
+}
+
+/// `iad-launch bench save CONFIG`
+#[derive(Debug, Args)]
+pub(crate) struct BenchSave {
+    /// The step.
+    #[command(flatten)]
+    pub(crate) of: StepOf,
+    /// New folder for the checkpoints, on the disk to measure; it is removed at the end.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) to: PathBuf,
+    /// Steps from one save to the next.
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) every: u32,
+    /// Number of rounds: each times the steps without a save and with one.
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// Also write the numbers as JSON; an existing file is never overwritten.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) json: Option<PathBuf>,
     /// Where to compute.
     #[command(flatten)]
     pub(crate) launch: LaunchArgs,

@@ -25,7 +25,7 @@ mod shown;
 mod train;
 mod weights;
 
-pub(crate) use self::bench::{Bench, BenchComm, BenchStep, Project, Scaling, ScalingMode};
+pub(crate) use self::bench::{Bench, BenchComm, BenchSave, BenchStep, Project, Scaling, ScalingMode};
 pub(crate) use self::data::{Data, LayoutOptions};
 pub(crate) use self::doctor::Doctor;
 pub(crate) use self::eval::Eval;

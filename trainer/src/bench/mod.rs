@@ -1,8 +1,9 @@
 //! Parts of a run on synthetic images, for timing. The timed code is the code of a run.
 //!
-//! Uses `system`, `config`, `model`, `method` and `step`.
+//! Uses every folder but `evaluate`.
 
 pub mod calibrate;
+pub mod saves;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -128,7 +128,7 @@ impl Run<'_> {
 
     /// Takes up what came of a save; returns what went wrong.
     fn take(&mut self, saved: Saved) -> Option<(String, Error)> {
-        let Saved { left, metrics, problem } = saved;
+        let Saved { left, metrics, problem, .. } = saved;
         if let (Some(journal), Some((bytes, flushed))) = (&mut self.journal, metrics) {
             journal.end_flush(bytes, flushed);
         }

@@ -3,6 +3,8 @@
 //! A checkpoint speaks of the best weights and of the metrics, so these are on the disk before it: first files of weights,
 //! the oldest first, then metrics.jsonl, then the checkpoint. Only when it is whole are older ones removed.
 
+use std::time::Instant;
+
 use anyhow::{Error, Result, ensure};
 
 use crate::run::context::RunContext;
@@ -63,6 +65,8 @@ pub struct Saved {
     pub metrics: Option<(u64, bool)>,
     /// What is not saved, and why.
     pub problem: Option<(String, Error)>,
+    /// Seconds that it took.
+    pub seconds: f64,
 }
 
 impl Contents {
@@ -98,7 +102,9 @@ impl Writer {
         let mut disk = Disk { folder: folder.clone(), retention, activity: activity.clone() };
         let thread = Background::start("checkpoints", move |save: Save| {
             let activity = disk.activity.clone();
-            activity.writing(save.step(), || disk.write(save))
+            let began = Instant::now();
+            let saved = activity.writing(save.step(), || disk.write(save));
+            Saved { seconds: began.elapsed().as_secs_f64(), ..saved }
         })?;
         Ok(Self { thread, waiting: vec![] })
     }

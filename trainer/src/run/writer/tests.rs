@@ -45,7 +45,7 @@ impl Scene {
 
     /// Waits for the save. Returns what is not saved.
     fn end(&mut self) -> Option<String> {
-        let Saved { left, metrics, problem } = self.writer.thread.wait().unwrap().expect("a save under way");
+        let Saved { left, metrics, problem, .. } = self.writer.thread.wait().unwrap().expect("a save under way");
         metrics.into_iter().for_each(|(bytes, flushed)| self.journal.end_flush(bytes, flushed));
         self.writer.take_back(left);
         problem.map(|(what, error)| format!("{what}: {error:#}"))
