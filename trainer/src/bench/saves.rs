@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Bench, synchronize};
 use crate::config::{CheckpointConfig, RunConfig};
 use crate::run::averages::Averages;
+use crate::run::desync::ensure_equal_on_all_ranks;
 use crate::run::folder::RunFolder;
 use crate::run::metrics::JsonLines;
 use crate::run::retention::Retention;
@@ -64,9 +65,7 @@ impl Bench {
         for round in 1..=rounds {
             without.push(self.steps(every)?);
             let began = Instant::now();
-            if ranks.world_size() > 1 {
-                state::ensure_equal_on_all_ranks(&self.step, &averages, ranks)?;
-            }
+            ensure_equal_on_all_ranks(&self.step, &averages, ranks, round as u64)?;
             comparisons.push(began.elapsed().as_secs_f64());
             if let Some((writer, journal)) = &mut leader {
                 let copying = Instant::now();
@@ -75,7 +74,7 @@ impl Bench {
                 let progress = Progress { step, ..Progress::default() };
                 let header = Header { progress, ..Header::new(form, config.hash(), self.own.global_count) };
                 let contents = Contents::new(header, &state::tensors(&self.step, &averages))?;
-                let checkpoint = Checkpoint { contents, metrics: journal.begin_flush()? };
+                let checkpoint = Checkpoint { contents, metrics: journal.begin_flush()?, spared: None };
                 writer.thread.begin(Save { weights: vec![], checkpoint: Some(checkpoint) })?;
                 copies.push(copying.elapsed().as_secs_f64());
             }

@@ -11,7 +11,7 @@ mod clock;
 mod container;
 mod context;
 pub mod cost;
-mod desync;
+pub mod desync;
 mod effort;
 mod epoch_end;
 pub mod events;
