@@ -104,3 +104,26 @@ fn several_radii_are_files_of_their_own_and_one_curve_of_the_report() -> Result<
     let _ = eval("0")?.expect(2).expect_error(&["--suite natural"]);
     Ok(())
 }
+
+/// Images that an evaluation saved into the run folder are on the page: as they were, as the attack left them, and the change.
+#[test]
+fn saved_adversarial_images_are_on_the_page() -> Result<()> {
+    let world = World::new()?;
+    let run = distilled(&world)?;
+    let (folder, saved) = (run.display().to_string(), run.join("adversarial.h5").display().to_string());
+    let before = fs::read_to_string(run.join("report.html"))?;
+    ensure!(!before.contains("Images under attack"), "there was nothing to show");
+    let out = world.path("images").display().to_string();
+    let eval =
+        ["eval", &folder, "--suite", "natural,pgd2", "--images", "16", "--out", &out, "--save-adversarial", &saved];
+    Program::alone().args(eval).run()?.expect(0);
+    Program::alone().args(["report", &folder]).run()?.expect(0);
+    let page = fs::read_to_string(run.join("report.html"))?;
+    // Twelve images, three pictures of each, and the classes by their names.
+    assert_eq!(page.matches("src=\"data:image/png;base64,iVBOR").count(), 36);
+    ensure!(page.contains("Images under attack") && page.contains("student: pattern "), "{page}");
+    fs::write(&saved, "nothing of ours")?;
+    Program::alone().args(["report", &folder]).run()?.expect(0);
+    ensure!(!fs::read_to_string(run.join("report.html"))?.contains("Images under attack"), "damage is not shown");
+    Ok(())
+}

@@ -113,6 +113,55 @@ impl AdversarialFile {
     }
 }
 
+/// An image of a file of adversarial images.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) sample: usize,
+    pub(crate) label: i64,
+    pub(crate) prediction: i64,
+    /// The attack that made it, if one did.
+    pub(crate) attack: Option<String>,
+    pub(crate) pixels: Vec<f32>,
+}
+
+/// At most `most` images of this shape from the file at `path`, those that an attack changed before the others.
+///
+/// # Errors
+/// A file of another kind or with images of another shape; errors of the file system.
+pub(crate) fn read_first(path: &Path, shape: [usize; 3], most: usize) -> Result<Vec<Found>> {
+    let read = || -> Result<Vec<Found>> {
+        let file = File::with_options().with_fapl(|access| access.file_locking(false)).open(path)?;
+        let schema = file.attr("schema")?.read_scalar::<FixedUnicode<NAME>>()?;
+        ensure!(schema.as_str() == SCHEMA, "not a file of adversarial images");
+        let names = file.attr("attacks")?.read_raw::<FixedUnicode<NAME>>()?;
+        let images = file.dataset("images")?;
+        ensure!(images.shape().get(1..) == Some(&shape[..]), "images of {:?}, not {shape:?}", images.shape());
+        let values = |name: &str| -> Result<Vec<i64>> { Ok(file.dataset(name)?.read_raw()?) };
+        let [labels, predictions, attacks] = ["labels", "predictions", "attack"].map(values);
+        let (labels, predictions, attacks) = (labels?, predictions?, attacks?);
+        ensure!(labels.len() == predictions.len() && labels.len() == attacks.len(), "tables of different lengths");
+        let place = images.offset().context("the images have no place in the file")?;
+        let name = |sample: usize| {
+            let name = usize::try_from(attacks[sample]).ok().and_then(|attack| names.get(attack))?;
+            Some(name.as_str().to_owned()).filter(|name| name != "natural")
+        };
+        let decided = (0..labels.len()).filter(|sample| predictions[*sample] >= 0);
+        let (changed, others): (Vec<usize>, Vec<usize>) = decided.partition(|sample| name(*sample).is_some());
+        let content = fs::File::open(path)?;
+        let mut bytes = vec![0; shape.iter().product::<usize>() * size_of::<f32>()];
+        let mut found = vec![];
+        for sample in changed.into_iter().chain(others).take(most) {
+            let at = place + (sample * bytes.len()) as u64;
+            content.read_exact_at(&mut bytes, at)?;
+            let pixels = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
+            let (label, prediction) = (labels[sample], predictions[sample]);
+            found.push(Found { sample, label, prediction, attack: name(sample), pixels });
+        }
+        Ok(found)
+    };
+    read().with_context(|| path.display().to_string())
+}
+
 fn lay_out(path: &Path, source: &dyn Source, attacks: &[String], evaluation: &str) -> Result<()> {
     let file = File::with_options()
         .with_fapl(|access| access.file_locking(false).libver_v110())

@@ -1,7 +1,7 @@
 //! A contact sheet: the first images of every class under their names, as a PNG picture for people to look at.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -12,6 +12,7 @@ use crate::ground::error::UserError;
 use crate::ground::source::Source;
 use crate::schema::about::Split;
 
+pub(crate) mod attacked;
 mod font;
 
 /// Classes on a sheet at most, and images of each.
@@ -57,7 +58,17 @@ impl Canvas {
     }
 
     fn save(&self, path: &Path) -> Result<()> {
-        let output = BufWriter::new(File::create_new(path)?);
+        self.encode(BufWriter::new(File::create_new(path)?))
+    }
+
+    /// The picture as the bytes of a file.
+    fn encoded(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![];
+        self.encode(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn encode(&self, output: impl Write) -> Result<()> {
         let mut encoder = png::Encoder::new(output, self.width.try_into()?, self.height.try_into()?);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);

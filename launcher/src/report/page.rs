@@ -6,6 +6,7 @@ use trainer::run::folder::RunFolder;
 use super::data::RecordedRun;
 use super::differing::differing;
 use super::figures::figures;
+use super::gallery::gallery;
 use super::seeds::{OVER_SEEDS, grid_over_seeds, over_seeds};
 use super::table::{shaded, table};
 use super::{charts, effort, overview, summary};
@@ -36,6 +37,7 @@ pub fn html(runs: &[RecordedRun]) -> String {
     body.push_str(&speed(runs));
     body.push_str(&curves(runs));
     body.push_str(&classes(runs));
+    body.push_str(&gallery(runs));
     body.push_str(&differences(runs));
     body.push_str(&sources(runs));
     format!(
