@@ -13,6 +13,6 @@ fn changed_runs_are_listed_and_compared_or_refused_by_name() {
         // Without a run.toml of that name it would not be there.
         assert_eq!(found.len(), 1);
         text_of(&[run.to_path_buf(), run.to_path_buf()], false)?;
-        text_of(&[run.to_path_buf()], true).map(drop)
+        text_of(&[run.to_path_buf(), run.to_path_buf()], true).map(drop)
     });
 }
