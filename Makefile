@@ -40,16 +40,16 @@ test: ## Everything that CI runs
 	@scripts/check
 
 test-nodes: build ## Only the runs over several nodes, which are network namespaces; as root
-	@. scripts/env.sh; cargo test --release --locked -p tests --test nodes -- --include-ignored --nocapture
+	@. scripts/env.sh; cargo test --workspace --release --locked --test nodes -- --include-ignored --nocapture
 
 soak: build ## Stop, kill and hang runs at many random moments, on failing disks too; hours. IAD_FAULT_SEED repeats a draw
 	@. scripts/env.sh; export IAD_KILLS=$${IAD_KILLS:-400} IAD_STOPS=$${IAD_STOPS:-300} IAD_DISK=all IAD_LEAK_STEPS=$${IAD_LEAK_STEPS:-20000}; \
-	cargo test --release --locked -p tests --test kill_matrix --test disk --test stops --test hangs --test faults --test leaks -- --nocapture --test-threads 1
+	cargo test --workspace --release --locked --test kill_matrix --test disk --test stops --test hangs --test faults --test leaks -- --nocapture --test-threads 1
 
 fuzz: setup ## Give every reader damaged files, two million to the importers, new ones each time; some minutes
 	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \
 	echo "fuzz: to repeat these inputs: make fuzz IAD_FUZZ_SEED=$$IAD_FUZZ_SEED IAD_FUZZ_INPUTS=$$IAD_FUZZ_INPUTS"; \
-	cargo test --release --locked -p datasets -p trainer -p launcher --lib --bins -- fuzz::
+	cargo test --workspace --release --locked --lib --bins -- fuzz::
 
 bench: ## Time the step beside PyTorch, some 20 minutes on two quiet cores; the records stand in benches/records
 	@scripts/setup --tests
