@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use datasets::{Draws, Purpose, Shard, UserError};
 use tch::Tensor;
 
@@ -82,7 +82,7 @@ pub fn replay(context: &RunContext, kept: &Kept) -> Result<Replayed> {
     let Progress { epoch, step: done, .. } = header.progress;
     let steps_per_epoch = context.prepared.train.len().div_ceil(header.global_batch) as u64;
     let rates = config.optimizer.schedule(config.epochs, steps_per_epoch, header.global_batch);
-    step.work.optimizer.resume_after(done - header.guarding.skipped);
+    step.work.optimizer.resume_after(done.saturating_sub(header.guarding.skipped));
     step.work.optimizer.set_momentum(rates.momentum(epoch, done));
     let terms: Vec<Term> = config.active_terms(epoch).collect();
     let draws = Draws::new(config.seed, Purpose::AttackStart, epoch);
@@ -122,7 +122,12 @@ fn batch(context: &RunContext, tensors: &Tensors) -> Result<Batch> {
     let shard = Shard { rank: ranks.rank(), world_size: ranks.world_size() };
     let slots: Vec<usize> = shard.slots(samples.len()).collect();
     let rows = Tensor::from_slice(&slots.iter().map(|slot| *slot as i64).collect::<Vec<_>>());
-    let mine = |name: &str| Ok::<_, anyhow::Error>(of(name)?.index_select(0, &rows).to_device(context.place.device));
+    let mine = |name: &str| -> Result<Tensor> {
+        let all = of(name)?;
+        let count = all.size().first().copied().unwrap_or(0);
+        ensure!(count == samples.len() as i64, "the file has {count} {name} and {} samples", samples.len());
+        Ok(all.index_select(0, &rows).to_device(context.place.device))
+    };
     Ok(Batch {
         images: mine("batch/images")?,
         labels: mine("batch/labels")?,
