@@ -4,6 +4,8 @@
 //! It may use `ground`. Read `loader` last: it puts the others together.
 
 pub(crate) mod augment;
+#[cfg(test)]
+mod counting;
 pub(crate) mod extra;
 pub(crate) mod loader;
 pub(crate) mod shard;

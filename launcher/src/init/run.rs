@@ -69,12 +69,10 @@ pub(crate) fn run(command: &Init) -> Result<()> {
         let folder = path.parent().unwrap_or(Path::new(""));
         fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
         fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-        let student = if *path == files[files.len() - 1].path {
-            ""
-        } else {
-            ", a teacher: it is trained first where it is missing"
-        };
-        say(&format!("written {}{student}", path.display()));
+        say(&format!("written {}", path.display()));
+    }
+    if files.len() > 1 {
+        say("the student's file names those of its teachers; a teacher that is missing is trained first");
     }
     for (name, path) in there {
         say(&format!("{} was there already: it makes the teacher {name} as it is", path.display()));

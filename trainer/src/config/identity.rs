@@ -94,6 +94,7 @@ checkpoint = "runs/teacher"
             "data.extra.fraction",
             "optimizer.lr",
             "evaluation.held_out",
+            "evaluation.eps",
             "loss.terms.teach.weight",
         ] {
             assert!(before.may_change(key, &now, true).is_err(), "{key}");

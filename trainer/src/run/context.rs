@@ -45,4 +45,9 @@ impl<'a> RunContext<'a> {
     pub fn global_batch(&self) -> usize {
         self.config.batch.global(self.ranks().world_size())
     }
+
+    /// Steps of an epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.prepared.train.len().div_ceil(self.global_batch()) as u64
+    }
 }

@@ -10,13 +10,11 @@ use tch::{Tensor, no_grad};
 
 use super::active::Run;
 use super::pending::Taken;
-use crate::model::{Named, cut};
 use crate::run::folder::RunFolder;
-use crate::run::state::RunState;
+use crate::run::state::{self, RunState};
 use crate::step::batch::Batch;
 use crate::weights::checkpoint::{self, Progress};
 use crate::weights::guarding::Offence;
-use crate::weights::student::student_tensors;
 
 /// The outliers of a run that are kept at most, the first ones: each is as large as a checkpoint.
 const MOST: usize = 3;
@@ -80,13 +78,7 @@ impl Run<'_> {
         let path = self.context.folder.offending(offence.step);
         let folder = path.parent().context("a file in a folder")?;
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        let work = &self.step.work;
-        let student = &work.networks.student;
-        let mut tensors = student_tensors(student);
-        for (state, buffer) in work.optimizer.buffers() {
-            let named = cut(buffer, &student.parameters).into_iter();
-            tensors.extend(named.map(|Named { name, tensor }| (format!("{state}/{name}"), tensor)));
-        }
+        let mut tensors = state::tensors(&self.step, &self.averages);
         tensors.extend(batch.map(|(name, tensor)| (name.to_string(), tensor)));
         let progress =
             Progress { epoch: self.state.progress.epoch, batch: self.state.totals.steps, step: offence.step - 1 };

@@ -17,7 +17,7 @@ pub struct Retention {
     keep_every: Option<u64>,
     /// The number of those with the best selection accuracies that stay.
     keep_best: usize,
-    /// The steps of the newest checkpoints that are known to be whole.
+    /// The steps of the newest checkpoints that are known to be whole, in their order.
     valid: Vec<u64>,
     /// The correct answers of checkpoints that are known to be whole, by step, once those of earlier sessions have been read.
     judged: Option<BTreeMap<u64, u64>>,
@@ -40,8 +40,6 @@ impl Retention {
     pub fn written(&mut self, folder: &RunFolder, step: u64, selection: Option<u64>, spared: Option<u64>) {
         self.valid.retain(|valid| *valid < step);
         self.valid.push(step);
-        self.valid.sort_unstable();
-        self.valid.dedup();
         // What cannot be listed, read or removed costs space, not correctness.
         let listed = folder.checkpoints();
         if self.keep_best > 0 {

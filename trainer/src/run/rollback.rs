@@ -21,8 +21,8 @@ impl Run<'_> {
 
     /// The step of the last checkpoint that `checkpoint.every` asks for before `epoch`, from 0, is trained.
     fn scheduled_checkpoint(&self, epoch: u64) -> Option<u64> {
-        let steps = self.context.prepared.train.len().div_ceil(self.context.global_batch()) as u64;
-        Some(epoch - epoch % self.context.config.checkpoint.every).filter(|epoch| *epoch > 0).map(|epoch| epoch * steps)
+        let saved = Some(epoch - epoch % self.context.config.checkpoint.every).filter(|epoch| *epoch > 0);
+        saved.map(|epoch| epoch * self.context.steps_per_epoch())
     }
 
     /// The step of a checkpoint that stays although newer ones are there.

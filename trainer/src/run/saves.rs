@@ -26,9 +26,7 @@ impl Run<'_> {
         } else {
             activity.begin_next(Stage::Save)
         }
-        if ranks.world_size() > 1 {
-            ensure_equal_on_all_ranks(&self.step, &self.averages, ranks, self.state.progress.step)?;
-        }
+        ensure_equal_on_all_ranks(&self.step, &self.averages, ranks, self.state.progress.step)?;
         self.wait_for_save()?;
         if self.writer.is_some() {
             match self.checkpoint() {

@@ -89,8 +89,7 @@ impl Writer {
     /// # Errors
     /// The system starts no more threads.
     pub fn start(context: &RunContext, resumed: Option<u64>) -> Result<Self> {
-        let steps_per_epoch = context.prepared.train.len().div_ceil(context.global_batch()) as u64;
-        let retention = Retention::new(&context.config.checkpoint, steps_per_epoch, resumed);
+        let retention = Retention::new(&context.config.checkpoint, context.steps_per_epoch(), resumed);
         Self::of(context.folder, retention, &context.place.activity)
     }
 

@@ -3,7 +3,7 @@
 mod clip;
 mod decay;
 
-pub(in crate::step) use self::clip::norm;
+pub(crate) use self::clip::norm;
 
 use tch::{Kind, Tensor, no_grad};
 

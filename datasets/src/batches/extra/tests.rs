@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::batches::augment::Augment;
+use crate::batches::counting::Counting;
 use crate::batches::loader::{HostBatch, Pipeline};
 use crate::batches::shard::Shard;
 use crate::ground::memory::numbered;
@@ -128,30 +129,11 @@ fn all_others_are_drawn_evenly_and_anew_in_each_epoch() {
 
 #[test]
 fn what_is_read_ahead_stays_within_the_window() {
-    /// Counts the images that were read.
-    struct Counting(usize, Arc<AtomicUsize>);
-    impl Source for Counting {
-        fn len(&self) -> usize {
-            self.0
-        }
-        fn shape(&self) -> [usize; 3] {
-            [1, 10, 10]
-        }
-        fn class_names(&self) -> &[String] {
-            &[]
-        }
-        fn label(&self, _: usize) -> i64 {
-            0
-        }
-        fn read(&self, _: usize, _: &mut [u8]) -> Result<()> {
-            self.1.fetch_add(1, Ordering::SeqCst);
-            Ok(())
-        }
-    }
     // The training set is smaller than a batch in the second case.
     for (originals, global_batch, threads, window) in [(2000, 20, 2, 40_000), (5, 40, 1, 1)] {
         let read = Arc::new(AtomicUsize::new(0));
-        let [source, others] = [originals, 1_000_000].map(|len| Arc::new(Counting(len, Arc::clone(&read))));
+        let [source, others] =
+            [originals, 1_000_000].map(|images| Arc::new(Counting { images, reads: Arc::clone(&read) }));
         let extra = Some(Extra { source: others, fraction: 0.7 });
         let plain = pipeline(1, 1, global_batch, 0.7, Shard { rank: 0, world_size: 2 });
         let pipeline = Pipeline { source, extra, threads, window, ..plain };

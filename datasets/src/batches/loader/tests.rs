@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use proptest::prelude::*;
 
 use super::*;
+use crate::batches::counting::Counting;
 use crate::ground::memory::numbered;
 
 const AUGMENT: Augment = Augment { crop: 1, flip: true };
@@ -96,45 +97,16 @@ proptest! {
 
 #[test]
 fn what_is_read_ahead_stays_within_the_window() {
-    /// Counts the images that were read.
-    struct Counting(AtomicUsize);
-    impl Source for Counting {
-        fn len(&self) -> usize {
-            10_000
-        }
-        fn shape(&self) -> [usize; 3] {
-            [1, 10, 10]
-        }
-        fn class_names(&self) -> &[String] {
-            &[]
-        }
-        fn label(&self, _: usize) -> i64 {
-            0
-        }
-        fn read(&self, _: usize, _: &mut [u8]) -> Result<()> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            Ok(())
-        }
-    }
     for (threads, ahead, window) in [(1, 2, 40_000), (3, 2, 60_000), (2, 8, 1)] {
-        let source = Arc::new(Counting(AtomicUsize::new(0)));
+        let reads = Arc::new(AtomicUsize::new(0));
+        let source = Arc::new(Counting { images: 10_000, reads: Arc::clone(&reads) });
         let shard = Shard { rank: 0, world_size: 2 };
-        let counting: Arc<dyn Source> = source.clone();
-        let pipeline = Pipeline {
-            source: counting,
-            extra: None,
-            augment: None,
-            shard,
-            global_batch: 20,
-            seed: 0,
-            ahead,
-            threads,
-            window,
-        };
+        let pipeline =
+            Pipeline { source, extra: None, augment: None, shard, global_batch: 20, seed: 0, ahead, threads, window };
         let mut loader = pipeline.epoch(0, 0);
         for taken in 1..=500 {
             assert!(loader.next().is_some_and(|batch| batch.is_ok()));
-            let held = source.0.load(Ordering::SeqCst) - taken * 10;
+            let held = reads.load(Ordering::SeqCst) - taken * 10;
             // Without room in the window every thread still makes a batch, and as many wait as were asked for.
             let most = (window / 100).max(10 * (threads + ahead.next_multiple_of(threads)));
             assert!(held <= most, "{held} images held after {taken} batches, of {most}");

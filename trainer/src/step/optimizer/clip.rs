@@ -14,7 +14,7 @@ pub(super) fn to_norm(gradients: &mut Tensor, limit: f64) {
 
 /// The 2-norm in float64. A row is summed by one thread, so the bits do not depend on the number of threads: ranks with
 /// different ones must agree.
-pub(in crate::step) fn norm(values: &Tensor) -> Tensor {
+pub(crate) fn norm(values: &Tensor) -> Tensor {
     let (rows, count) = (values.numel() as i64 / ROW, values.numel() as i64);
     let of = |from: i64, shape: [i64; 2]| {
         let rows = values.narrow(0, from, shape[0] * shape[1]).view(shape);
