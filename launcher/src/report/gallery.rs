@@ -1,6 +1,7 @@
 //! Images before and after an attack, with what student and teacher take them for, from a file of adversarial images in the run
 //! folder.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use datasets::{AttackedImage, Container, Split, attacked_images};
 use trainer::run::folder::RunFolder;
 use trainer::system::files::read_regular;
@@ -81,31 +82,5 @@ fn predictions(folder: &RunFolder) -> Option<Vec<i64>> {
 
 /// A picture within the page.
 fn picture(png: &[u8], words: &str) -> String {
-    format!("<img width=\"64\" height=\"64\" alt=\"{words}\" src=\"data:image/png;base64,{}\">", base64(png))
-}
-
-/// The standard base64 of RFC 4648.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for part in bytes.chunks(3) {
-        let bits = (0..3).fold(0u32, |bits, place| bits << 8 | u32::from(part.get(place).copied().unwrap_or(0)));
-        for place in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= part.len() { char::from(letter) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_rfc() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
+    format!("<img width=\"64\" height=\"64\" alt=\"{words}\" src=\"data:image/png;base64,{}\">", BASE64_STANDARD.encode(png))
 }
