@@ -82,5 +82,8 @@ fn predictions(folder: &RunFolder) -> Option<Vec<i64>> {
 
 /// A picture within the page.
 fn picture(png: &[u8], words: &str) -> String {
-    format!("<img width=\"64\" height=\"64\" alt=\"{words}\" src=\"data:image/png;base64,{}\">", BASE64_STANDARD.encode(png))
+    format!(
+        "<img width=\"64\" height=\"64\" alt=\"{words}\" src=\"data:image/png;base64,{}\">",
+        BASE64_STANDARD.encode(png)
+    )
 }
