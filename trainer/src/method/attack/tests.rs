@@ -11,6 +11,8 @@ use crate::config::Norm;
 use crate::fixtures::{network, pattern};
 use crate::model::{Mode, Model, ModelSpec};
 
+mod outcomes;
+
 pub(super) const BALL: Ball = Ball { norm: Norm::Linf, eps: 8.0 / 255.0 };
 
 pub(super) fn noise(samples: &[u64]) -> Noise {
