@@ -54,6 +54,11 @@ fn without_a_driver_it_computes_on_the_cpu() -> Result<()> {
 
 /// The arguments of mpirun for two ranks, from a pretended mpirun that calls itself `name`.
 fn arguments_of_mpirun(name: &str) -> Result<Vec<String>> {
+    arguments_for(2, name, Ok)
+}
+
+/// The arguments of that mpirun for so many ranks of the `changed` program.
+fn arguments_for(ranks: usize, name: &str, changed: impl Fn(Program) -> Result<Program>) -> Result<Vec<String>> {
     let world = World::new()?;
     let data = world.images("data", Images::colour(32))?;
     let config = world.config("short", &data, &[("evaluation.suite", "[]")])?;
@@ -66,7 +71,7 @@ fn arguments_of_mpirun(name: &str) -> Result<Vec<String>> {
     fs::set_permissions(&mpirun, fs::Permissions::from_mode(0o755))?;
     let program = Program::alone().variable("IAD_MPIRUN", &mpirun.to_string_lossy());
     let program = program.variable("NCCL_SOCKET_IFNAME", "eth0").variable("IAD_NCCL_TIMEOUT", "30");
-    program.train(&config, &world.run("run")).starting_ranks(2).run()?.expect(0);
+    changed(program)?.train(&config, &world.run("run")).starting_ranks(ranks).run()?.expect(0);
     Ok(fs::read_to_string(seen)?.lines().map(String::from).collect())
 }
 
@@ -81,5 +86,47 @@ fn variables_of_nccl_and_cuda_reach_the_ranks_of_other_nodes() -> Result<()> {
     }
     // MPICH and Intel MPI pass on the whole environment, and do not know `-x`.
     assert!(!arguments_of_mpirun("HYDRA build details")?.contains(&"-x".to_string()));
+    Ok(())
+}
+
+/// What the test program says of binding, and of where ranks start, is taken back.
+fn without_choice(program: Program) -> Program {
+    let ours = ["OMPI_MCA_hwloc_base_binding_policy", "PRTE_MCA_rmaps_default_mapping_policy", "SLURM_JOB_ID"];
+    ours.into_iter().fold(program, Program::without)
+}
+
+#[test]
+fn ranks_that_the_program_starts_are_bound_to_cores_where_there_are_enough() -> Result<()> {
+    const OPEN_MPI: &str = "mpirun (Open MPI) 4.1.4";
+    let before_program = |arguments: Vec<String>| -> Vec<String> {
+        arguments.into_iter().take_while(|argument| !argument.ends_with("iad-launch")).collect()
+    };
+    let after = |arguments: &[String], name: &str| {
+        let place = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(place + 1).cloned()
+    };
+    let bound = |ranks, name| {
+        Ok::<_, anyhow::Error>(before_program(arguments_for(ranks, name, |one| Ok(without_choice(one)))?))
+    };
+    // A machine of tests may be a part of one, where nothing is bound; the doctor says which it is.
+    let doctor = without_choice(Program::alone()).args(["doctor"]).run()?;
+    if let Some(cores) = doctor.said.split("binds each rank to ").nth(1) {
+        let cores: usize = cores.split(' ').next().unwrap_or_default().parse()?;
+        let share = cores / 2;
+        let arguments = bound(2, OPEN_MPI)?;
+        assert_eq!(after(&arguments, "--map-by"), Some(format!("slot:PE={share}")), "{arguments:?}");
+        assert_eq!(after(&arguments, "--bind-to").as_deref(), Some("core"), "{arguments:?}");
+        assert!(!arguments.contains(&"--oversubscribe".into()), "{arguments:?}");
+        let arguments = bound(2, "HYDRA build details")?;
+        assert_eq!(after(&arguments, "--bind-to"), Some(format!("core:{share}")), "{arguments:?}");
+    } else {
+        assert!(doctor.said.contains("binds no rank") || doctor.said.contains("and more to none"), "{}", doctor.said);
+    }
+    let arguments = bound(4096, OPEN_MPI)?;
+    assert_eq!(after(&arguments, "--bind-to").as_deref(), Some("none"), "{arguments:?}");
+    assert!(arguments.contains(&"--oversubscribe".into()), "{arguments:?}");
+    // The test program chooses by a variable: the command line says nothing else.
+    let arguments = before_program(arguments_for(2, OPEN_MPI, Ok)?);
+    assert!(!arguments.iter().any(|argument| argument == "--bind-to" || argument == "--map-by"), "{arguments:?}");
     Ok(())
 }

@@ -15,7 +15,12 @@ pub(super) fn findings(ranks_here: usize) -> Vec<Finding> {
     };
     let flags = field("flags");
     let flags: Vec<&str> = flags.split(' ').collect();
-    vec![instructions(&field("model name"), &flags), cores(ranks_here)]
+    let mut found = vec![instructions(&field("model name"), &flags), cores(ranks_here)];
+    // Other launchers bind ranks themselves; `cores` shows what they did.
+    if !comm::started_by_mpi() {
+        found.push(ok("binding", start::binding_in_words()));
+    }
+    found
 }
 
 /// What the instructions mean for `precision`.

@@ -1,12 +1,13 @@
 //! Starting, joining and watching the ranks of a command.
 //!
 //! It uses `exit`, `command` and `console`. Read `environment`, `recorded`, `exports` and `announced`; `signals`, `deadline`, `watchdog`,
-//! `beat` and `control` (both sides); `restart`, `notices`, `leftovers`, `mpirun`, `running` and `spawn` (the process that
+//! `beat` and `control` (both sides); `restart`, `notices`, `leftovers`, `binding`, `mpirun`, `running` and `spawn` (the process that
 //! starts the ranks); `watch`, `silence`, `heartbeat` and `session` (each rank).
 
 mod addresses;
 mod announced;
 mod beat;
+mod binding;
 mod control;
 mod deadline;
 mod environment;
@@ -26,6 +27,7 @@ mod watch;
 mod watchdog;
 
 pub(crate) use self::announced::{check, speaks};
+pub(crate) use self::binding::binding_in_words;
 pub(crate) use self::environment::{announced_ranks, mpirun, variable};
 pub(crate) use self::mpirun::{on_ranks, one_of};
 pub(crate) use self::recorded::{recorded, without_passwords};

@@ -7,6 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
+use super::binding::Binding;
 use super::environment::{PARENT, mpirun, variable};
 use super::exports::exports;
 
@@ -28,10 +29,9 @@ const OPEN_MPI: [(&str, &str); 5] = [
 pub(crate) fn on_ranks<A: AsRef<OsStr>>(ranks: usize, arguments: impl IntoIterator<Item = A>) -> Result<Command> {
     let mpirun = mpirun();
     let mut command = Command::new(&mpirun);
-    command.args(["-n", &ranks.to_string(), "--bind-to", "none"]);
-    if is_open_mpi(&mpirun)? {
-        // More ranks than cores are slow, not wrong; a GPU run needs few cores.
-        command.arg("--oversubscribe");
+    let open_mpi = is_open_mpi(&mpirun)?;
+    command.args(["-n", &ranks.to_string()]).args(Binding::of(ranks).arguments(open_mpi));
+    if open_mpi {
         command.args(exports(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())));
         command.envs(OPEN_MPI.iter().filter(|(name, _)| variable(name).is_none()).copied());
     }
