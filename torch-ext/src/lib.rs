@@ -39,7 +39,7 @@ pub use crate::graph::{Graph, Queue, is_recording};
 pub use crate::library::{cuda_version, exact_arithmetic, keep_memory, load_cuda, version};
 pub use crate::moment::{Moment, peak_memory};
 pub use crate::page_locked::page_locked;
-pub use crate::precision::{Autocast, Casts, Tf32, fast_bfloat16};
+pub use crate::precision::{Autocast, Casts, Tf32, fast_bfloat16, instructions};
 pub use crate::stream::current_stream;
 pub use crate::update::{AdamW, Sgd, fused_adamw, fused_sgd};
 pub use crate::waits::without_waits;

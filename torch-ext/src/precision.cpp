@@ -1,6 +1,7 @@
 // Which types libtorch computes in: autocast, TF32, and what the processor is made for.
 
 #include <ATen/Context.h>
+#include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/cpu/Utils.h>
@@ -38,14 +39,24 @@ char *iad_autocast_end(const IadAutocast *before) {
 
 char *iad_forget_casts() { return guarded([] { at::autocast::clear_cache(); }); }
 
-// Whether convolutions and other products of float32 may be rounded to TF32; the answer is how it was. CPUs do not ask.
-char *iad_set_tf32(bool allowed, bool *before) {
+// Whether convolutions and whether other products of float32 may be rounded to TF32; `before` is how it was. CPUs do not ask.
+char *iad_set_tf32(bool convolutions, bool matrices, bool *convolutions_before, bool *matrices_before) {
     return guarded([&] {
         auto &context = at::globalContext();
-        *before = context.allowTF32CuDNN();
-        context.setAllowTF32CuDNN(allowed);
-        context.setAllowTF32CuBLAS(allowed);
+        *convolutions_before = context.allowTF32CuDNN();
+        *matrices_before = context.allowTF32CuBLAS();
+        context.setAllowTF32CuDNN(convolutions);
+        context.setAllowTF32CuBLAS(matrices);
     });
+}
+
+// The instructions for which libtorch has chosen its own kernels on the CPU, as in AVX512; the caller frees the text.
+char *iad_cpu_instructions() {
+    try {
+        return strdup(at::get_cpu_capability().c_str());
+    } catch (...) {
+        return nullptr;
+    }
 }
 
 bool iad_fast_bfloat16() {

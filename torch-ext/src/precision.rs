@@ -1,6 +1,6 @@
 //! Which types libtorch computes in: autocast, TF32, and what the processor is made for.
 
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 use std::marker::PhantomData;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +21,14 @@ unsafe extern "C" {
     fn iad_autocast_begin(cuda: bool, before: *mut State) -> *mut c_char;
     fn iad_autocast_end(before: *const State) -> *mut c_char;
     fn iad_forget_casts() -> *mut c_char;
-    fn iad_set_tf32(allowed: bool, before: *mut bool) -> *mut c_char;
+    fn iad_set_tf32(
+        convolutions: bool,
+        matrices: bool,
+        convolutions_before: *mut bool,
+        matrices_before: *mut bool,
+    ) -> *mut c_char;
+    fn iad_cpu_instructions() -> *mut c_char;
+    fn iad_free(text: *mut c_char);
     fn iad_fast_bfloat16() -> bool;
 }
 
@@ -85,13 +92,13 @@ fn forget_casts() {
 /// While it lives, GPUs may or may not round the factors of float32 products to TF32 (10 bits), in forward and backward
 /// passes. Its end restores what was before. CPUs always compute in full.
 pub struct Tf32 {
-    before: bool,
+    before: (bool, bool),
 }
 
 impl Tf32 {
-    /// Begins for the whole process.
-    pub fn allow(allowed: bool) -> Self {
-        Self { before: set_tf32(allowed) }
+    /// Begins for the whole process: in convolutions, and in other products of matrices.
+    pub fn allow(convolutions: bool, matrices: bool) -> Self {
+        Self { before: set_tf32((convolutions, matrices)) }
     }
 }
 
@@ -101,11 +108,33 @@ impl Drop for Tf32 {
     }
 }
 
-fn set_tf32(allowed: bool) -> bool {
-    let mut before = false;
-    // SAFETY: sets flags of libtorch's global context; `before` is a place for the answer.
-    let _ = check(unsafe { iad_set_tf32(allowed, &mut before) });
+/// Sets what convolutions and what other products may do; the answer is what they might before.
+fn set_tf32((convolutions, matrices): (bool, bool)) -> (bool, bool) {
+    let mut before = (false, false);
+    // SAFETY: sets flags of libtorch's global context; `before` holds places for the answers.
+    let _ = check(unsafe { iad_set_tf32(convolutions, matrices, &mut before.0, &mut before.1) });
     before
+}
+
+/// The instructions that libtorch computes with on `device`: on a CPU the set that its kernels were chosen for, as in
+/// `AVX512 with bfloat16`; on a GPU the version of CUDA.
+pub fn instructions(device: Device) -> String {
+    if device.is_cuda() {
+        let version = crate::cuda_version().unwrap_or_default();
+        return format!("CUDA {}.{}", version / 1000, version % 1000 / 10);
+    }
+    // SAFETY: takes nothing; answers a string that is ours, or null.
+    let text = unsafe { iad_cpu_instructions() };
+    if text.is_null() {
+        return "unknown instructions".into();
+    }
+    // SAFETY: not null, so a string with its end, which is copied before it is freed once.
+    let set = unsafe {
+        let set = CStr::from_ptr(text).to_string_lossy().into_owned();
+        iad_free(text);
+        set
+    };
+    if fast_bfloat16() { format!("{set} with bfloat16") } else { set }
 }
 
 /// Whether the processor multiplies bfloat16 by instructions of its own (AVX-512 BF16 or AMX). Without them it is slower than
@@ -170,13 +199,23 @@ mod tests {
 
     #[test]
     fn tf32_goes_back_to_what_it_was() {
-        let outer = Tf32::allow(true);
-        let inner = Tf32::allow(false);
-        assert!(inner.before);
+        let outer = Tf32::allow(true, true);
+        let inner = Tf32::allow(true, false);
+        assert_eq!(inner.before, (true, true));
+        let none = Tf32::allow(false, false);
+        assert_eq!(none.before, (true, false), "convolutions alone");
+        drop(none);
         drop(inner);
-        assert!(set_tf32(true));
+        assert_eq!(set_tf32((true, true)), (true, true));
         let before = outer.before;
         drop(outer);
         assert_eq!(set_tf32(before), before);
+    }
+
+    #[test]
+    fn the_instructions_of_this_processor_have_a_name() {
+        let name = instructions(Device::Cpu);
+        assert!(name.contains("AVX") || name.contains("DEFAULT") || name.contains("SVE"), "{name}");
+        assert_eq!(name.ends_with("with bfloat16"), fast_bfloat16(), "{name}");
     }
 }

@@ -27,6 +27,7 @@ struct Measured {
     images_per_step: usize,
     ranks: usize,
     device: String,
+    precision: String,
     threads: usize,
     /// The step without a save.
     step_milliseconds: f64,
@@ -94,6 +95,7 @@ fn measure(command: &BenchSave, config: &RunConfig, session: &Session, folder: &
         images_per_step: config.batch.global(ranks),
         ranks,
         device: format!("{:?}", session.device),
+        precision: bench.precision(),
         threads: session.threads,
         step_milliseconds: 1e3 * without / times.every as f64,
         held_milliseconds: 1e3 * held,

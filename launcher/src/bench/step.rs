@@ -55,7 +55,7 @@ fn time(command: &BenchStep, config: &RunConfig, session: &Session) -> Result<()
         let place = format!("{:?}", session.device);
         tell(&json!({
             "ready": form.to_string(), "device": place, "ranks": session.ranks.world_size(), "threads": session.threads,
-            "libraries": session.libraries(),
+            "libraries": session.libraries(), "precision": bench.precision(),
         }))?;
     }
     let mut once = || -> Result<()> {

@@ -15,6 +15,8 @@ pub(super) struct Planned {
     pub(super) config_sha256: String,
     pub(super) ranks: usize,
     pub(super) network: String,
+    /// What it computes in.
+    pub(super) precision: String,
     pub(super) parameters: usize,
     pub(super) images: Images,
     pub(super) steps: Steps,

@@ -46,11 +46,11 @@ fn plan(command: &Plan) -> Result<Planned> {
     let numbers = Numbers::count(&config, &images, ranks)?;
     let mut warnings = warnings(&config, &images, &numbers, ranks);
     let disk = free_space(&RunFolder::default_for(&command.config));
-    let (time, memory) = match &command.gpu {
+    let (time, memory, precision) = match &command.gpu {
         Some(gpu) => {
             let memory = numbers.memory(&config, None);
             warnings.extend(warn::of_machine(&memory, 0, None, numbers.disk, disk));
-            (time::on_gpu(&config, &numbers, ranks, gpu)?, memory)
+            (time::on_gpu(&config, &numbers, ranks, gpu)?, memory, config.precision.in_words(true))
         }
         None => {
             let found = time::measure(&config, &numbers);
@@ -61,7 +61,7 @@ fn plan(command: &Plan) -> Result<Planned> {
                 text: text.into(),
                 next: "set precision.dtype = \"float32\" for this machine".into(),
             }));
-            (time::by_measurement(&config, &numbers, ranks, &found), memory)
+            (time::by_measurement(&config, &numbers, ranks, &found), memory, found.precision)
         }
     };
     let operations = |multiply_adds: u128| 2.0 * multiply_adds as f64;
@@ -70,6 +70,7 @@ fn plan(command: &Plan) -> Result<Planned> {
         config_sha256: config.hash(),
         ranks,
         network: numbers.form.to_string(),
+        precision,
         parameters: numbers.parameters,
         images,
         training_operations: operations(numbers.cost.training),

@@ -15,6 +15,7 @@ pub(super) fn text(plan: &Planned) -> String {
         ("images", images(plan)),
     ];
     rows.extend(extra(plan).map(|extra| ("", extra)));
+    rows.push(("format", format!("precision {}", plan.precision)));
     rows.push(("step", step(plan)));
     rows.extend(plan.work.iter().map(|work| ("work", work_text(work))));
     rows.push((

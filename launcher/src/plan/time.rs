@@ -6,7 +6,7 @@ use anyhow::Result;
 use datasets::UserError;
 use serde::Serialize;
 use trainer::bench::calibrate::{Calibration, calibrate};
-use trainer::config::{Dtype, RunConfig};
+use trainer::config::{Dtype, Precision, RunConfig};
 
 use super::numbers::{Numbers, StepWork};
 use crate::bench::project::{Cluster, StepModel, play};
@@ -63,7 +63,7 @@ pub(super) fn by_measurement(config: &RunConfig, numbers: &Numbers, ranks: usize
 /// # Errors
 /// There is no GPU or file of this name.
 pub(super) fn on_gpu(config: &RunConfig, numbers: &Numbers, ranks: usize, gpu: &str) -> Result<Time> {
-    let (cluster, share) = find(gpu, config.precision.dtype)?;
+    let (cluster, share) = find(gpu, config.precision.on(true))?;
     let rate = cluster.gpu.peak_tflops * 1e12 * cluster.gpu.utilisation * share;
     let step = numbers.work.iter().map(|work| {
         let model = StepModel::counted(config, work.from_epoch, numbers.cost.forward, &numbers.traffic);
@@ -83,12 +83,14 @@ pub(super) fn on_gpu(config: &RunConfig, numbers: &Numbers, ranks: usize, gpu: &
     Ok(total(config, numbers, basis, step, rate * ranks as f64))
 }
 
-fn find(gpu: &str, dtype: Dtype) -> Result<(Cluster, f64)> {
+fn find(gpu: &str, precision: Precision) -> Result<(Cluster, f64)> {
     if let Some((name, text, float32, tf32)) = GPUS.iter().find(|(name, ..)| name.eq_ignore_ascii_case(gpu)) {
-        let share = match dtype {
+        let share = match precision.dtype {
             Dtype::Bfloat16 => 1.0,
             Dtype::Tf32 => *tf32,
-            Dtype::Float32 => *float32,
+            // Nearly all of a network's work is convolutions.
+            Dtype::Float32 if precision.rounds_convolutions() => *tf32,
+            Dtype::Float32 | Dtype::Auto => *float32,
             // Half of the rate of float32 on these GPUs.
             Dtype::Float64 => *float32 / 2.0,
         };

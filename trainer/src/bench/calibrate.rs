@@ -19,6 +19,8 @@ pub struct Calibration {
     pub bytes_per_image: f64,
     /// Whether the device was a GPU.
     pub gpu: bool,
+    /// What the device computed in, and with which instructions.
+    pub precision: String,
     /// A warning about the configuration's precision on this device.
     pub warning: Option<&'static str>,
 }
@@ -32,6 +34,7 @@ const ENOUGH: f64 = 0.5;
 /// Measures training passes of a network of this form on synthetic images, on the GPU if there is one and it is wanted.
 pub fn calibrate(form: ModelSpec, precision: Precision, gpu: bool) -> Calibration {
     let device = if gpu { Device::cuda_if_available() } else { Device::Cpu };
+    let (at_work, precision) = (precision.at_work(device), precision.on(device.is_cuda()));
     let model = Model::build(form, 0, precision.dtype.kind(), device, None);
     precision.lay_out(&model);
     let _products = precision.products();
@@ -62,6 +65,7 @@ pub fn calibrate(form: ModelSpec, precision: Precision, gpu: bool) -> Calibratio
         flops: 2.0 * work as f64 / seconds.max(1e-9),
         bytes_per_image: bytes.max(0.0) / images as f64,
         gpu: device != Device::Cpu,
+        precision: at_work,
         warning: precision.warning(device),
     }
 }

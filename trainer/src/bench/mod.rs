@@ -15,7 +15,7 @@ use datasets::{Draws, Purpose, Shard};
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor, no_grad};
 
-use crate::config::{AcrossRanks, Norm, RunConfig, STUDENT, Term};
+use crate::config::{AcrossRanks, Norm, Precision, RunConfig, STUDENT, Term};
 use crate::method::attack::{Attack, Ball, Noise, Pgd};
 use crate::method::loss::log_probability_of;
 use crate::method::networks::{Networks, sum_over};
@@ -36,6 +36,7 @@ pub struct Bench {
     start: Tensor,
     rate: f64,
     device: Device,
+    precision: Precision,
 }
 
 /// A timed step.
@@ -101,7 +102,13 @@ impl Bench {
         let student = seasoned(config.seed, sync.then(|| sum_over(Arc::clone(ranks), timeline.clone())));
         let networks = Networks { timeline, ..Networks::new(student, teachers, config.precision) };
         let step = Step::new(config, networks, Arc::clone(ranks))?;
-        Ok(Self { step, terms, whole, own, noise, start, rate: config.optimizer.lr, device: *device })
+        let (rate, precision) = (config.optimizer.lr, config.precision);
+        Ok(Self { step, terms, whole, own, noise, start, rate, device: *device, precision })
+    }
+
+    /// What it computes in, and with which instructions.
+    pub fn precision(&self) -> String {
+        self.precision.at_work(self.device)
     }
 
     /// Runs the step once.

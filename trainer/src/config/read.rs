@@ -9,7 +9,7 @@ use toml::Table;
 use super::explain::explain;
 use super::positions::{Positions, line_of};
 use super::run_config::RunConfig;
-use super::{Override, Teacher, norm, preset};
+use super::{Override, Teacher, norm, precision, preset};
 use crate::system::files::{in_words, read_text};
 
 impl RunConfig {
@@ -62,7 +62,10 @@ impl RunConfig {
         let apply = |change: &&Override, table: &mut Table| change.apply(table).map_err(|error| error.file(path));
         presets.iter().try_for_each(|change| apply(change, &mut table))?;
         let preset = preset::insert(&mut table, path, !presets.is_empty())?;
+        precision::spell_out_name(&mut table);
         others.iter().try_for_each(|change| apply(change, &mut table))?;
+        precision::spell_out_name(&mut table);
+        precision::insert_keys(&mut table);
         preset::tie_temperatures(&mut table, preset.as_deref(), overrides, path)?;
         norm::insert_lengths(&mut table);
         let positions = Positions::of(text);

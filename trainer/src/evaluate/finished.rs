@@ -82,7 +82,7 @@ pub fn evaluate_weights(
     })?;
     problem?;
     let Some(outcomes) = found else { return Ok(None) };
-    let evaluation = results(request, &network, &outcomes, data_sha256, (ranks.world_size(), records.rows.clone()))?;
+    let evaluation = results(request, &network, &outcomes, data_sha256, (place, records.rows.clone()))?;
     if ranks.is_leader() {
         finish(request, &evaluation, &outcomes, records)?;
     }
@@ -98,9 +98,10 @@ fn results(
     network: &LoadedNetwork,
     outcomes: &Outcomes,
     data_sha256: String,
-    (ranks, rows): (usize, Vec<usize>),
+    (place, rows): (&Worker, Vec<usize>),
 ) -> Result<Evaluation> {
     let EvaluationRequest { run, weights, data, suite, protocol, .. } = request;
+    let precision = format!("{}; {}", request.dtype.name(), torch_ext::instructions(place.device));
     Ok(Evaluation {
         run: run.clone(),
         weights: weights.name.clone(),
@@ -121,13 +122,13 @@ fn results(
         batch: protocol.batch,
         seed: protocol.seed,
         selection: weights.selection,
-        ranks,
+        ranks: place.ranks.world_size(),
         attacks: outcomes.accuracies()?,
         components: outcomes.components(),
         worst_case: outcomes.worst_case(),
         warnings: network.warnings.iter().cloned().chain(warnings(outcomes)).collect(),
         seconds: outcomes.seconds_of_attacks(),
-        timing: Seconds { seconds: outcomes.seconds.iter().sum(), rows },
+        timing: Seconds { seconds: outcomes.seconds.iter().sum(), precision, rows },
     })
 }
 

@@ -11,11 +11,14 @@ use crate::config::{AutoAttack, Norm};
 use crate::evaluate::{Accuracy, NetworkSpec};
 use crate::system::files::{file_sha256, write_atomically};
 
-/// Seconds of an evaluation.
+/// What differs from machine to machine.
 #[derive(Debug, Clone, Serialize)]
 pub struct Seconds {
     /// Seconds over all sessions.
     pub seconds: f64,
+    /// What the leader's last session computed in and the instructions that it did so with, as in `float32; AVX512`. No GPU
+    /// rounds it further.
+    pub precision: String,
     /// The numbers of rows that the leader's last session used besides the protocol's, for they gave the same bits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<usize>,
@@ -76,7 +79,7 @@ pub struct Evaluation {
     pub warnings: Vec<String>,
     /// Seconds spent on each attack.
     pub seconds: BTreeMap<String, f64>,
-    /// Clocks, over all sessions.
+    /// Clocks, over all sessions, and what computed.
     pub timing: Seconds,
 }
 

@@ -16,7 +16,7 @@ pub struct Networks {
     pub student: Model,
     /// Frozen networks, by their names in the configuration.
     pub teachers: BTreeMap<String, Model>,
-    /// The number formats of training.
+    /// The number formats of training, on the student's device.
     pub(crate) precision: Precision,
     /// The timeline of their forward passes.
     pub timeline: Timeline,
@@ -25,6 +25,7 @@ pub struct Networks {
 impl Networks {
     /// A student and its teachers. The teachers are frozen: their tensors may not change any more.
     pub fn new(student: Model, teachers: BTreeMap<String, Model>, precision: Precision) -> Self {
+        let precision = precision.on(student.device().is_cuda());
         precision.lay_out(&student);
         for teacher in teachers.values() {
             precision.lay_out(teacher);

@@ -47,7 +47,8 @@ impl Precision {
 
     /// A warning about this choice on `device`, if there is one.
     pub fn warning(self, device: Device) -> Option<&'static str> {
-        let slow = self.dtype == Dtype::Bfloat16 && device == Device::Cpu && !torch_ext::fast_bfloat16();
+        let dtype = self.on(device.is_cuda()).dtype;
+        let slow = dtype == Dtype::Bfloat16 && device == Device::Cpu && !torch_ext::fast_bfloat16();
         slow.then_some(
             "this processor has no instructions for bfloat16 (AVX-512 BF16 or AMX): precision.dtype = \"bfloat16\" is \
              slower than \"float32\" here",
@@ -56,7 +57,12 @@ impl Precision {
 
     /// Products are rounded this way while the returned guard lives, backward passes included.
     pub fn products(self) -> Tf32 {
-        Tf32::allow(self.dtype == Dtype::Tf32)
+        Tf32::allow(self.rounds_convolutions(), self.rounds_matrices())
+    }
+
+    /// What `device` computes in, and the instructions that it does so with: a line for logs and records.
+    pub fn at_work(self, device: Device) -> String {
+        format!("{}; {}", self.in_words(device.is_cuda()), torch_ext::instructions(device))
     }
 }
 
@@ -74,7 +80,7 @@ impl Dtype {
     /// The type of parameters, their gradients, images and losses.
     pub fn kind(self) -> Kind {
         match self {
-            Dtype::Float32 | Dtype::Tf32 | Dtype::Bfloat16 => Kind::Float,
+            Dtype::Float32 | Dtype::Tf32 | Dtype::Bfloat16 | Dtype::Auto => Kind::Float,
             Dtype::Float64 => Kind::Double,
         }
     }

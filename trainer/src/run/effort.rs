@@ -25,12 +25,12 @@ impl Effort {
     /// A failure of the transport.
     pub(crate) fn new(config: &RunConfig, networks: &Networks, ranks: &dyn Communicator) -> Result<Self> {
         let device = networks.student.device();
-        let kind = if config.precision.dtype == Dtype::Bfloat16 { Kind::BFloat16 } else { networks.student.kind() };
-        let _products = config.precision.products();
-        let mut counted =
-            BTreeMap::from([(STUDENT.to_string(), Forward::through(&networks.student, config.precision))]);
+        let precision = networks.precision;
+        let kind = if precision.dtype == Dtype::Bfloat16 { Kind::BFloat16 } else { networks.student.kind() };
+        let _products = precision.products();
+        let mut counted = BTreeMap::from([(STUDENT.to_string(), Forward::through(&networks.student, precision))]);
         counted.extend(
-            networks.teachers.iter().map(|(name, teacher)| (name.clone(), Forward::through(teacher, config.precision))),
+            networks.teachers.iter().map(|(name, teacher)| (name.clone(), Forward::through(teacher, precision))),
         );
         let peak = config.metrics.peak_tflops.map_or_else(|| measured_peak(kind, device), |peak| peak * 1e12);
         let mut peaks = [peak];

@@ -76,7 +76,8 @@ pub fn train(context: &RunContext, console: &mut dyn Sink) -> Result<Ending> {
         back_to: None,
     };
     if resumed > 0 {
-        run.console.note(&format!("going on from step {resumed}"));
+        let precision = config.precision.at_work(context.place.device);
+        run.console.note(&format!("going on from step {resumed}; precision {precision}"));
     }
     for event in &events {
         match event {
@@ -148,6 +149,7 @@ impl Run<'_> {
             test_images: self.context.prepared.test.len() as u64,
             train_images_per_class: per_class(self.context.prepared.train.as_ref()),
             classes: self.context.prepared.form.classes,
+            precision: self.context.config.precision.at_work(self.context.place.device),
             extra,
         }))?;
         for message in self.context.prepared.notes.clone().into_iter().chain(self.context.config.warnings()) {

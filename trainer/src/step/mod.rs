@@ -53,10 +53,11 @@ impl Step {
     /// A failure of the transport.
     pub fn new(config: &RunConfig, networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
         // The transport cannot be captured, and one rank needs none.
-        let alone = config.precision.cuda_graphs && ranks.world_size() == 1;
+        let precision = networks.precision;
+        let alone = precision.cuda_graphs && ranks.world_size() == 1;
         let ranks = if alone { Arc::new(Single) } else { ranks };
         let mut work = Work::new(config, networks, Arc::clone(&ranks))?;
-        let recorder = Recorder::new(config.precision, &work.networks, ranks.as_ref())?;
+        let recorder = Recorder::new(precision, &work.networks, ranks.as_ref())?;
         if recorder.captures_parts() {
             // A captured part cannot start a sum, and one rank may replay a part that another one runs eagerly.
             work.parameters.sum_at_the_end();
@@ -117,6 +118,7 @@ pub struct Work {
 
 impl Work {
     fn new(config: &RunConfig, mut networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
+        let precision = networks.precision;
         let parameters = Gradients::flatten(&mut networks.student, Arc::clone(&ranks), &config.comm)?;
         parameters.take_time_from(&networks.timeline)?;
         let attack: Option<Box<dyn Attack>> = match config.attack.kind {
@@ -134,7 +136,7 @@ impl Work {
             observer: Observer::new(config),
             accumulate: config.batch.accumulate,
             asks_in_attacks: true,
-            precision: config.precision,
+            precision,
             ranks,
         })
     }
