@@ -120,3 +120,43 @@ fn tf32_on_a_processor_is_float32_to_the_bit() -> Result<()> {
     assert_eq!(tensors(&exact.join(file))?, tensors(&rounded.join(file))?);
     Ok(())
 }
+
+/// The names on a processor: two are the same bits as no name, and the third is float32 in another layout. Records say which.
+#[test]
+fn names_on_a_processor_are_float32_and_every_record_says_so() -> Result<()> {
+    let distillation = Distillation::new()?;
+    let named = |name: &str| {
+        let config = distillation.config("float32", false)?;
+        let run = distillation.world.run(name);
+        let ended =
+            Program::alone().train(&config, &run).args(["--set", &format!("precision={name}")]).run()?.expect(0);
+        Ok::<_, anyhow::Error>((run, ended.said))
+    };
+    let plain = distillation.trained("plain", &distillation.config("float32", false)?, 1)?;
+    let last = distillation.trained("last", &distillation.config("float32", true)?, 1)?;
+    let weights = |run: &Path| tensors(&run.join("checkpoints/final.safetensors"));
+    for (name, same, words) in [
+        ("reference", &plain, "reference: float32; "),
+        ("strict", &plain, "strict: float32; "),
+        ("fast", &last, "fast: float32, channels last; "),
+    ] {
+        let (run, said) = named(name)?;
+        assert_eq!(weights(&run)?, weights(same)?, "{name}");
+        assert!(said.contains(&format!("precision {words}")), "{said}");
+        let started = metrics(&run)?.into_iter().find(|event| event["event"] == "started").context("no start")?;
+        let precision = started["precision"].as_str().context("no precision")?;
+        let instructions = precision.strip_prefix(words).context(precision.to_string())?;
+        let evaluation: Value = serde_json::from_str(&std::fs::read_to_string(run.join("evaluation.json"))?)?;
+        assert_eq!(evaluation["timing"]["precision"], format!("float32; {instructions}"));
+        Program::alone().args(["report".as_ref(), run.as_os_str()]).run()?.expect(0);
+        assert!(std::fs::read_to_string(run.join("report.html"))?.contains(precision), "{precision}");
+    }
+    let config = distillation.config("float32", false)?;
+    let plan = Program::alone().args(["plan".as_ref(), config.as_os_str()]).args(["--set", "precision=fast"]);
+    let planned = plan.run()?.expect(0).said;
+    assert!(planned.contains("precision fast: float32, channels last; "), "{planned}");
+    let bench = Program::alone().args(["bench", "step"]).args([config.as_os_str()]);
+    let lines = bench.args(["--steps", "1", "--image", "3x16x16", "--set", "precision=strict"]).run()?.expect(0).said;
+    assert!(lines.contains(r#""precision":"strict: float32; "#), "{lines}");
+    Ok(())
+}

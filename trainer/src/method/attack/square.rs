@@ -5,10 +5,9 @@ mod bump;
 use tch::{Kind, Tensor};
 
 use crate::config::Norm;
-use crate::method::attack::norm::Surroundings;
 use crate::method::attack::objective::margin;
 use crate::method::attack::search::per_image;
-use crate::method::attack::square::bump::{Bump, first_moves, numbers_of_first_moves, shape};
+use crate::method::attack::square::bump::{Bump, first_moves, lines, numbers_of_first_moves, shape};
 use crate::method::attack::{Ball, Noise, Search, Subject};
 
 /// Tries changes in ever smaller square windows at the surface of the ball and keeps those that lower the margin. In
@@ -41,11 +40,12 @@ impl Search for Square {
 /// The state of the search on a batch.
 struct State<'a> {
     ball: Ball,
-    surroundings: Surroundings,
     subject: &'a Subject<'a>,
     images: Tensor,
     labels: &'a Tensor,
     noise: &'a Noise,
+    /// The random numbers of a block of queries, in L-infinity, and the number of the block.
+    numbers: Option<(i64, Tensor)>,
     /// The images of the lowest margins so far, and these margins.
     best: Tensor,
     margin: Tensor,
@@ -83,42 +83,64 @@ impl<'a> State<'a> {
         noise: &'a Noise,
     ) -> Self {
         let margin = margin(&subject.logits(&first), labels);
-        let surroundings = ball.around(&images);
-        Self { ball, surroundings, subject, images, labels, noise, best: first, margin, bump: None }
+        Self { ball, subject, images, labels, noise, numbers: None, best: first, margin, bump: None }
     }
 
     fn advance(&mut self, query: usize) {
-        let candidate = match self.ball.norm {
-            Norm::Linf => self.coloured(query),
-            Norm::L2 => self.bumped(query),
-        };
-        self.take(&candidate);
+        match self.ball.norm {
+            Norm::Linf => self.colour(query),
+            Norm::L2 => {
+                let candidate = self.bumped(query);
+                self.take(&candidate);
+            }
+        }
     }
 
     /// Keeps `candidate` for the images whose margin it lowers.
     fn take(&mut self, candidate: &Tensor) {
-        let margin = margin(&self.subject.logits(candidate), self.labels);
-        let better = margin.lt_tensor(&self.margin).logical_and(&self.margin.gt(0.0));
+        let better = self.compare(candidate);
         self.best = candidate.where_self(&per_image(&better), &self.best);
-        self.margin = margin.where_self(&better, &self.margin);
     }
 
-    /// The best images, each changed by a square of one colour.
-    fn coloured(&self, query: usize) -> Tensor {
+    /// The images whose margin `candidate` lowers, `[N]`. Their margins are lowered.
+    fn compare(&mut self, candidate: &Tensor) -> Tensor {
+        let margin = margin(&self.subject.logits(candidate), self.labels);
+        let better = margin.lt_tensor(&self.margin).logical_and(&self.margin.gt(0.0));
+        self.margin = margin.where_self(&better, &self.margin);
+        better
+    }
+
+    /// Changes the best images by a square of one colour each, and changes those back whose margin is not lower then. Late
+    /// squares are small: nothing outside of them is read or written.
+    fn colour(&mut self, query: usize) {
         let [_, channels, height, width] = shape(&self.images);
-        let first = channels * width + query as i64 * (2 + channels);
-        // In double precision, a number below 1 times a size stays below the size.
-        let draws = self.noise.uniform_from(first, 2 + channels, Kind::Double);
+        let draws = self.numbers_of(query, 2 + channels);
         let side = side(query, height, width);
-        let within = |column: i64, length: i64| {
-            let corner = (draws.narrow(1, column, 1) * (length - side) as f64).floor();
-            let place = Tensor::arange(length, (Kind::Double, draws.device())).unsqueeze(0);
-            place.ge_tensor(&corner).logical_and(&place.lt_tensor(&(corner + side as f64)))
-        };
-        let window = within(0, height).unsqueeze(2).logical_and(&within(1, width).unsqueeze(1)).unsqueeze(1);
-        let colour = signs(&draws.narrow(1, 2, channels)).view([-1, channels, 1, 1]).to_kind(self.images.kind());
-        let change = window.to_kind(self.images.kind()) * (colour * (2.0 * self.ball.eps));
-        self.surroundings.project(&(&self.best + change))
+        let lines = |column: i64, length: i64| lines(&draws.narrow(1, column, 1), side, length);
+        let window = lines(0, height).unsqueeze(2) * width + lines(1, width).unsqueeze(1);
+        let window = window.view([-1, 1, side * side]).expand([-1, channels, side * side], false);
+        let colour = signs(&draws.narrow(1, 2, channels)).unsqueeze(2).to_kind(self.images.kind());
+
+        let mut pixels = self.best.flatten(2, -1);
+        let before = pixels.gather(2, &window, false);
+        let natural = self.images.flatten(2, -1).gather(2, &window, false);
+        let after = self.ball.project(&natural, &(&before + colour * (2.0 * self.ball.eps)));
+        let _ = pixels.scatter_(2, &window, &after);
+        let better = self.compare(&self.best.shallow_clone());
+        let _ = pixels.scatter_(2, &window, &after.where_self(&better.view([-1, 1, 1]), &before));
+    }
+
+    /// The random numbers `[N, count]` of a query. Those of a block of queries are computed at once. In double precision, a
+    /// number below 1 times a size stays below the size.
+    fn numbers_of(&mut self, query: usize, count: i64) -> Tensor {
+        const BLOCK: i64 = 50;
+        let [_, channels, _, width] = shape(&self.images);
+        let (block, place) = (query as i64 / BLOCK, query as i64 % BLOCK);
+        let known = self.numbers.take().filter(|(number, _)| *number == block);
+        let first = channels * width + block * BLOCK * count;
+        let drawn = || (block, self.noise.uniform_from(first, BLOCK * count, Kind::Double));
+        let (_, numbers) = self.numbers.insert(known.unwrap_or_else(drawn));
+        numbers.narrow(1, place * count, count)
     }
 
     /// The best images, each with a bump in one window and no change in another.

@@ -43,12 +43,7 @@ impl Bump {
     pub(super) fn exchange(&self, moves: &Tensor, eps: f64, uniform: &Tensor) -> Tensor {
         let [_, channels, height, width] = shape(moves);
         let side = self.side;
-        let across = Tensor::arange(side, (Kind::Int64, moves.device()));
-        // In double precision, a number below 1 times a size stays below the size.
-        let lines = |column: i64, length: i64| {
-            let corner = (uniform.narrow(1, column, 1) * (length - side) as f64).floor().to_kind(Kind::Int64);
-            corner + &across
-        };
+        let lines = |column: i64, length: i64| lines(&uniform.narrow(1, column, 1), side, length);
         // The indices of a window's pixels in each channel, row after row.
         let window = |row: i64, column: i64| {
             let places = lines(row, height).unsqueeze(2) * width + lines(column, width).unsqueeze(1);
@@ -67,6 +62,12 @@ impl Bump {
         let changed = &changed / (squares(&changed, &[2]).sqrt() + TINY) * length;
         flat.scatter_value(2, &second, 0.0).scatter(2, &first, &changed).view_as(moves)
     }
+}
+
+/// The lines of windows of `side` lines within `length`, `[N, side]`, from one number in [0, 1) for each, `[N, 1]`, float64.
+pub(super) fn lines(uniform: &Tensor, side: i64, length: i64) -> Tensor {
+    let corner = (uniform * (length - side) as f64).floor().to_kind(Kind::Int64);
+    corner + Tensor::arange(side, (Kind::Int64, uniform.device()))
 }
 
 /// The number of random numbers for the first moves of `images [N, C, H, W]`: an orientation for each bump, and a sign

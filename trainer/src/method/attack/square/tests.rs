@@ -67,6 +67,49 @@ fn stripes_first_then_one_square_of_one_colour_per_image() {
     assert!(corners.len() > 20, "the squares stay in {} places", corners.len());
 }
 
+/// A query by its definition, over whole images.
+fn coloured_by_definition(state: &State, query: usize) -> Tensor {
+    let [_, channels, height, width] = shape(&state.images);
+    let first = channels * width + query as i64 * (2 + channels);
+    let draws = state.noise.uniform_from(first, 2 + channels, Kind::Double);
+    let side = side(query, height, width);
+    let within = |column: i64, length: i64| {
+        let corner = (draws.narrow(1, column, 1) * (length - side) as f64).floor();
+        let place = Tensor::arange(length, (Kind::Double, draws.device())).unsqueeze(0);
+        place.ge_tensor(&corner).logical_and(&place.lt_tensor(&(corner + side as f64)))
+    };
+    let window = within(0, height).unsqueeze(2).logical_and(&within(1, width).unsqueeze(1)).unsqueeze(1);
+    let colour = signs(&draws.narrow(1, 2, channels)).view([-1, channels, 1, 1]).to_kind(state.images.kind());
+    let change = window.to_kind(state.images.kind()) * (colour * (2.0 * state.ball.eps));
+    state.ball.project(&state.images, &(&state.best + change))
+}
+
+#[test]
+fn queries_within_their_windows_give_the_bits_of_whole_images() {
+    for kind in [Kind::Float, Kind::Double] {
+        let reference = Reference::read(kind);
+        let forward = |images: &Tensor| reference.logits(images);
+        let (subject, noise) = (Subject::new(&forward), noise(&reference.samples));
+        // Such a ball meets the pixel range in many images.
+        for eps in [reference.ball.eps, 0.3] {
+            let ball = Ball { eps, ..reference.ball };
+            let start = || State::start(ball, &subject, &reference.images, &reference.labels, &noise);
+            let (mut found, mut expected) = (start(), start());
+            let mut taken = 0;
+            for query in (0..60).chain([49, 120, 320, 700, 1500, 3000, 5000, 9000]) {
+                let before = expected.best.copy();
+                let candidate = coloured_by_definition(&expected, query);
+                expected.take(&candidate);
+                found.advance(query);
+                assert!(found.best.equal(&expected.best), "{kind:?}, eps {eps}, query {query}");
+                assert!(found.margin.equal(&expected.margin), "{kind:?}, eps {eps}, query {query}");
+                taken += usize::from(!before.equal(&expected.best));
+            }
+            assert!(taken > 1, "{kind:?}, eps {eps}: no square was taken");
+        }
+    }
+}
+
 #[test]
 fn margins_equal_pytorch() {
     compare(&Reference::read(Kind::Double));
