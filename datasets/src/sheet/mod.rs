@@ -123,8 +123,8 @@ pub fn write_sheet(data: &Path, split: Split, to: &Path) -> Result<()> {
     })
 }
 
-/// A name as it fits beside a row: the first of several, cut where it is too long.
-fn short(name: &str) -> String {
+/// A class name as it fits beside a row of a sheet: the first of several, cut where it is too long.
+pub fn short(name: &str) -> String {
     let first = name.split(',').next().unwrap_or(name).trim();
     if first.chars().count() <= NAME { first.to_owned() } else { first.chars().take(NAME - 1).chain(['.']).collect() }
 }
