@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Images, Program, World, tell};
+use tests::{Images, Program, World, tell, tensors};
 
 /// Shows the page at two widths and writes what a reader would see of it. With axe-core, also what it finds.
 const MEASURE: &str = r#"<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">
@@ -210,5 +210,48 @@ fn saved_adversarial_images_are_on_the_page() -> Result<()> {
     fs::remove_file(run.join("examples.safetensors"))?;
     Program::alone().args(["report", &folder]).run()?.expect(0);
     ensure!(!fs::read_to_string(run.join("report.html"))?.contains("Images under attack"), "there is nothing to show");
+    Ok(())
+}
+
+/// The images that a run keeps do not depend on the number of ranks, nor on where the run was interrupted.
+#[test]
+fn the_images_that_a_run_keeps_are_the_same_on_any_number_of_ranks_and_after_a_resume() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(40))?;
+    let teacher = world.teacher(&data)?;
+    let changes = World::distil(&teacher);
+    let mut changes: Vec<(&str, &str)> = changes.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    changes.push(("precision.dtype", "\"float64\""));
+    let config = world.config("student", &data, &changes)?;
+    let kept = |name: &str| world.run(name).join("examples.safetensors");
+    let train = |name: &str, ranks: usize| Program::on(ranks).train(&config, &world.run(name));
+    train("whole", 1).run()?.expect(0);
+    train("resumed", 1).stop_after(2).run()?.expect(85);
+    ensure!(!kept("resumed").exists(), "images are kept at the end");
+    train("resumed", 1).run()?.expect(0);
+    assert_eq!(fs::read(kept("resumed"))?, fs::read(kept("whole"))?);
+    let whole = tensors(&kept("whole"))?;
+    let names: Vec<&str> = whole.keys().map(String::as_str).collect();
+    let networks = ["predictions/robust", "predictions/student"];
+    assert_eq!(names, [&["adversarial", "labels", "natural"], &networks[..], &["samples"]].concat());
+    assert_eq!(whole["natural"].shape, [8, 3, 16, 16]);
+    assert_eq!(whole["samples"].values()?, [0.0, 4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 28.0]);
+    // The attack changes every image, by 8/255 at most.
+    let values = whole["natural"].bytes.iter().zip(whole["adversarial"].values()?);
+    let changed: Vec<f64> = values.map(|(before, now)| (now - f64::from(*before) / 255.0).abs()).collect();
+    ensure!(changed.chunks(3 * 256).all(|image| image.iter().any(|change| *change > 0.02)), "images stay as they were");
+    ensure!(changed.iter().all(|change| *change <= 8.0 / 255.0 + 1e-6), "an image left the ball");
+    for ranks in [2, 3] {
+        let name = format!("on-{ranks}");
+        train(&name, ranks).run()?.expect(0);
+        let other = tensors(&kept(&name))?;
+        for name in names.iter().filter(|name| **name != "adversarial") {
+            assert_eq!(other[*name], whole[*name], "{name} on {ranks} ranks");
+        }
+        // The weights of several ranks differ in their last bits.
+        let (one, other) = (whole["adversarial"].values()?, other["adversarial"].values()?);
+        let near = one.iter().zip(&other).filter(|(one, other)| (*one - *other).abs() < 1e-6).count();
+        ensure!(near * 1000 >= one.len() * 999, "{near} of {} values are the same on {ranks} ranks", one.len());
+    }
     Ok(())
 }
