@@ -48,4 +48,4 @@ pub use schema::about::{About, Coarse, Split};
 pub use schema::layout::Layout;
 pub use schema::summary::{SplitSummary, Summary};
 pub use sheet::attacked::{AttackPictures, AttackRow, AttackedImage, attack_sheet, attacked_images};
-pub use sheet::{short, write_sheet};
+pub use sheet::{short_name, write_sheet};

@@ -194,7 +194,7 @@ fn saved_adversarial_images_are_on_the_page() -> Result<()> {
     let before = fs::read_to_string(run.join("report.html"))?;
     // Eight images that the run kept itself, three pictures of each.
     assert_eq!(before.matches("src=\"data:image/png;base64,iVBOR").count(), 24);
-    ensure!(before.contains("by pgd2<") && before.contains("teacher robust: pattern "), "{before}");
+    ensure!(before.contains("by pgd2</div>") && before.contains("teacher robust: pattern "), "{before}");
     let out = world.path("images").display().to_string();
     let eval =
         ["eval", &folder, "--suite", "natural,pgd2", "--images", "16", "--out", &out, "--save-adversarial", &saved];

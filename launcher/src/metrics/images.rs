@@ -1,7 +1,7 @@
 //! The images under attack that a run kept, as one picture.
 
 use anyhow::Result;
-use datasets::{AttackRow, attack_sheet, short};
+use datasets::{AttackRow, attack_sheet, short_name};
 use trainer::evaluate::examples::{Example, Examples};
 
 /// A PNG picture.
@@ -21,11 +21,11 @@ pub(super) fn picture(examples: &Examples) -> Result<Picture> {
     let Examples { origin, shape, images } = examples;
     let class = |number: i64| {
         let name = usize::try_from(number).ok().and_then(|number| origin.classes.get(number));
-        name.map_or(number.to_string(), |name| short(name))
+        name.map_or(number.to_string(), |name| short_name(name))
     };
     let lines = |image: &Example| {
         let said = |(name, [natural, adversarial]): &(String, [i64; 2])| {
-            format!("{}: {} / {}", short(name), class(*natural), class(*adversarial))
+            format!("{}: {} / {}", short_name(name), class(*natural), class(*adversarial))
         };
         let label = format!("label: {}", class(image.label));
         std::iter::once(label).chain(image.predictions.iter().map(said)).collect()

@@ -90,7 +90,7 @@ fn table(run: &str, classes: &[String], rows: Vec<Row>) -> Option<String> {
         name.map_or(number.to_string(), String::clone)
     };
     let said = |predictions: &[(String, i64)]| {
-        let line = |(who, number): &(String, i64)| format!("<br>{}: {}", escape(who), escape(&class(*number)));
+        let line = |(who, number): &(String, i64)| format!("<div>{}: {}</div>", escape(who), escape(&class(*number)));
         predictions.iter().map(line).collect::<String>()
     };
     let row = |Row { sample, label, pictures, natural, adversarial, attack }: &Row| {
@@ -103,7 +103,7 @@ fn table(run: &str, classes: &[String], rows: Vec<Row>) -> Option<String> {
         ]
         .map(|(png, words)| picture(png, &format!("{words} {sample}")));
         format!(
-            "<tr><th scope=\"row\">{label}</th><td>{first}{}</td><td>{second}{}<br>{attack}</td><td>{third}<br>at most {largest:.1}/255</td></tr>\n",
+            "<tr><th scope=\"row\">{label}</th><td>{first}{}</td><td>{second}{}<div>{attack}</div></td><td>{third}<div>at most {largest:.1}/255</div></td></tr>\n",
             said(natural),
             said(adversarial),
         )

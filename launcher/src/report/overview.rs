@@ -19,7 +19,7 @@ pub fn made(run: &RecordedRun) -> Option<String> {
     let text = |key: &str| session.get(key).and_then(Value::as_str).unwrap_or(NOTHING);
     let (program, arguments) = text("command").split_once(' ').unwrap_or((text("command"), ""));
     let program = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
-    Some(format!("{}: `{program} {arguments}`, started {} by {}", run.name, text("started"), text("program")))
+    Some(format!("{}: “{program} {arguments}”, started {} by {}", run.name, text("started"), text("program")))
 }
 
 /// The results of each run in one or two sentences.
@@ -147,7 +147,7 @@ mod tests {
         let environment = "[[session]]\nstarted = \"now\"\nprogram = \"iad-launch 1 (abc)\"\n\
                            command = \"/home/me/bin/iad-launch a.toml --run /data/a\"\n";
         let run = RecordedRun { name: "r".into(), environment: Some(environment.into()), ..RecordedRun::default() };
-        assert_eq!(made(&run).unwrap(), "r: `iad-launch a.toml --run /data/a`, started now by iad-launch 1 (abc)");
+        assert_eq!(made(&run).unwrap(), "r: “iad-launch a.toml --run /data/a”, started now by iad-launch 1 (abc)");
     }
 
     #[test]

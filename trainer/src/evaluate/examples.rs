@@ -215,3 +215,51 @@ fn pgd_of(suite: &Suite, protocol: &Protocol, classes: usize) -> Result<Round> {
     let usual = Suite::named([USUAL]).map_err(anyhow::Error::msg)?;
     last(suite).or_else(|| last(&usual)).context("no PGD")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples() -> Examples {
+        let image = |sample: i64| Example {
+            sample,
+            label: 1,
+            natural: vec![sample as u8; 12],
+            adversarial: vec![0.25; 12],
+            predictions: vec![(STUDENT.into(), [0, sample]), ("another".into(), [1, 1])],
+        };
+        let classes = ["cat", "dog"].map(String::from).to_vec();
+        let origin = Origin { weights: "best".into(), step: 7, attack: "pgd20".into(), classes };
+        Examples { origin, shape: [3, 2, 2], images: vec![image(0), image(1)] }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_damage_is_refused_or_harmless() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("examples.safetensors");
+        examples().write(&path).unwrap();
+        assert_eq!(Examples::read(&path).unwrap(), examples());
+        let bytes = std::fs::read(&path).unwrap();
+        assert!((0..bytes.len()).all(|length| Examples::of_bytes(&bytes[..length]).is_err()));
+        for place in 0..8 * bytes.len() {
+            let mut changed = bytes.clone();
+            changed[place / 8] ^= 1 << (place % 8);
+            // Pixels may be others; nothing panics, and the images stay whole.
+            if let Ok(found) = Examples::of_bytes(&changed) {
+                assert!(
+                    found.images.iter().all(|image| image.adversarial.len() == found.shape.iter().product::<usize>())
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_pgd_of_a_suite_attacks_or_the_usual_one() {
+        let attack = |names: &[&str]| {
+            let suite = Suite::named(names.iter().copied()).unwrap();
+            pgd_of(&suite, &Protocol::default(), 10).unwrap().name
+        };
+        assert_eq!(attack(&["natural", "pgd20", "pgd50", "fgsm"]), "pgd50");
+        assert_eq!(attack(&["natural", "apgd_ce"]), "pgd10");
+    }
+}
