@@ -34,6 +34,8 @@ report_pieces() {
     if [ $tests = yes ]; then
         if has_deny; then there 'cargo-deny' "$(command -v cargo-deny || echo "$deny")"; else
             fetch "cargo-deny $deny_version" 'about 20 MB of sources' "$deny"; fi
+        if has_axe; then there 'axe-core' "$axe"
+        elif has npm; then fetch "axe-core $axe_version" 'about 1 MB' "$axe"; fi
     fi
     there 'HDF5' "${HDF5_DIR:-built by cargo from a crate; HDF5_DIR names your own}"
     if rust_is_there && cargo fetch --locked --offline --target "$(host_triple)" >/dev/null 2>&1; then

@@ -47,5 +47,5 @@ pub use import::{DATASETS, ImportOptions, ImportReport, import};
 pub use schema::about::{About, Coarse, Split};
 pub use schema::layout::Layout;
 pub use schema::summary::{SplitSummary, Summary};
-pub use sheet::attacked::{AttackedImage, attacked_images};
-pub use sheet::write_sheet;
+pub use sheet::attacked::{AttackPictures, AttackRow, AttackedImage, attack_sheet, attacked_images};
+pub use sheet::{short_name, write_sheet};

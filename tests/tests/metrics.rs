@@ -97,8 +97,8 @@ fn csv_and_event_file_hold_the_numbers_of_the_run() -> Result<()> {
     let events: Vec<PathBuf> = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     ensure!(events.len() == 1, "{events:?}");
     let bytes = fs::read(&events[0])?;
-    // The version, a record for each number, a histogram for each epoch.
-    assert_eq!(records(&bytes)?.len(), 1 + numbers.len() + 2);
+    // The version, a record for each number, a histogram for each epoch, the images under attack.
+    assert_eq!(records(&bytes)?.len(), 1 + numbers.len() + 2 + 1);
     command().run()?.expect(0);
     assert_eq!(fs::read(&events[0])?, bytes, "a second call wrote something else");
     read_by_tensorboard(&folder, &numbers)
@@ -107,7 +107,7 @@ fn csv_and_event_file_hold_the_numbers_of_the_run() -> Result<()> {
 const READER: &str = r#"
 import sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-events = EventAccumulator(sys.argv[1], size_guidance={"scalars": 0, "histograms": 0})
+events = EventAccumulator(sys.argv[1], size_guidance={"scalars": 0, "histograms": 0, "images": 0})
 events.Reload()
 for tag in events.Tags()["scalars"]:
     for scalar in events.Scalars(tag):
@@ -115,6 +115,12 @@ for tag in events.Tags()["scalars"]:
 for tag in events.Tags()["histograms"]:
     for found in events.Histograms(tag):
         print("HISTOGRAM", tag, found.step, found.histogram_value.num, sep="\t")
+for tag in events.Tags()["images"]:
+    for found in events.Images(tag):
+        png = found.encoded_image_string
+        size = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+        assert png[:8] == b"\x89PNG\r\n\x1a\n" and size == (found.width, found.height), size
+        print("IMAGE", tag, found.step, found.width, found.height, sep="\t")
 "#;
 
 /// TensorBoard itself reads the same numbers, in single precision.
@@ -127,13 +133,16 @@ fn read_by_tensorboard(folder: &Path, numbers: &Numbers) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut read = Numbers::new();
-    let mut histograms = 0;
+    let (mut histograms, mut pictures) = (0, vec![]);
     for line in text.lines() {
         let cells: Vec<&str> = line.split('\t').collect();
         match cells[..] {
             ["HISTOGRAM", "alpha", _, images] => {
                 assert!(images.parse::<f64>()? > 0.0, "{line}");
                 histograms += 1;
+            }
+            ["IMAGE", tag, step, width, height] => {
+                pictures.push((tag.to_string(), step.parse::<u64>()?, width.parse::<u64>()?, height.parse::<u64>()?));
             }
             [tag, step, value] => {
                 let (event, name) = tag.split_once('/').context("a tag")?;
@@ -143,6 +152,11 @@ fn read_by_tensorboard(folder: &Path, numbers: &Numbers) -> Result<()> {
         }
     }
     assert_eq!(histograms, 2);
+    // Eight rows of images of 64 pixels, three in each, and words beside them.
+    let [(tag, step, width, height)] = &pictures[..] else { anyhow::bail!("{pictures:?}") };
+    assert_eq!((tag.as_str(), *height), ("images/pgd2", 4 + 8 * 68));
+    assert!(*width > 3 * 68 + 12 * "student: pattern 0 / pattern 0".len() as u64, "{width}");
+    assert!(numbers.keys().any(|(event, known, _)| event == "epoch" && known == step), "{step} is a step of the run");
     assert_eq!(read.keys().collect::<Vec<_>>(), numbers.keys().collect::<Vec<_>>());
     for (place, value) in numbers {
         assert_eq!(read[place] as f32, *value as f32, "{place:?}");

@@ -57,6 +57,19 @@ fn a_run_for_each_seed_is_trained_and_resumed_by_the_same_command() -> Result<()
         let said = Program::alone().args(words).run()?.expect(0).said;
         assert!(said.contains(&shown) && said.contains("seed-5"), "{words:?}: {said}");
     }
+    let csv = Program::alone().args(["report", &text(&runs), "--csv"]).run()?.expect(0).said;
+    for (statistic, value) in [("mean", mean), ("standard_deviation", deviation)] {
+        let line =
+            csv.lines().find(|line| line.ends_with(&format!(",{statistic},3 4 5"))).context("a line over seeds")?;
+        assert!(line.starts_with("short,") && line.contains(&format!(",,,{value:.4},")), "{line} has no {value}");
+    }
+    let said = Program::alone().args(["report", &text(&runs), "--json"]).run()?.expect(0).said;
+    let rows: Vec<Value> = serde_json::from_str(&said)?;
+    let over_seeds = rows.last().context("a row")?;
+    let natural = &over_seeds["attacks"]["natural"];
+    assert!(rows.len() == 4 && over_seeds["seeds"] == serde_json::json!([3, 4, 5]), "{said}");
+    let close = |key: &str, expected: f64| natural[key].as_f64().is_some_and(|value| (value - expected).abs() < 1e-9);
+    assert!(close("mean", mean) && close("standard_deviation", deviation), "{said}");
     let latex = Program::alone().args(["report", &text(&runs), "--latex"]).run()?.expect(0).said;
     assert!(latex.contains(&format!("${mean:.2} \\pm {deviation:.2}$")), "{latex}");
     Ok(())

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::Canvas;
+use super::{CELL, Canvas, GAP};
 use crate::ground::source::Source;
 use crate::hdf5::adversarial::read_first;
 
@@ -19,6 +19,13 @@ pub struct AttackedImage {
     pub prediction: i64,
     /// The attack that made it; none where no attack changed the prediction.
     pub attack: Option<String>,
+    /// What it looks like.
+    pub pictures: AttackPictures,
+}
+
+/// The pictures of an image before and after an attack.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttackPictures {
     /// The largest change of a pixel, of the range from 0 to 1.
     pub largest: f32,
     /// The natural image as a PNG picture.
@@ -29,44 +36,115 @@ pub struct AttackedImage {
     pub change: Vec<u8>,
 }
 
+/// A row of a sheet of attacked images.
+#[derive(Debug, Clone)]
+pub struct AttackRow<'a> {
+    /// The natural image, by channel, row and column.
+    pub natural: &'a [u8],
+    /// The adversarial image, from 0 to 1.
+    pub adversarial: &'a [f32],
+    /// What stands beside them.
+    pub lines: Vec<String>,
+}
+
+/// An image of one or three channels, natural, adversarial and its amplified change, as values of pixels.
+struct Attacked {
+    shape: [usize; 3],
+    largest: f32,
+    planes: [Vec<u8>; 3],
+}
+
+impl Attacked {
+    fn new(shape: [usize; 3], natural: &[u8], adversarial: &[f32]) -> Result<Self> {
+        let values = shape.iter().product::<usize>();
+        ensure!(shape[0] == 1 || shape[0] == 3, "images of {} channels cannot be drawn", shape[0]);
+        ensure!(values > 0 && natural.len() == values && adversarial.len() == values, "images of another size");
+        let changes: Vec<f32> =
+            adversarial.iter().zip(natural).map(|(now, before)| now - f32::from(*before) / 255.0).collect();
+        let largest = changes.iter().fold(0f32, |most, change| most.max(change.abs()));
+        let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let planes = [
+            natural.to_vec(),
+            adversarial.iter().map(|value| (255.0 * value).round() as u8).collect(),
+            changes.iter().map(|change| (128.0 + scale * change).round() as u8).collect(),
+        ];
+        Ok(Self { shape, largest, planes })
+    }
+
+    /// Draws one of the three, each pixel a square of `scale`.
+    fn draw(&self, plane: usize, canvas: &mut Canvas, (left, top): (usize, usize), scale: usize) {
+        let [channels, height, width] = self.shape;
+        for (x, y) in (0..height * scale).flat_map(|y| (0..width * scale).map(move |x| (x, y))) {
+            let place = |channel: usize| channel.min(channels - 1) * height * width + y / scale * width + x / scale;
+            canvas.set(left + x, top + y, [0, 1, 2].map(|channel| self.planes[plane][place(channel)]));
+        }
+    }
+}
+
+impl AttackPictures {
+    /// The pictures of an image of `shape` (channels, height, width): `natural` bytes, `adversarial` values from 0 to 1.
+    ///
+    /// # Errors
+    /// An image of another size, or of a number of channels that cannot be drawn.
+    pub fn new(shape: [usize; 3], natural: &[u8], adversarial: &[f32]) -> Result<Self> {
+        let attacked = Attacked::new(shape, natural, adversarial)?;
+        let picture = |plane: usize| {
+            let mut canvas = Canvas::new(shape[2], shape[1]);
+            attacked.draw(plane, &mut canvas, (0, 0), 1);
+            canvas.encoded()
+        };
+        Ok(Self { largest: attacked.largest, natural: picture(0)?, adversarial: picture(1)?, change: picture(2)? })
+    }
+}
+
+/// One PNG picture of attacked images of `shape`: in each row the natural image, the adversarial one, the amplified change,
+/// and the row's lines.
+///
+/// # Errors
+/// As [`AttackPictures::new`].
+pub fn attack_sheet(shape: [usize; 3], rows: &[AttackRow]) -> Result<Vec<u8>> {
+    let [_, height, width] = shape;
+    let scale = (CELL / height.max(width).max(1)).max(1);
+    let (letters, line) = (12, 18);
+    let lines = rows.iter().map(|row| row.lines.len()).max().unwrap_or(0);
+    let longest = rows.iter().flat_map(|row| &row.lines).map(|line| line.chars().count()).max().unwrap_or(0);
+    let (step_x, step_y) = (width * scale + GAP, (height * scale).max(lines * line) + GAP);
+    let text = GAP + 3 * step_x;
+    let mut canvas = Canvas::new(text + longest * letters + GAP, GAP + rows.len() * step_y);
+    for (number, row) in rows.iter().enumerate() {
+        let attacked = Attacked::new(shape, row.natural, row.adversarial)?;
+        let top = GAP + number * step_y;
+        for plane in 0..3 {
+            attacked.draw(plane, &mut canvas, (GAP + plane * step_x, top), scale);
+        }
+        for (place, words) in row.lines.iter().enumerate() {
+            canvas.write(words, text, top + place * line);
+        }
+    }
+    canvas.encoded()
+}
+
 /// At most `most` images of the file of adversarial images `file`, of which `source` holds the natural ones: those that an
 /// attack changed come first.
 ///
 /// # Errors
 /// A file of another kind or of other images.
 pub fn attacked_images(file: &Path, source: &dyn Source, most: usize) -> Result<Vec<AttackedImage>> {
-    let shape @ [channels, height, width] = source.shape();
-    ensure!(channels == 1 || channels == 3, "images of {channels} channels cannot be drawn");
-    let found = read_first(file, shape, most)?;
-    let picture = |pixel: &dyn Fn(usize) -> u8| {
-        let mut canvas = Canvas::new(width, height);
-        for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
-            let place = |channel: usize| channel.min(channels - 1) * height * width + y * width + x;
-            canvas.set(x, y, [0, 1, 2].map(|channel| pixel(place(channel))));
-        }
-        canvas.encoded()
-    };
-    let mut natural = vec![0; channels * height * width];
+    let shape = source.shape();
+    let mut natural = vec![0; shape.iter().product()];
     let mut images = vec![];
-    for one in found {
+    for one in read_first(file, shape, most)? {
         ensure!(
             one.sample < source.len() && source.label(one.sample) == one.label,
             "the images are those of another set"
         );
         source.read(one.sample, &mut natural)?;
-        let changes: Vec<f32> =
-            one.pixels.iter().zip(&natural).map(|(now, before)| now - f32::from(*before) / 255.0).collect();
-        let largest = changes.iter().fold(0f32, |most, change| most.max(change.abs()));
-        let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         images.push(AttackedImage {
             sample: one.sample,
             label: one.label,
             prediction: one.prediction,
             attack: one.attack,
-            largest,
-            natural: picture(&|place| natural[place])?,
-            adversarial: picture(&|place| (255.0 * one.pixels[place]).round() as u8)?,
-            change: picture(&|place| (128.0 + scale * changes[place]).round() as u8)?,
+            pictures: AttackPictures::new(shape, &natural, &one.pixels)?,
         });
     }
     Ok(images)
@@ -92,11 +170,33 @@ mod tests {
         let images = attacked_images(&path, &source, 2)?;
         let seen: Vec<_> = images.iter().map(|one| (one.sample, one.prediction, one.attack.as_deref())).collect();
         assert_eq!(seen, [(2, 3, Some("pgd20")), (0, 0, None)]);
-        assert!((images[0].largest - 8.0 / 255.0).abs() < 1e-6 && images[1].largest == 0.0);
-        let change = decode(&images[0].change)?;
+        let [first, other] = [0, 1].map(|place| &images[place].pictures);
+        assert!((first.largest - 8.0 / 255.0).abs() < 1e-6 && other.largest == 0.0);
+        let change = decode(&first.change)?;
         assert_eq!([change[0], change[1], change[2]], [255, 96, 128]);
-        assert_eq!((decode(&images[0].natural)?[0], decode(&images[0].adversarial)?[0]), (2, 10));
+        assert_eq!((decode(&first.natural)?[0], decode(&first.adversarial)?[0]), (2, 10));
         assert!(attacked_images(&path, &numbered(4, [1, 4, 4]), 2).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_sheet_has_three_pictures_and_lines_in_each_row() -> Result<()> {
+        let row = |value: u8| AttackRow {
+            natural: &[0; 64],
+            adversarial: &[0.2; 64],
+            lines: vec!["label: 3".into(); value.into()],
+        };
+        let bytes = attack_sheet([1, 8, 8], &[row(0), row(2)])?;
+        let [width, height] = [4 + 3 * 68 + 8 * 12 + 4, 4 + 2 * 68];
+        let mut planes = vec![0; 3 * width * height];
+        crate::formats::picture::decode(&bytes, [3, height, width], &mut planes)?;
+        let pixel = |x: usize, y: usize| planes[y * width + x];
+        assert_eq!([4, 72, 140, 68].map(|x| pixel(x, 4 + 68)), [0, 51, 255, 255]);
+        let ink = |top: usize| (0..64 * 96).filter(|at| pixel(208 + at % 96, top + at / 96) == 0).count();
+        assert!(ink(4) == 0 && ink(72) > 100, "the second row alone has lines");
+        assert!(
+            attack_sheet([2, 8, 8], &[row(0)]).is_err() && AttackPictures::new([1, 8, 8], &[0; 9], &[0.0; 64]).is_err()
+        );
         Ok(())
     }
 

@@ -107,7 +107,7 @@ pub fn write_sheet(data: &Path, split: Split, to: &Path) -> Result<()> {
     let mut pixels = vec![0; channels * height * width];
     for (class, samples) in chosen.into_iter().enumerate() {
         let top = GAP + class * step_y;
-        canvas.write(&short(&names[class]), GAP, top + (step_y - GAP - 14) / 2);
+        canvas.write(&short_name(&names[class]), GAP, top + (step_y - GAP - 14) / 2);
         for (place, sample) in samples.into_iter().enumerate() {
             images.read(sample, &mut pixels)?;
             for (x, y) in (0..height * scale).flat_map(|y| (0..width * scale).map(move |x| (x, y))) {
@@ -123,8 +123,8 @@ pub fn write_sheet(data: &Path, split: Split, to: &Path) -> Result<()> {
     })
 }
 
-/// A name as it fits beside a row: the first of several, cut where it is too long.
-fn short(name: &str) -> String {
+/// A class name as it fits beside a row of a sheet: the first of several, cut where it is too long.
+pub fn short_name(name: &str) -> String {
     let first = name.split(',').next().unwrap_or(name).trim();
     if first.chars().count() <= NAME { first.to_owned() } else { first.chars().take(NAME - 1).chain(['.']).collect() }
 }
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn names_are_cut_to_what_fits() {
-        assert_eq!(short("goldfish, Carassius auratus"), "goldfish");
-        assert_eq!(short("American lobster of the north"), "American lobster of.");
+        assert_eq!(short_name("goldfish, Carassius auratus"), "goldfish");
+        assert_eq!(short_name("American lobster of the north"), "American lobster of.");
     }
 }

@@ -300,7 +300,7 @@ fn draw(all: &[Scaled], file: &Path) -> Result<()> {
         from_zero: true,
         ..Chart::default()
     };
-    let rows = chart.legend_rows(WIDTH);
+    let rows = chart.head_rows(WIDTH);
     let picture = document(WIDTH, Chart::height(rows), &chart.title, &chart.body(WIDTH, rows));
     trainer::system::files::write_atomically(file, picture.as_bytes())?;
     print(&format!("figure: {}\n", file.display()))

@@ -13,6 +13,8 @@ const BELOW: f64 = 46.0;
 const RIGHT: f64 = 18.0;
 /// Generous for most fonts, since SVG cannot measure its text without a script.
 const CHARACTER: f64 = 7.4;
+/// The same for the letters of the title.
+const TITLE_CHARACTER: f64 = 8.6;
 
 /// The most rows of the table behind a chart.
 const ROWS: usize = 200;
@@ -61,14 +63,32 @@ impl Chart {
         self.lines.iter().flat_map(|line| &line.points).any(|point| point.y.is_some())
     }
 
-    /// Rows the legend needs at this width.
-    pub fn legend_rows(&self, width: f64) -> usize {
-        self.legend_places(width).last().map_or(0, |(_, row)| row + 1)
+    /// Rows that the legend, and the lines of the title after its first, need at this width.
+    pub fn head_rows(&self, width: f64) -> usize {
+        let title = self.title_lines(width).len() - 1;
+        self.legend_places(width).last().map_or(title, |(_, row)| row + 1)
     }
 
-    /// The height of the chart with that many legend rows.
-    pub fn height(legend_rows: usize) -> f64 {
-        LEGEND_TOP + legend_rows as f64 * LEGEND_ROW + PLOT_HEIGHT + BELOW
+    /// The height of the chart with that many rows above the plot.
+    pub fn height(head_rows: usize) -> f64 {
+        LEGEND_TOP + head_rows as f64 * LEGEND_ROW + PLOT_HEIGHT + BELOW
+    }
+
+    /// The title in lines that fit this width.
+    fn title_lines(&self, width: f64) -> Vec<String> {
+        let mut lines = vec![String::new()];
+        for word in self.title.split_whitespace() {
+            let line = lines.len() - 1;
+            let length = lines[line].chars().count() + 1 + word.chars().count();
+            if lines[line].is_empty() {
+                lines[line] = word.to_owned();
+            } else if 20.0 + length as f64 * TITLE_CHARACTER > width {
+                lines.push(word.to_owned());
+            } else {
+                lines[line] = format!("{} {word}", lines[line]);
+            }
+        }
+        lines
     }
 
     /// What the chart shows, for readers who cannot see it: the ends of each line.
@@ -106,8 +126,8 @@ impl Chart {
         (grid, every > 1)
     }
 
-    /// The chart's elements. Space is reserved for `legend_rows`, so that charts side by side align.
-    pub fn body(&self, width: f64, legend_rows: usize) -> String {
+    /// The chart's elements. Space is reserved for `head_rows`, so that charts side by side align.
+    pub fn body(&self, width: f64, head_rows: usize) -> String {
         let (y, y_ticks, labels) = self.vertical();
         let longest = |labels: &mut dyn Iterator<Item = &str>| labels.map(|label| label.chars().count()).max();
         let left = 34.0 + longest(&mut labels.iter().map(String::as_str)).unwrap_or(1) as f64 * CHARACTER;
@@ -115,11 +135,14 @@ impl Chart {
             Some(longest) if self.ordered => longest as f64 * CHARACTER + 16.0,
             _ => RIGHT,
         };
-        let top = LEGEND_TOP + legend_rows as f64 * LEGEND_ROW;
+        let top = LEGEND_TOP + head_rows as f64 * LEGEND_ROW;
         let x = self.horizontal();
         let frame = Frame { x, y, logarithmic: self.logarithmic, left, top, width: width - left - right };
-        let title = escape(&self.title);
-        let mut svg = format!("<text x=\"10\" y=\"22\" font-size=\"15\" font-weight=\"600\">{title}</text>\n");
+        let mut svg = String::new();
+        for (row, line) in self.title_lines(width).iter().enumerate() {
+            let (y, line) = (22.0 + row as f64 * LEGEND_ROW, escape(line));
+            put(&mut svg, format_args!("<text x=\"10\" y=\"{y}\" font-size=\"15\" font-weight=\"600\">{line}</text>"));
+        }
         self.draw_legend(&mut svg, width);
         self.draw_axes(&mut svg, &frame, &y_ticks, &labels);
         for (index, line) in self.lines.iter().enumerate() {
@@ -173,13 +196,13 @@ impl Chart {
         (range, ticks, labels)
     }
 
-    /// The left end and row of each legend entry.
+    /// The left end and row of each legend entry, below the title.
     fn legend_places(&self, width: f64) -> Vec<(f64, usize)> {
         let mut places: Vec<(f64, usize)> = Vec::new();
         if self.ordered {
             return places;
         }
-        let (mut x, mut row) = (10.0, 0);
+        let (mut x, mut row) = (10.0, self.title_lines(width).len() - 1);
         for key in &self.legend {
             let length = 34.0 + key.label.chars().count() as f64 * CHARACTER + 12.0;
             if x > 10.0 && x + length > width {
@@ -287,6 +310,15 @@ mod tests {
         assert_eq!(svg.matches("fill=\"none\" class=\"c0\"").count(), 2);
         assert_eq!(svg.matches("<circle").count(), 5);
         assert!(!svg.contains("NaN") && svg.contains("a&lt;b"));
+    }
+
+    #[test]
+    fn a_title_takes_the_lines_that_it_needs() {
+        let chart = Chart { title: "Accuracy of the guidance on images".into(), ..chart(&[Some(1.0)]) };
+        assert_eq!(chart.title_lines(500.0), ["Accuracy of the guidance on images"]);
+        assert_eq!(chart.title_lines(240.0), ["Accuracy of the guidance", "on images"]);
+        assert_eq!((chart.head_rows(500.0), chart.head_rows(240.0)), (0, 1));
+        assert!(chart.body(240.0, 1).contains("y=\"40\""));
     }
 
     #[test]

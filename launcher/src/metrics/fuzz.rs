@@ -18,7 +18,7 @@ fn the_numbers_of_changed_runs_are_finite_or_refused_by_name() {
         let numbers = scalars(&recorded);
         assert!(numbers.iter().all(|number| number.value.is_finite()));
         assert!(!csv(&numbers).is_empty());
-        assert!(!tensorboard::file(0.0, &numbers, &of_alpha(&recorded, &config)).is_empty());
+        assert!(!tensorboard::file(0.0, &numbers, &of_alpha(&recorded, &config), &[]).is_empty());
         Ok(())
     });
 }

@@ -5,10 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use toml::Table;
+use trainer::evaluate::examples::Examples;
 use trainer::run::folder::RunFolder;
 use trainer::system::files::write_atomically;
 
 use super::histograms::of_alpha;
+use super::images::picture;
 use super::scalars::{csv, scalars};
 use super::tensorboard;
 use crate::command::Metrics;
@@ -20,12 +22,16 @@ use crate::report::RecordedRun;
 /// # Errors
 /// The folder is no run or is damaged; a file cannot be written.
 pub(crate) fn run(command: &Metrics) -> Result<()> {
-    let config = RunFolder::at(&command.run).config()?;
+    let run = RunFolder::at(&command.run);
+    let config = run.config()?;
     let recorded = RecordedRun::read(&command.run)?;
     let numbers = scalars(&recorded);
     if let Some(folder) = &command.tensorboard {
         std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
-        let bytes = tensorboard::file(began(&recorded), &numbers, &of_alpha(&recorded, &config));
+        // A run that was made before there were such images, or is under way, has none.
+        let pictures: Vec<_> =
+            Examples::read(&run.examples()).and_then(|examples| picture(&examples)).into_iter().collect();
+        let bytes = tensorboard::file(began(&recorded), &numbers, &of_alpha(&recorded, &config), &pictures);
         let file = folder.join(tensorboard::NAME);
         write_atomically(&file, &bytes)?;
         tell(&format!("written {}; `tensorboard --logdir {}` shows it", file.display(), folder.display()));

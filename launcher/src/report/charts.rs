@@ -5,6 +5,7 @@ use super::data::{RecordedRun, finite};
 use super::names::collect;
 use super::percentage::percentage;
 use super::radius;
+use super::sweeps;
 use super::teaching;
 use crate::draw::{Chart, Line};
 
@@ -23,6 +24,7 @@ pub fn of_paper(runs: &[RecordedRun]) -> Vec<(Chart, String)> {
         (chart, "The accuracy after each epoch, on the images of selection. The paper's Fig. 3, right, compares it with and without the student's own term.".to_owned())
     }));
     found.extend(teaching::trust_of_paper(runs));
+    found.extend(sweeps::of_paper(runs));
     let caption =
         "Each point is an evaluation of its own, made by `iad-launch eval --eps`. At 0 the images are not attacked.";
     found.push((radius::chart(runs), caption.into()));

@@ -3,7 +3,8 @@
 use super::table::table;
 use crate::draw::{Chart, document, escape};
 
-const WIDTH: f64 = 560.0;
+/// The widths of a chart's two forms: a page shows the second one where it is narrow, so that letters stay readable.
+const FORMS: [(&str, f64); 2] = [("broad", 560.0), ("narrow", 350.0)];
 
 /// The figures, numbered from `first` on.
 pub fn figures(charts: &[(Chart, String)], first: usize) -> String {
@@ -12,8 +13,12 @@ pub fn figures(charts: &[(Chart, String)], first: usize) -> String {
 }
 
 fn figure((chart, caption): &(Chart, String), number: usize) -> String {
-    let rows = chart.legend_rows(WIDTH);
-    let picture = document(WIDTH, Chart::height(rows), &chart.description(), &chart.body(WIDTH, rows));
+    let drawn = |(class, width): (&str, f64)| {
+        let rows = chart.head_rows(width);
+        let picture = document(width, Chart::height(rows), &chart.description(), &chart.body(width, rows));
+        format!("<div class=\"{class}\">{picture}</div>")
+    };
+    let picture: String = FORMS.into_iter().map(drawn).collect();
     let (grid, shortened) = chart.table();
     let note = if shortened { " (some rows; metrics.jsonl has all)" } else { "" };
     let numbers = table(&grid, &format!("Numbers of figure {number}"));

@@ -12,7 +12,8 @@ use super::percentage::percentage;
 use super::seeds::{OverSeeds, over_seeds};
 use crate::command::Form;
 
-/// The results of the runs in `folders`, one row for each weights that were evaluated.
+/// The results of the runs in `folders`, one row for each weights that were evaluated, and after them mean and sample standard
+/// deviation over the seeds of runs that differ in these alone.
 ///
 /// # Errors
 /// A folder has no readable `metrics.jsonl`, or a file in it is damaged.
@@ -24,13 +25,14 @@ pub fn results_as(folders: &[PathBuf], form: Form) -> Result<String> {
     for (_, evaluation) in &evaluations {
         collect(&mut attacks, evaluation.attacks.iter().map(|attack| attack.name.as_str()));
     }
+    let seeds = over_seeds(&runs);
     Ok(match form {
-        Form::Csv => csv(&evaluations, &attacks),
+        Form::Csv => csv(&evaluations, &attacks, &seeds),
         Form::Json => {
             let rows = evaluations.iter().map(|(run, evaluation)| row(run, evaluation));
-            serde_json::to_string_pretty(&rows.collect::<Vec<_>>())? + "\n"
+            serde_json::to_string_pretty(&rows.chain(seeds.iter().map(row_of_seeds)).collect::<Vec<_>>())? + "\n"
         }
-        Form::Latex => latex(&evaluations, &attacks, &over_seeds(&runs)),
+        Form::Latex => latex(&evaluations, &attacks, &seeds),
     })
 }
 
@@ -42,14 +44,14 @@ fn weights(evaluation: &Evaluation) -> &str {
     evaluation.weights.as_deref().unwrap_or("best")
 }
 
-fn csv(evaluations: &[(&RecordedRun, &Evaluation)], attacks: &[String]) -> String {
+fn csv(evaluations: &[(&RecordedRun, &Evaluation)], attacks: &[String], seeds: &[OverSeeds]) -> String {
     let mut text = "run,weights,step,split,norm,eps".to_string();
     for name in attacks {
         text += &format!(",{name}_correct,{name}_of,{name}_percent,{name}_error");
     }
-    text.push('\n');
+    text += ",statistic,seeds\n";
+    let number = |value: Option<String>| value.unwrap_or_default();
     for (run, evaluation) in evaluations {
-        let number = |value: Option<String>| value.unwrap_or_default();
         text += &[
             quoted(&run.name),
             quoted(weights(evaluation)),
@@ -69,7 +71,25 @@ fn csv(evaluations: &[(&RecordedRun, &Evaluation)], attacks: &[String]) -> Strin
                 _ => text += ",,,,",
             }
         }
-        text.push('\n');
+        text += ",run,\n";
+    }
+    for one in seeds {
+        let split = one.split.as_deref().unwrap_or("test");
+        let begin = [quoted(&one.name), quoted(&one.weights), String::new(), quoted(split), one.norm.to_string()];
+        let begin = format!("{},{}", begin.join(","), number(one.eps.map(|eps| eps.to_string())));
+        let all: Vec<String> = one.seeds.iter().map(u64::to_string).collect();
+        for statistic in ["mean", "standard_deviation"] {
+            let cell = |name: &String| {
+                let figure = one.attacks.iter().find(|(known, _)| known == name);
+                let value = figure.and_then(|(_, figure)| match statistic {
+                    "mean" => Some(figure.value),
+                    _ => figure.spread,
+                });
+                format!(",,,{},", number(value.map(|value| format!("{value:.4}"))))
+            };
+            let cells: String = attacks.iter().map(cell).collect();
+            text += &format!("{begin}{cells},{statistic},{}\n", all.join(" "));
+        }
     }
     text
 }
@@ -90,6 +110,13 @@ fn row(run: &RecordedRun, evaluation: &Evaluation) -> Value {
         "run": run.name, "folder": run.folder, "weights": weights(evaluation), "step": evaluation.step,
         "split": evaluation.split, "norm": evaluation.norm, "eps": evaluation.eps, "attacks": attacks,
     })
+}
+
+/// Mean and deviation over seeds.
+fn row_of_seeds(one: &OverSeeds) -> Value {
+    let mut row = one.json();
+    row["run"] = one.name.clone().into();
+    row
 }
 
 /// A table for the package booktabs.
@@ -142,6 +169,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use trainer::config::Norm;
+
     use super::super::spread::Figure;
     use super::*;
 
@@ -157,22 +186,31 @@ mod tests {
         let run = run("a_run, \"mine\"");
         let evaluations = [(&run, run.evaluation.as_ref().unwrap())];
         let attacks = ["natural", "fgsm_rs", "pgd20"].map(String::from);
-        let lines = csv(&evaluations, &attacks);
+        let figure = Figure { value: 86.5, spread: Some(0.72), runs: 2 };
+        let seeds = OverSeeds {
+            name: "a_run".into(),
+            weights: "best".into(),
+            split: None,
+            norm: Norm::Linf,
+            eps: Some(0.5),
+            seeds: vec![1, 2],
+            attacks: vec![("natural".into(), figure)],
+        };
+        let lines = csv(&evaluations, &attacks, std::slice::from_ref(&seeds));
+        let width = |line: &str| line.replace("a_run, \"\"mine", "").split(',').count();
+        assert!(lines.lines().all(|line| width(line) == 6 + 4 * 3 + 2), "{lines}");
         assert!(
             lines.ends_with(
-                "\"a_run, \"\"mine\"\"\",best,7,test,linf,0.5,87,100,87.0000,3.3630,50,100,50.0000,5.0000,,,,\n"
+                "\"a_run, \"\"mine\"\"\",best,7,test,linf,0.5,87,100,87.0000,3.3630,50,100,50.0000,5.0000,,,,,run,\n\
+                 a_run,best,,test,linf,0.5,,,86.5000,,,,,,,,,,mean,1 2\n\
+                 a_run,best,,test,linf,0.5,,,0.7200,,,,,,,,,,standard_deviation,1 2\n"
             ),
             "{lines}"
         );
         let json = row(&run, evaluations[0].1);
         assert_eq!((json["attacks"]["natural"]["correct"].as_u64(), json["step"].as_u64()), (Some(87), Some(7)));
-        let figure = Figure { value: 86.5, spread: Some(0.72), runs: 2 };
-        let seeds = OverSeeds {
-            name: "a_run".into(),
-            weights: "best".into(),
-            seeds: vec![1, 2],
-            attacks: vec![("natural".into(), figure)],
-        };
+        let averaged = row_of_seeds(&seeds);
+        assert_eq!((&averaged["attacks"]["natural"]["mean"], &averaged["seeds"]), (&json!(86.5), &json!([1, 2])));
         let table = latex(&evaluations, &attacks, &[seeds]);
         assert!(table.contains("a\\_run, 2 seeds & best & $86.50 \\pm 0.72$ & -- & --"), "{table}");
         assert!(

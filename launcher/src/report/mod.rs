@@ -1,7 +1,7 @@
 //! `iad-launch report`: a page, a figure and a table from run folders alone. It does not know how a run is made.
 //!
 //! It uses `command`, `draw` and `console`. Read `names`, `confusion` and `data` (what a run folder holds), `percentage`, `spread`, `seeds`, `curve`,
-//! `teaching`, `radius` and `charts`, `summary`, `overview`, `differing` and `effort` (text and grids of text), `table`, `figures`, `gallery` and `page`, then `evaluation`, `forms` and `write` (what is printed and
+//! `teaching`, `radius`, `sweeps` and `charts`, `summary`, `overview`, `differing` and `effort` (text and grids of text), `table`, `figures`, `gallery` and `page`, then `evaluation`, `forms` and `write` (what is printed and
 //! written).
 
 mod charts;
@@ -24,6 +24,7 @@ mod radius;
 mod seeds;
 mod spread;
 mod summary;
+mod sweeps;
 mod table;
 mod teaching;
 mod write;

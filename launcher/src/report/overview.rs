@@ -17,7 +17,9 @@ pub fn made(run: &RecordedRun) -> Option<String> {
     let environment: Table = run.environment.as_ref()?.parse().ok()?;
     let session = environment.get("session")?.as_array()?.last()?;
     let text = |key: &str| session.get(key).and_then(Value::as_str).unwrap_or(NOTHING);
-    Some(format!("{}: started {}, {}, by {}", run.name, text("started"), text("program"), text("command")))
+    let (program, arguments) = text("command").split_once(' ').unwrap_or((text("command"), ""));
+    let program = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+    Some(format!("{}: “{program} {arguments}”, started {} by {}", run.name, text("started"), text("program")))
 }
 
 /// The results of each run in one or two sentences.
@@ -138,6 +140,14 @@ mod tests {
             sentences(&RecordedRun { name: "r".into(), ..RecordedRun::default() }),
             "r has no final evaluation yet."
         );
+    }
+
+    #[test]
+    fn the_command_is_shown_without_the_place_of_the_program() {
+        let environment = "[[session]]\nstarted = \"now\"\nprogram = \"iad-launch 1 (abc)\"\n\
+                           command = \"/home/me/bin/iad-launch a.toml --run /data/a\"\n";
+        let run = RecordedRun { name: "r".into(), environment: Some(environment.into()), ..RecordedRun::default() };
+        assert_eq!(made(&run).unwrap(), "r: “iad-launch a.toml --run /data/a”, started now by iad-launch 1 (abc)");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use trainer::config::RunConfig;
+use trainer::config::{Norm, RunConfig};
 
 use super::data::{Evaluation, RecordedRun};
 use super::names::{collect, seed_of};
@@ -19,6 +19,9 @@ pub(crate) struct OverSeeds {
     /// The folder around the runs, or their names.
     pub(crate) name: String,
     pub(crate) weights: String,
+    pub(crate) split: Option<String>,
+    pub(crate) norm: Norm,
+    pub(crate) eps: Option<f64>,
     pub(crate) seeds: Vec<u64>,
     /// The accuracies by attack. An attack that a run lacks is left out.
     pub(crate) attacks: Vec<(String, Figure)>,
@@ -98,6 +101,9 @@ fn of_group(group: &[(u64, &RecordedRun)]) -> Vec<OverSeeds> {
         found.push(OverSeeds {
             name: name(&same.iter().map(|(_, run, _)| *run).collect::<Vec<_>>()),
             weights: evaluation.weights.clone().unwrap_or_else(|| "best".into()),
+            split: evaluation.split.clone(),
+            norm: evaluation.norm,
+            eps: evaluation.eps,
             seeds: same.iter().map(|(seed, ..)| *seed).collect(),
             attacks: attacks.collect(),
         });
@@ -141,7 +147,10 @@ impl OverSeeds {
             (name.clone(), json!({ "mean": figure.value, "standard_deviation": figure.spread, "runs": figure.runs }))
         };
         let attacks: serde_json::Map<String, Value> = self.attacks.iter().map(attack).collect();
-        json!({ "runs": self.name, "weights": self.weights, "seeds": self.seeds, "attacks": attacks })
+        json!({
+            "runs": self.name, "weights": self.weights, "split": self.split, "norm": self.norm, "eps": self.eps,
+            "seeds": self.seeds, "attacks": attacks,
+        })
     }
 }
 

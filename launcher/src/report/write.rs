@@ -46,7 +46,7 @@ pub fn write_figure(folders: &[PathBuf], figure: &Path) -> Result<()> {
     for pair in charts.chunks(2) {
         // An odd last chart takes the whole width.
         let width = FIGURE_WIDTH / pair.len() as f64;
-        let rows = pair.iter().map(|chart| chart.legend_rows(width)).max().unwrap_or(0);
+        let rows = pair.iter().map(|chart| chart.head_rows(width)).max().unwrap_or(0);
         for (column, chart) in pair.iter().enumerate() {
             let left = column as f64 * width;
             body.push_str(&format!("<g transform=\"translate({left} {top})\">\n{}</g>\n", chart.body(width, rows)));

@@ -6,12 +6,13 @@
 //! rounds towards several target classes share batches where few images are left (`sharing`).
 //!
 //! Uses `system`, `config`, `model`, `method`, `step` and `weights`; knows nothing of a run. Read `classifier`, `round`,
-//! `outcomes` and `engine` in this order, then [`finished`].
+//! `outcomes` and `engine` in this order, then [`finished`] and [`examples`].
 
 mod attacked;
 mod batch;
 mod classifier;
 mod engine;
+pub mod examples;
 pub mod finished;
 mod journal;
 mod load;

@@ -7,6 +7,7 @@ use datasets::Pipeline;
 
 use super::active::{Ending, Run};
 use crate::config::{ClassMatching, Protocol};
+use crate::evaluate::examples::Examples;
 use crate::evaluate::finished::{evaluate_weights, remove_journals};
 use crate::evaluate::request::{EvaluatedWeights, EvaluationData, EvaluationFiles, EvaluationRequest};
 use crate::model::Model;
@@ -76,6 +77,9 @@ impl Run<'_> {
             let (place, requested) = (context.place, context.stop.requested);
             let found = evaluate_weights(&request, place, requested, &mut listener(self.console))?;
             let Some(found) = found else { return Ok(Ending::Stopped) };
+            if *file == files[0] {
+                self.keep_examples(&request)?;
+            }
             if name == "best" && best_is_final && context.ranks().is_leader() {
                 let to = context.folder.evaluation(Some("final"));
                 found.write_for("final", &context.folder.weights("final"), file, &to)?;
@@ -90,6 +94,22 @@ impl Run<'_> {
         }
         context.ranks().barrier()?;
         Ok(Ending::Finished)
+    }
+
+    /// The leader attacks a few images and keeps them for people to look at. The run is whole without them.
+    fn keep_examples(&mut self, request: &EvaluationRequest) -> Result<()> {
+        let context = self.context;
+        context.place.activity.begin_next(Stage::Evaluation);
+        if !context.ranks().is_leader() {
+            return Ok(());
+        }
+        let teachers = &self.step.work.networks.teachers;
+        let kept = Examples::attack(request, teachers, context.place.device);
+        if let Err(problem) = kept.and_then(|examples| examples.write(&context.folder.examples())) {
+            let message = format!("there are no images under attack for the report: {problem:#}");
+            self.console.record(&Event::Warned { message })?;
+        }
+        Ok(())
     }
 
     /// Whether the best weights are those of the last step, which need no second evaluation. The leader reads them for all.

@@ -3,7 +3,7 @@
 //! `run.toml` (resolved configuration), `run-N.toml` (what it held before its Nth change), `inputs.toml` (format, contents of the inputs), `environment.toml` (one entry per start), `metrics.jsonl`, `console.log`,
 //! `logs/rank-NNNN.log` (one for each rank), `checkpoints/step-NNNNNNNN.safetensors`,
 //! `checkpoints/{best,final,ema,swa}.safetensors`, `evaluation.json` and, of other weights than the best,
-//! `evaluation-{final,ema,swa}.json`, `report.html`.
+//! `evaluation-{final,ema,swa}.json`, `examples.safetensors` (a few images under attack), `report.html`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -66,6 +66,11 @@ impl RunFolder {
     /// The evaluation of the weights a run is judged by, or of others by their name.
     pub fn evaluation(&self, others: Option<&str>) -> PathBuf {
         self.file(&others.map_or("evaluation.json".into(), |name| format!("evaluation-{name}.json")))
+    }
+
+    /// The images under attack that the run kept for people to look at.
+    pub fn examples(&self) -> PathBuf {
+        self.file("examples.safetensors")
     }
 
     /// The weights to use of a finished run: the best by its selection, else the final ones.

@@ -157,7 +157,7 @@ fn draw(all: &[Vec<Projected>], file: &Path) -> Result<()> {
         ..Chart::default()
     };
     ensure!(chart.has_data(), "there is nothing to draw");
-    let rows = chart.legend_rows(WIDTH);
+    let rows = chart.head_rows(WIDTH);
     let picture = document(WIDTH, Chart::height(rows), &chart.title, &chart.body(WIDTH, rows));
     trainer::system::files::write_atomically(file, picture.as_bytes())?;
     print(&format!("figure: {}\n", file.display()))
