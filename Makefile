@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup setup-check build demo autoattack bundle gpu-check bench test test-nodes soak fuzz deny clean distclean
+.PHONY: help setup setup-check build demo autoattack bundle gpu-check bench test test-nodes slurm-test soak fuzz deny clean distclean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 21
@@ -41,6 +41,9 @@ test: ## Everything that CI runs
 
 test-nodes: build ## Only the runs over several nodes, which are network namespaces; as root
 	@. scripts/env.sh; cargo test --workspace --release --locked --test nodes -- --include-ignored --nocapture
+
+slurm-test: build ## Only the job scripts, on a Slurm of this machine that the test starts and ends; as root
+	@scripts/check-slurm
 
 soak: build ## Stop, kill and hang runs at many random moments, on failing disks too; hours. IAD_FAULT_SEED repeats a draw
 	@. scripts/env.sh; export IAD_KILLS=$${IAD_KILLS:-400} IAD_STOPS=$${IAD_STOPS:-300} IAD_DISK=all IAD_LEAK_STEPS=$${IAD_LEAK_STEPS:-20000}; \
