@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help setup setup-check build demo autoattack bundle gpu-check bench test test-nodes soak fuzz deny clean distclean
+.PHONY: help setup setup-check build demo autoattack bundle gpu-check book bench test test-nodes slurm-test soak fuzz deny clean distclean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 21
@@ -42,6 +42,9 @@ test: ## Everything that CI runs
 test-nodes: build ## Only the runs over several nodes, which are network namespaces; as root
 	@. scripts/env.sh; cargo test --workspace --release --locked --test nodes -- --include-ignored --nocapture
 
+slurm-test: build ## Only the job scripts, on a Slurm of this machine that the test starts and ends; as root
+	@scripts/check-slurm
+
 soak: build ## Stop, kill and hang runs at many random moments, on failing disks too; hours. IAD_FAULT_SEED repeats a draw
 	@. scripts/env.sh; export IAD_KILLS=$${IAD_KILLS:-400} IAD_STOPS=$${IAD_STOPS:-300} IAD_DISK=all IAD_LEAK_STEPS=$${IAD_LEAK_STEPS:-20000}; \
 	cargo test --workspace --release --locked --test kill_matrix --test disk --test stops --test hangs --test faults --test leaks -- --nocapture --test-threads 1
@@ -50,6 +53,9 @@ fuzz: setup ## Give every reader damaged files, two million to the importers, ne
 	@. scripts/env.sh; export IAD_FUZZ_INPUTS=$${IAD_FUZZ_INPUTS:-200000} IAD_FUZZ_SEED=$${IAD_FUZZ_SEED:-$$RANDOM}; \
 	echo "fuzz: to repeat these inputs: make fuzz IAD_FUZZ_SEED=$$IAD_FUZZ_SEED IAD_FUZZ_INPUTS=$$IAD_FUZZ_INPUTS"; \
 	cargo test --workspace --release --locked --lib --bins -- fuzz::
+
+book: ## Put the pages of docs/ into a book with a search field: target/book/html
+	@scripts/book
 
 bench: ## Time the step beside PyTorch, some 20 minutes on two quiet cores; the records stand in benches/records
 	@scripts/setup --tests

@@ -191,6 +191,29 @@ fn a_job_script_is_printed_written_and_submitted() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_job_of_several_seeds_has_time_for_all_of_them() -> Result<()> {
+    let world = World::new()?;
+    let config = world.config("short", &world.images("data", Images::colour(40))?, &[])?;
+    let script = |more: &[&str]| said(&[&["sbatch", &text(&config), "--gpus-per-node", "1"][..], more].concat());
+    let minutes = |script: &str| -> Result<u32> {
+        let clock = script.split("--time=").nth(1).and_then(|rest| rest.lines().next()).context("a limit")?;
+        let parts: Vec<u32> = clock.split(':').map(str::parse).collect::<Result<_, _>>()?;
+        Ok(60 * parts[0] + parts[1])
+    };
+    let seeds = script(&["--seeds", "1,2,3", "--run", "runs/three"])?;
+    assert!(seeds.contains("short.toml --seeds 1,2,3 --run runs/three\n"), "{seeds}");
+    let limit = |more: &[&str]| {
+        let run = ["sbatch", "configs/cifar10_resnet18_at.toml", "--gpus-per-node", "1", "--gpu", "h100"];
+        minutes(&said(&[&run[..], more].concat())?)
+    };
+    let (one, three) = (limit(&[])?, limit(&["--seeds", "1,2,3"])?);
+    assert!(one >= 60 && (3 * one - 90..=3 * one).contains(&three), "{one} minutes for a seed, {three} for three");
+    let wrong = Program::alone().args(["sbatch"]).args([&config]).args(["--seeds", "2,2"]).run()?.expect(2);
+    wrong.expect_error(&["--seeds is 2, twice"]);
+    Ok(())
+}
+
 /// The names of the commands in a help text.
 fn commands_in(help: &str) -> Vec<String> {
     let list = help.split("Commands:\n").nth(1).unwrap_or("").split("\n\n").next().unwrap_or("");

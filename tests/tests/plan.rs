@@ -85,6 +85,31 @@ fn a_plan_tells_what_the_run_does() -> Result<()> {
 }
 
 #[test]
+fn a_plan_adds_up_the_runs_of_several_seeds() -> Result<()> {
+    let world = World::new()?;
+    let config = world.config("short", &world.images("data", Images::colour(40))?, &[])?;
+    let in_file = world.config("in-file", &world.path("data.h5"), &[("seeds", "[3, 4]")])?;
+    let gpu = ["--gpu", "h100"];
+    let one = plan(&config, &gpu)?;
+    assert!(one.get("over_seeds").is_none(), "{one:#}");
+    for (found, seeds) in [
+        (plan(&config, &[&gpu[..], &["--seeds", "1,2,7"]].concat())?, &[1, 2, 7][..]),
+        (plan(&in_file, &gpu)?, &[3, 4]),
+    ] {
+        let (all, runs) = (&found["over_seeds"], seeds.len() as f64);
+        assert_eq!(all["seeds"], serde_json::json!(seeds));
+        let once = ["training", "selection", "evaluation"].map(|part| number(&found, &format!("/time/{part}")));
+        assert!((number(all, "/seconds") - runs * once.iter().sum::<f64>()).abs() < 1e-9, "{found:#}");
+        assert_eq!(number(all, "/disk_bytes"), runs * number(&one, "/disk_bytes"));
+    }
+    let ask = |seeds: &str| Program::alone().args(["plan"]).args([&config]).args(gpu).args(["--seeds", seeds]).run();
+    let said = ask("1,2,7")?.expect(0).said;
+    assert!(said.contains("seeds    3 runs (1, 2, 7), one after another: about"), "{said}");
+    ask("1,1")?.expect(2).expect_error(&["--seeds is 1, twice"]);
+    Ok(())
+}
+
+#[test]
 fn what_a_plan_cannot_know_is_asked_for() -> Result<()> {
     let world = World::new()?;
     let config = world.config("unknown", &world.path("own.h5"), &[])?;

@@ -15,6 +15,9 @@ pub(crate) struct Plan {
     /// Override a configuration key, as in --set optimizer.lr=0.05; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<Override>,
+    /// Also add up the runs of these seeds, as in 1,2,3 (default: `seeds` of the configuration, else one run).
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',')]
+    pub(crate) seeds: Vec<u64>,
     /// Number of ranks (default: those that the MPI launcher has started, else 1).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) ranks: Option<u16>,

@@ -40,6 +40,10 @@ pub(crate) struct Sbatch {
     /// Override a configuration key, as in --set optimizer.lr=0.05; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<Override>,
+    /// Train a run for each of these seeds, as in 1,2,3, one after another in the same job (default: `seeds` of the
+    /// configuration, else one run of its `seed`).
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',')]
+    pub(crate) seeds: Vec<u64>,
     /// Run folder (default: runs/NAME, after the configuration's file name).
     #[arg(long, value_name = "FOLDER")]
     pub(crate) run: Option<PathBuf>,

@@ -54,6 +54,7 @@ impl Train {
         Plan {
             config: self.config.clone(),
             overrides: self.overrides.clone(),
+            seeds: self.seeds.clone(),
             ranks: self.launch.ranks,
             gpu: None,
             image: None,

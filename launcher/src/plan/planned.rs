@@ -31,6 +31,25 @@ pub(super) struct Planned {
     /// Seconds.
     pub(super) time: Time,
     pub(super) disk_bytes: f64,
+    /// Where runs of several seeds are asked for; the numbers above are those of one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) over_seeds: Option<OverSeeds>,
     pub(super) warnings: Vec<Warning>,
     pub(super) resolved: RunConfig,
+}
+
+/// The runs of several seeds together.
+#[derive(Debug, Serialize)]
+pub(super) struct OverSeeds {
+    pub(super) seeds: Vec<u64>,
+    /// One after another.
+    pub(super) seconds: f64,
+    pub(super) disk_bytes: f64,
+}
+
+impl Planned {
+    /// Seconds from the first step of the first run to the last image of the last one's evaluation.
+    pub(super) fn seconds(&self) -> f64 {
+        self.over_seeds.as_ref().map_or_else(|| self.time.all(), |all| all.seconds)
+    }
 }

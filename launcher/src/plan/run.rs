@@ -8,13 +8,14 @@ use trainer::run::folder::RunFolder;
 
 use super::images::Images;
 use super::numbers::Numbers;
-use super::planned::Planned;
+use super::planned::{OverSeeds, Planned};
 use super::warn::{self, Warning, warnings};
 use super::{show, time};
 use crate::command::Plan;
 use crate::console::Out;
 use crate::machine::{available_memory, free_space};
 use crate::start;
+use crate::train::seeds_of;
 
 /// Prints what the run of a configuration would need. Nothing is trained and no file is written.
 ///
@@ -30,16 +31,18 @@ pub(crate) fn run(command: &Plan) -> Result<()> {
     write!(Out, "{text}").context("writing to the terminal")
 }
 
-/// How long the run would take.
+/// How long the run would take, or the runs of all seeds.
 ///
 /// # Errors
 /// A mistake of the user.
 pub(crate) fn seconds(command: &Plan) -> Result<f64> {
-    Ok(plan(command)?.time.all())
+    Ok(plan(command)?.seconds())
 }
 
 fn plan(command: &Plan) -> Result<Planned> {
     let config = RunConfig::read(&command.config, &command.overrides)?;
+    let seeds = seeds_of(&config, &command.seeds)?;
+    let runs = seeds.len().max(1) as f64;
     let ranks = command.ranks.map(usize::from).or_else(start::announced_ranks).unwrap_or(1);
     config.check_extra_count(ranks)?;
     let images = Images::of(&config, command)?;
@@ -49,14 +52,14 @@ fn plan(command: &Plan) -> Result<Planned> {
     let (time, memory, precision) = match &command.gpu {
         Some(gpu) => {
             let memory = numbers.memory(&config, None);
-            warnings.extend(warn::of_machine(&memory, 0, None, numbers.disk, disk));
+            warnings.extend(warn::of_machine(&memory, 0, None, runs * numbers.disk, disk));
             (time::on_gpu(&config, &numbers, ranks, gpu)?, memory, config.precision.in_words(true))
         }
         None => {
             let found = time::measure(&config, &numbers);
             let memory = numbers.memory(&config, Some(found.bytes_per_image));
             let available = available_memory().filter(|_| !found.gpu);
-            warnings.extend(warn::of_machine(&memory, ranks, available, numbers.disk, disk));
+            warnings.extend(warn::of_machine(&memory, ranks, available, runs * numbers.disk, disk));
             warnings.extend(found.warning.map(|text| Warning {
                 text: text.into(),
                 next: "set precision.dtype = \"float32\" for this machine".into(),
@@ -64,6 +67,8 @@ fn plan(command: &Plan) -> Result<Planned> {
             (time::by_measurement(&config, &numbers, ranks, &found), memory, found.precision)
         }
     };
+    let over_seeds =
+        (!seeds.is_empty()).then(|| OverSeeds { seeds, seconds: runs * time.all(), disk_bytes: runs * numbers.disk });
     let operations = |multiply_adds: u128| 2.0 * multiply_adds as f64;
     Ok(Planned {
         config: command.config.display().to_string(),
@@ -82,6 +87,7 @@ fn plan(command: &Plan) -> Result<Planned> {
         memory,
         time,
         disk_bytes: numbers.disk,
+        over_seeds,
         warnings,
         resolved: config,
     })

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::numbers::StepWork;
-use super::planned::Planned;
+use super::planned::{OverSeeds, Planned};
 use crate::console::{bytes, duration, operations};
 use crate::draw::grouped;
 
@@ -32,6 +32,7 @@ pub(super) fn text(plan: &Planned) -> String {
     rows.push(("time", time(plan)));
     rows.push(("", format!("by {}", plan.time.basis)));
     rows.push(("disk", format!("{} of checkpoints and weights", bytes(plan.disk_bytes))));
+    rows.extend(plan.over_seeds.as_ref().map(|all| ("seeds", over_seeds(all))));
     let mut text = rows.into_iter().fold(String::new(), |mut text, (name, value)| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:<9}{value}");
@@ -128,6 +129,17 @@ fn time(plan: &Planned) -> String {
         step.join(", then "),
         duration(time.selection),
         duration(time.evaluation)
+    )
+}
+
+fn over_seeds(all: &OverSeeds) -> String {
+    let seeds: Vec<String> = all.seeds.iter().map(u64::to_string).collect();
+    format!(
+        "{} runs ({}), one after another: about {} and {} of disk in all; the lines above are of one",
+        seeds.len(),
+        seeds.join(", "),
+        duration(all.seconds),
+        bytes(all.disk_bytes)
     )
 }
 

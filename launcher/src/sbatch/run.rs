@@ -13,6 +13,7 @@ use super::script::{Job, quoted};
 use crate::command::{Plan, Sbatch, Scheduler};
 use crate::console::{Out, say};
 use crate::plan;
+use crate::train::seeds_of;
 
 /// Minutes without a plan, and at most with one: the job is requeued until the run is done.
 const USUAL: u32 = 4 * 60;
@@ -24,7 +25,8 @@ const LONGEST: u32 = 24 * 60;
 /// A mistake of the user; the file cannot be written; the scheduler refuses.
 pub(crate) fn run(command: &Sbatch) -> Result<()> {
     // A mistake is told here, not by the queue.
-    RunConfig::read(&command.config, &command.overrides)?;
+    let config = RunConfig::read(&command.config, &command.overrides)?;
+    seeds_of(&config, &command.seeds)?;
     let name = command.config.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let file = command.to.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.{}", command.scheduler.ending())));
     let ranks_per_node = command.ranks_per_node.unwrap_or(command.gpus_per_node.max(1));
@@ -63,6 +65,10 @@ fn line(command: &Sbatch) -> Result<String> {
     for change in &command.overrides {
         words.extend(["--set".into(), format!("{}={}", change.key, change.value)]);
     }
+    if !command.seeds.is_empty() {
+        let seeds: Vec<String> = command.seeds.iter().map(u64::to_string).collect();
+        words.extend(["--seeds".into(), seeds.join(",")]);
+    }
     if let Some(run) = &command.run {
         words.extend(["--run".into(), run.to_string_lossy().into_owned()]);
     }
@@ -78,6 +84,7 @@ fn limit(command: &Sbatch, ranks_per_node: u16) -> Result<u32> {
         let of = Plan {
             config: command.config.clone(),
             overrides: command.overrides.clone(),
+            seeds: command.seeds.clone(),
             ranks: Some(command.nodes.saturating_mul(ranks_per_node)),
             gpu: Some(gpu.clone()),
             image: None,

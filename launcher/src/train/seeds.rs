@@ -18,6 +18,19 @@ pub(super) struct Students {
     pub(super) together: Option<PathBuf>,
 }
 
+/// The seeds of the runs that a command asks for: its own, else those of the configuration; none for one run of its `seed`.
+///
+/// # Errors
+/// The same seed twice.
+pub(crate) fn seeds_of(config: &RunConfig, seeds: &[u64]) -> Result<Vec<u64>, UserError> {
+    if let Some(twice) =
+        seeds.iter().enumerate().find_map(|(index, seed)| seeds[..index].contains(seed).then_some(seed))
+    {
+        return Err(UserError::expected("different seeds").key("--seeds").value(format!("{twice}, twice")));
+    }
+    Ok(if seeds.is_empty() { config.seeds.clone() } else { seeds.to_vec() })
+}
+
 /// Adds the run of `config` in `folder` to `jobs`, or one for each seed that the command or the configuration names.
 ///
 /// # Errors
@@ -28,12 +41,7 @@ pub(super) fn add_students(
     seeds: &[u64],
     jobs: &mut Vec<Job>,
 ) -> Result<Students, UserError> {
-    if let Some(twice) =
-        seeds.iter().enumerate().find_map(|(index, seed)| seeds[..index].contains(seed).then_some(seed))
-    {
-        return Err(UserError::expected("different seeds").key("--seeds").value(format!("{twice}, twice")));
-    }
-    let seeds = if seeds.is_empty() { config.seeds.clone() } else { seeds.to_vec() };
+    let seeds = seeds_of(&config, seeds)?;
     if seeds.is_empty() {
         jobs.push(Job { config, folder: RunFolder::at(folder) });
         return Ok(Students { count: 1, together: None });
