@@ -101,7 +101,8 @@ impl Bench {
         let sync = config.batch_norm.across_ranks == AcrossRanks::Sync && ranks.world_size() > 1;
         let student = seasoned(config.seed, sync.then(|| sum_over(Arc::clone(ranks), timeline.clone())));
         let networks = Networks { timeline, ..Networks::new(student, teachers, config.precision) };
-        let step = Step::new(config, networks, Arc::clone(ranks))?;
+        let mut step = Step::new(config, networks, Arc::clone(ranks))?;
+        step.work.begin_epoch(config, epoch);
         let (rate, precision) = (config.optimizer.lr, config.precision);
         Ok(Self { step, terms, whole, own, noise, start, rate, device: *device, precision })
     }

@@ -55,6 +55,10 @@ pub enum AttackKind {
     None,
     /// Projected gradient ascent.
     Pgd,
+    /// One step from a random point of the ball (Wong, Rice and Kolter 2020).
+    FgsmRs,
+    /// One step from a random point of twice the ball, without a projection (de Jorge et al. 2022).
+    NFgsm,
 }
 
 /// The start of an attack.

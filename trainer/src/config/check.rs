@@ -54,6 +54,7 @@ impl RunConfig {
         self.guard.check()?;
         self.check_optimizer()?;
         self.check_averages()?;
+        self.check_awp()?;
         self.check_attack()?;
         self.check_evaluation()?;
         self.check_loss()
@@ -75,6 +76,7 @@ impl RunConfig {
             let mirrored = prediction.images == Images::Mirrored;
             must(!mirrored, "attack.towards.images", "mirrored", "natural or adversarial images")?;
         }
+        attack.check_single_step()?;
         let boosted = attack.towards == Target::BoostedLabel;
         must(!boosted, "attack.towards", "boosted_label", "label, or the prediction of a network")
     }

@@ -123,6 +123,7 @@ data = { train = "a.h5", test = "a.h5", augment = { crop = 4, flip = true }, sub
 student = { architecture = "resnet8" }
 optimizer = { lr = 0.1, lr_policy = "reference" }
 evaluation = { autoattack = { queries = 5 } }
+awp = { gamma = 0.01 }
 averages = { ema = { decay = 0.9 }, swa = { from_epoch = 1 } }
 [loss]
 terms = [{ name = "teach", of = "adversarial", towards = "label", trust = { teacher = "robust", exponent = 1 } }]
@@ -152,6 +153,7 @@ checkpoint = "runs/teacher"
             ("student", "student."),
             ("teachers.robust", "teachers.NAME."),
             ("attack", "attack."),
+            ("awp", "awp."),
             ("batch_norm", "batch_norm."),
             ("loss.terms.teach", "loss.terms.NAME."),
             ("loss.terms.teach.trust", "loss.terms.NAME.trust."),

@@ -9,7 +9,7 @@ use toml::Table;
 use super::explain::explain;
 use super::positions::{Positions, line_of};
 use super::run_config::RunConfig;
-use super::{Override, Teacher, norm, precision, preset};
+use super::{Override, Teacher, norm, precision, preset, single_step};
 use crate::system::files::{in_words, read_text};
 
 impl RunConfig {
@@ -68,6 +68,7 @@ impl RunConfig {
         precision::insert_keys(&mut table);
         preset::tie_temperatures(&mut table, preset.as_deref(), overrides, path)?;
         norm::insert_lengths(&mut table);
+        single_step::complete(&mut table);
         let positions = Positions::of(text);
         let changes: Vec<String> = overrides.iter().map(|change| change.place_in(&table)).collect();
         let config: Self = serde_path_to_error::deserialize(table)

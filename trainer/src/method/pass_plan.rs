@@ -84,6 +84,15 @@ impl PassPlan {
         Self { predictions, for_statistics }
     }
 
+    /// The student's passes of one image for the gradient of `terms` alone, as in an ascent on the weights.
+    pub fn of_ascent(terms: &[Term]) -> Passes {
+        let Self { predictions, .. } = Self::new(terms, &Diagnosed::default());
+        let gradients: Vec<bool> =
+            predictions.iter().filter(|((network, _), _)| network == STUDENT).map(|(_, gradient)| *gradient).collect();
+        let to_parameters = gradients.iter().filter(|gradient| **gradient).count() as u64;
+        Passes { forward: gradients.len() as u64, to_image: 0, to_parameters }
+    }
+
     /// The teachers that are asked for both kinds of images: one forward pass of both concatenated serves them.
     pub fn batched_teachers(&self) -> BTreeSet<&str> {
         let asks = |network: &str, images| self.predictions.contains_key(&(network.to_string(), images));

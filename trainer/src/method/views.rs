@@ -11,6 +11,9 @@ use crate::config::{Images, STUDENT};
 use crate::model::{Mode, Model};
 use crate::system::Phase;
 
+/// Logits by network and images.
+pub type Known = HashMap<(String, Images), Tensor>;
+
 /// Predictions on one batch. The student's carry gradients; teachers run in evaluation mode without gradients.
 pub struct Views<'a> {
     networks: &'a Networks,
@@ -18,9 +21,9 @@ pub struct Views<'a> {
     natural: &'a Tensor,
     adversarial: &'a Tensor,
     mirrored: OnceCell<Tensor>,
-    logits: RefCell<HashMap<(String, Images), Tensor>>,
+    logits: RefCell<Known>,
     /// The student's logits from passes without gradient; no loss uses them.
-    detached: RefCell<HashMap<(String, Images), Tensor>>,
+    detached: RefCell<Known>,
     /// The views whose predictions on natural images these views share.
     natural_views: Option<&'a Views<'a>>,
     /// Teachers that are asked for both natural and adversarial images.
@@ -41,12 +44,17 @@ impl<'a> Views<'a> {
         self
     }
 
-    /// Reuses the teachers' predictions on natural images from `other` views of the same batch.
-    pub fn reuse_teachers_of(self, other: &Views) -> Self {
-        let known = other.logits.borrow();
-        let teachers = known.iter().filter(|((network, images), _)| network != STUDENT && *images == Images::Natural);
-        self.logits.borrow_mut().extend(teachers.map(|(key, logits)| (key.clone(), logits.shallow_clone())));
-        drop(known);
+    /// The teachers' predictions so far, without gradient.
+    pub fn teachers(&self) -> Known {
+        let known = self.logits.borrow();
+        let teachers = known.iter().filter(|((network, _), _)| network != STUDENT);
+        teachers.map(|(key, logits)| (key.clone(), logits.detach())).collect()
+    }
+
+    /// Reuses predictions from other views of the same batch.
+    pub fn knowing(self, known: &Known) -> Self {
+        let known = known.iter().map(|(key, logits)| (key.clone(), logits.shallow_clone()));
+        self.logits.borrow_mut().extend(known);
         self
     }
 

@@ -63,7 +63,13 @@ impl Passes {
 /// The passes of one image in a training step of `epoch`, by network.
 pub fn passes(config: &RunConfig, epoch: u64) -> BTreeMap<String, Passes> {
     let terms: Vec<Term> = config.active_terms(epoch).collect();
-    PassPlan::new(&terms, &Diagnosed::new(config)).passes(&config.attack)
+    let mut passes = PassPlan::new(&terms, &Diagnosed::new(config)).passes(&config.attack);
+    if config.perturbs_weights(epoch) {
+        let (ascent, student) = (PassPlan::of_ascent(&terms), passes.entry(STUDENT.into()).or_default());
+        student.forward += ascent.forward;
+        student.to_parameters += ascent.to_parameters;
+    }
+    passes
 }
 
 /// The multiply-adds of a training step of `epoch` for one image, with these networks of the run, by name.

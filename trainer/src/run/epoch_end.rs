@@ -36,6 +36,7 @@ impl Run<'_> {
         };
         let EpochTotals { sums, learning_rate, .. } = std::mem::take(&mut self.state.totals);
         let terms = sums.mean_losses();
+        let trained = sums.student_adversarial.map(|counted| counted.sum / counted.of.max(1.0));
         self.record(&Event::Epoch(EpochDone {
             epoch,
             step,
@@ -63,7 +64,7 @@ impl Run<'_> {
             let split = context.prepared.selection.as_ref().map_or("", |(_, split)| split).to_string();
             let timing = Timing::of(seconds);
             self.record(&Event::Evaluated(Evaluated { epoch, step, split, best, attacks, timing }))?;
-            self.watch_accuracy(epoch, robust.as_ref())?;
+            self.watch_accuracy(epoch, robust.as_ref(), trained)?;
         }
         self.state.epoch_began = self.clock.seconds();
         self.step.work.networks.timeline.pause();

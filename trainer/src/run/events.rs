@@ -164,14 +164,15 @@ pub struct Evaluated {
 /// What a guard of the run found, and what followed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Guarded {
-    /// `gradient`, an outlier; or `accuracy`, which fell to chance.
+    /// `gradient`, an outlier; `accuracy`, which fell to chance; or `overfitting`, where it fell below half its best while that under
+    /// the attack of training did not.
     pub kind: String,
     /// The step that it was found at.
     pub step: u64,
     /// The norm of the gradient, or the accuracy.
     #[serde(default = "not_a_number", deserialize_with = "number")]
     pub value: f64,
-    /// The largest norm that is no outlier, or the largest accuracy that is chance.
+    /// The largest norm that is no outlier, the largest accuracy that is chance, or half the best accuracy.
     #[serde(default = "not_a_number", deserialize_with = "number")]
     pub limit: f64,
     /// `warn`, `skip` or `rollback`.
@@ -196,6 +197,14 @@ impl std::fmt::Display for Guarded {
                 write!(
                     out,
                     "step {step}: the robust accuracy has fallen to chance, {value:.2} % (up to {limit:.2} %)"
+                )?;
+            }
+            "overfitting" => {
+                let (value, limit) = (100.0 * value, 100.0 * limit);
+                write!(
+                    out,
+                    "step {step}: catastrophic overfitting: the robust accuracy has fallen to {value:.2} %, below half its best \
+                     ({limit:.2} %), while the images of training withstand their attack of a single step"
                 )?;
             }
             other => write!(out, "step {step}: {other} {value:.4}, limit {limit:.4}")?,

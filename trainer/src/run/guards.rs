@@ -67,15 +67,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Looks at the robust accuracy after `epoch`, from 0: whether it has fallen to chance, from clearly above it.
-    pub(super) fn watch_accuracy(&mut self, epoch: u64, robust: Option<&Accuracy>) -> Result<()> {
+    /// Looks at the robust accuracy after `epoch`, from 0: whether it has fallen to chance, from clearly above it; or, in training by
+    /// attacks of a single step, below half the best while the training images withstand these attacks: `trained` is the share
+    /// that did so.
+    pub(super) fn watch_accuracy(&mut self, epoch: u64, robust: Option<&Accuracy>, trained: Option<f64>) -> Result<()> {
         let guard = self.context.config.guard;
         let (Some(robust), true) = (robust, guard.accuracy_floor) else { return Ok(()) };
         let classes = self.context.prepared.train.class_names().len();
-        let Some((found, floor)) = fallen(robust, self.state.best, classes) else { return Ok(()) };
+        let single = self.context.config.attack.kind.is_single_step();
+        let overfitted = || overfitted(robust, self.state.best, classes, trained.filter(|_| single)?);
+        let fallen = fallen(robust, self.state.best, classes).map(|found| ("accuracy", found));
+        let Some((kind, found)) = fallen.or_else(|| Some(("overfitting", overfitted()?))) else { return Ok(()) };
         let back_to = self.checkpoint_to_go_back_to(epoch);
         let action = if back_to.is_some() { "rollback" } else { "warn" };
-        self.guarded("accuracy", self.state.progress.step, (found, floor), (action, back_to))?;
+        self.guarded(kind, self.state.progress.step, found, (action, back_to))?;
         self.back_to = back_to;
         Ok(())
     }
@@ -115,6 +120,15 @@ fn fallen(robust: &Accuracy, best: Option<u64>, classes: usize) -> Option<(f64, 
     let (found, best) = (robust.correct as f64 / of, best? as f64 / of);
     let floor = chance + 2.0 * error;
     (found <= floor && best > chance + 4.0 * error).then_some((found, floor))
+}
+
+/// The accuracy and half the best one, where it is below that and the accuracy under the attack of training is not below the best:
+/// catastrophic overfitting to that attack (Wong, Rice and Kolter 2020).
+fn overfitted(robust: &Accuracy, best: Option<u64>, classes: usize, trained: f64) -> Option<(f64, f64)> {
+    let (of, chance) = (robust.of.max(1) as f64, 1.0 / classes.max(1) as f64);
+    let error = (chance * (1.0 - chance) / of).sqrt();
+    let (found, best) = (robust.correct as f64 / of, best? as f64 / of);
+    (best > chance + 4.0 * error && found < 0.5 * best && trained >= best).then_some((found, 0.5 * best))
 }
 
 #[cfg(test)]
@@ -164,5 +178,16 @@ mod tests {
         for best in [None, Some(0), Some(137)] {
             assert_eq!(fallen(&robust(90), best, 10), None, "{best:?}");
         }
+    }
+    #[test]
+    fn robustness_that_is_lost_to_an_attack_that_still_fails_is_overfitting() {
+        let robust = |correct| Accuracy { name: "pgd10".into(), correct, of: 1000 };
+        assert_eq!(overfitted(&robust(199), Some(400), 10, 0.8), Some((0.199, 0.2)));
+        assert_eq!(overfitted(&robust(199), Some(400), 10, 0.4), Some((0.199, 0.2)));
+        // Half is kept; training is as lost; nothing was learnt before.
+        assert_eq!(overfitted(&robust(200), Some(400), 10, 0.8), None);
+        assert_eq!(overfitted(&robust(199), Some(400), 10, 0.39), None);
+        assert_eq!(overfitted(&robust(10), Some(137), 10, 0.8), None);
+        assert_eq!(overfitted(&robust(10), None, 10, 0.8), None);
     }
 }

@@ -167,6 +167,7 @@ impl Run<'_> {
         let terms: Vec<Term> = self.context.config.active_terms(epoch).collect();
         let draws = Draws::new(self.context.config.seed, Purpose::AttackStart, epoch);
         let (shape, kind) = (self.context.prepared.form.image, self.context.config.precision.dtype.kind());
+        self.step.work.begin_epoch(self.context.config, epoch);
         self.clock.per_image = self.clock.effort().per_image(self.context.config, epoch);
         let timeline = self.step.work.networks.timeline.clone();
         let steps_per_epoch = pipeline.batches_per_epoch() as u64;

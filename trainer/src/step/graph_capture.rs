@@ -40,12 +40,19 @@ pub struct Key {
     terms: Vec<Term>,
     shape: Vec<i64>,
     global_count: usize,
+    perturbs_weights: bool,
 }
 
 impl Key {
     /// The kind of work of these `terms` on `batch`.
     pub fn of(batch: &Batch, terms: &[Term]) -> Self {
-        Self { terms: terms.to_vec(), shape: batch.images.size(), global_count: batch.global_count }
+        let (terms, shape, global_count) = (terms.to_vec(), batch.images.size(), batch.global_count);
+        Self { terms, shape, global_count, perturbs_weights: false }
+    }
+
+    /// The kind of the same work with weights that are perturbed, or not.
+    pub fn perturbing(self, perturbs_weights: bool) -> Self {
+        Self { perturbs_weights, ..self }
     }
 }
 

@@ -13,6 +13,7 @@ mod recorder;
 pub mod running_statistics;
 pub mod stopping;
 pub mod sums;
+mod weight_perturbation;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use crate::step::optimizer::Optimizer;
 use crate::step::recorder::{PartRecorder, Recorder};
 use crate::step::running_statistics::average_over_ranks;
 use crate::step::stopping::{Ask, Interruptible, go_on};
+use crate::step::weight_perturbation::{Attacked, WeightPerturbation};
 use crate::system::Phase;
 
 /// One optimisation step: the work, and the recorder that captures and replays it.
@@ -57,7 +59,10 @@ impl Step {
         let alone = precision.cuda_graphs && ranks.world_size() == 1;
         let ranks = if alone { Arc::new(Single) } else { ranks };
         let mut work = Work::new(config, networks, Arc::clone(&ranks))?;
-        let recorder = Recorder::new(precision, &work.networks, ranks.as_ref())?;
+        let mut recorder = Recorder::new(precision, &work.networks, ranks.as_ref())?;
+        if config.awp.is_some() {
+            recorder.leave_parts_alone();
+        }
         if recorder.captures_parts() {
             // A captured part cannot start a sum, and one rank may replay a part that another one runs eagerly.
             work.parameters.sum_at_the_end();
@@ -81,7 +86,7 @@ impl Step {
     /// [`GivenUp`](stopping::GivenUp): the state of this rank is that before the step. Or a failure of the transport.
     pub fn run_until(&mut self, ask: Ask, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
         let Self { work, recorder } = self;
-        let key = Key::of(batch, terms);
+        let key = Key::of(batch, terms).perturbing(work.perturbation.active);
         // Captured work may not communicate.
         let ask = || if torch_ext::is_recording() { Ok(()) } else { ask() };
         let computed =
@@ -105,6 +110,7 @@ pub struct Work {
     pub optimizer: Optimizer,
     /// What steps may move.
     pub watch: Watch,
+    perturbation: WeightPerturbation,
     attack: Option<Box<dyn Attack>>,
     attack_mode: Mode,
     objective: Term,
@@ -123,11 +129,13 @@ impl Work {
         parameters.take_time_from(&networks.timeline)?;
         let attack: Option<Box<dyn Attack>> = match config.attack.kind {
             AttackKind::None => None,
-            AttackKind::Pgd => Some(Box::new(config.attack.pgd())),
+            AttackKind::Pgd | AttackKind::FgsmRs => Some(Box::new(config.attack.pgd())),
+            AttackKind::NFgsm => Some(Box::new(config.attack.n_fgsm())),
         };
         Ok(Self {
             optimizer: Optimizer::new(&config.optimizer, &parameters, &networks.student),
             watch: Watch::new(&config.guard, &parameters),
+            perturbation: WeightPerturbation::new(config),
             networks,
             parameters,
             attack,
@@ -141,6 +149,11 @@ impl Work {
         })
     }
 
+    /// Begins the steps of `epoch`.
+    pub fn begin_epoch(&mut self, config: &RunConfig, epoch: u64) {
+        self.perturbation.active = config.perturbs_weights(epoch);
+    }
+
     /// The whole step: gradients of each part of the batch, their all-reduce, the update, the numbers.
     fn step(&mut self, inputs: &Inputs, terms: &[Term], recorder: &mut PartRecorder, ask: Ask) -> Result<Computed> {
         let Inputs { batch, rate, .. } = inputs;
@@ -150,6 +163,7 @@ impl Work {
         let (statistics, passes) = (flat_statistics.copy(), batches_tracked.copy());
         let learned = self.learn_parts(inputs, terms, recorder, ask);
         if learned.is_err() {
+            self.perturbation.give_up(&self.parameters);
             let Model { flat_statistics, batches_tracked, .. } = &self.networks.student;
             no_grad(|| flat_statistics.shallow_clone().copy_(&statistics));
             no_grad(|| batches_tracked.shallow_clone().copy_(&passes));
@@ -165,6 +179,7 @@ impl Work {
         let Verdict { moves, norm } = self.watch.judge(&finite, &self.parameters);
         timeline.during(Phase::Update, "update", || {
             self.optimizer.step(&mut self.parameters, *rate, &moves);
+            self.perturbation.take_back(&self.parameters, &moves);
             keep_statistics(&self.networks.student, (&statistics, &passes), &moves);
         });
 
@@ -183,6 +198,7 @@ impl Work {
         recorder: &mut PartRecorder,
         ask: Ask,
     ) -> Result<Values> {
+        let attacked = self.ascend(inputs, terms, ask)?;
         let Inputs { batch, noise, .. } = inputs;
         self.parameters.zero();
         let shard = Shard { rank: self.ranks.rank(), world_size: self.ranks.world_size() };
@@ -192,8 +208,9 @@ impl Work {
             ask()?;
             let (batch, noise) = (batch.rows(rows), noise.rows(rows));
             let last = index + 1 == parts.len();
-            let part = recorder
-                .part(&Key::of(&batch, terms), &batch, &noise, |inputs| self.learn(&inputs, terms, last, ask))?;
+            let part = recorder.part(&Key::of(&batch, terms), &batch, &noise, |inputs| {
+                self.learn(&inputs, terms, last, attacked.get(index), ask)
+            })?;
             // A replay overwrites the numbers of the replay before it.
             let values = observed.map_or_else(|| part.1.copy(), |(_, sums)| sums + &part.1);
             observed = Some((part.0.clone(), values));
@@ -201,20 +218,27 @@ impl Work {
         observed.context("a step has a part")
     }
 
-    /// Attacks the student on a part of the batch, perhaps the last one, and adds the gradient of `terms` to those of
-    /// earlier parts.
-    fn learn(&self, inputs: &Inputs, terms: &[Term], last: bool, ask: Ask) -> Result<Values> {
+    /// Attacks the student on a part of the batch, perhaps the last one, unless it is `attacked` already, and adds the
+    /// gradient of `terms` to those of earlier parts.
+    fn learn(
+        &self,
+        inputs: &Inputs,
+        terms: &[Term],
+        last: bool,
+        attacked: Option<&Attacked>,
+        ask: Ask,
+    ) -> Result<Values> {
         let Inputs { batch, noise, .. } = inputs;
         let _casts = self.precision.casts();
         let timeline = &self.networks.timeline;
-        let natural = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
-        let adversarial = timeline.during(Phase::Attack, "attack", || self.adversarial(batch, noise, &natural, ask))?;
+        let now = attacked.is_none().then(|| self.attack(batch, noise, ask)).transpose()?;
+        let Attacked { adversarial, teachers } = attacked.or(now.as_ref()).context("a part is attacked")?;
         if last {
             self.parameters.expect_last_pass()?;
         }
         let plan = PassPlan::new(terms, &self.observer.diagnosed);
-        let views = Views::new(&self.networks, Mode::Train, &batch.images, &adversarial);
-        let views = views.reuse_teachers_of(&natural).following(&plan);
+        let views = Views::new(&self.networks, Mode::Train, &batch.images, adversarial);
+        let views = views.knowing(teachers).following(&plan);
         let global_count = batch.global_count as f64;
         let mut summands = vec![];
         timeline.during(Phase::Forward, "forward", || {
@@ -228,6 +252,14 @@ impl Work {
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
         timeline.during(Phase::Backward, "backward", || total.backward());
         Ok(timeline.during(Phase::Other, "observe", || self.observer.observe(&views, &batch.labels, &summands)))
+    }
+
+    /// Attacks the student on a part of the batch.
+    fn attack(&self, batch: &Batch, noise: &Noise, ask: Ask) -> Result<Attacked> {
+        let natural = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
+        let attack = || self.adversarial(batch, noise, &natural, ask);
+        let adversarial = self.networks.timeline.during(Phase::Attack, "attack", attack)?;
+        Ok(Attacked { adversarial, teachers: natural.teachers() })
     }
 
     /// The student's adversarial images of the batch.

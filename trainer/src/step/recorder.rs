@@ -74,6 +74,15 @@ impl Recorder {
         Ok(())
     }
 
+    /// Captures no parts: a step of perturbed weights makes two kinds of them in turn, and a sum between.
+    pub fn leave_parts_alone(&mut self) {
+        if std::mem::take(&mut self.captures_parts) {
+            self.parts = PartRecorder(Runner::default());
+            let reason = "with [awp] and several ranks, a step sums gradients twice; on one rank it is recorded";
+            self.warning = Some(not_captured(reason));
+        }
+    }
+
     /// Whether parts of steps are captured. A captured part cannot start a sum.
     pub fn captures_parts(&self) -> bool {
         self.captures_parts

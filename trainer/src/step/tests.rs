@@ -22,6 +22,7 @@ mod single_precision;
 mod stopping;
 mod waits;
 mod watch;
+mod weight_perturbation;
 
 const BASE: &str = r#"
 epochs = 1

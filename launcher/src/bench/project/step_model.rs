@@ -32,7 +32,10 @@ impl StepModel {
         let whole = 2.0 * step_per_image(config, epoch, &networks) as f64;
         let student = passes(config, epoch)[STUDENT];
         let to_parameters = trainer::method::pass_plan::Passes { forward: 0, to_image: 0, ..student };
-        let backward = 2.0 * to_parameters.multiply_adds(forward) as f64;
+        // With [awp], the first half of the passes to the parameters is the ascent's, and its gradients are summed after it.
+        let perturbs = config.perturbs_weights(epoch);
+        let halves = if perturbs { 2 } else { 1 };
+        let backward = 2.0 * to_parameters.multiply_adds(forward) as f64 / halves as f64;
         let value = if config.comm.gradient_dtype == GradientDtype::Bfloat16 { 2.0 } else { 4.0 };
 
         // Forward sums are n, sum x and sum x^2 in float64; backward sums are two gradients for each channel.
@@ -46,8 +49,11 @@ impl StepModel {
         (0..steps).for_each(|_| sums_before.extend(ahead.iter().chain(&back)));
         let outer = student.forward - if config.attack.kind == AttackKind::None { 0 } else { student.to_image };
         (0..outer).for_each(|_| sums_before.extend(&ahead));
+        let last = student.to_parameters / halves;
+        (last..student.to_parameters).for_each(|_| sums_before.extend(&back));
+        sums_before.extend(perturbs.then_some(value * traffic.gradients as f64));
         let mut sums_in_backward = vec![];
-        (0..student.to_parameters).for_each(|_| sums_in_backward.extend(&back));
+        (0..last).for_each(|_| sums_in_backward.extend(&back));
         Self {
             backward,
             before: whole - backward,

@@ -4,6 +4,7 @@
 mod apgd;
 mod cw;
 mod fab;
+mod n_fgsm;
 mod noise;
 mod norm;
 mod objective;
@@ -16,6 +17,7 @@ use tch::Tensor;
 pub use self::apgd::{ApgdCe, ApgdT};
 pub use self::cw::CwInf;
 pub use self::fab::FabT;
+pub use self::n_fgsm::NFgsm;
 pub use self::noise::Noise;
 pub use self::norm::Ball;
 pub use self::objective::predictions;

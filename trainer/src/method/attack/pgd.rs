@@ -39,7 +39,12 @@ impl Pgd {
     }
 
     /// The steps from `candidate`.
-    fn ascend(&self, images: &Tensor, mut candidate: Tensor, objective: &dyn Fn(&Tensor) -> Tensor) -> Tensor {
+    pub(super) fn ascend(
+        &self,
+        images: &Tensor,
+        mut candidate: Tensor,
+        objective: &dyn Fn(&Tensor) -> Tensor,
+    ) -> Tensor {
         let surroundings = self.ball.around(images);
         for _ in 0..self.steps {
             let variable = candidate.set_requires_grad(true);

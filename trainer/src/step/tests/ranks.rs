@@ -10,17 +10,17 @@ use crate::model::ModelSpec;
 use crate::system::timeline::Timeline;
 
 /// The state of one rank after each step: parameters, gradients, running statistics.
-type States = Vec<[Tensor; 3]>;
+pub(super) type States = Vec<[Tensor; 3]>;
 
 #[derive(Clone, Copy, PartialEq)]
-enum Student {
+pub(super) enum Student {
     WithoutBatchNorm,
     Sync,
     Local,
 }
 
 /// Steps on batches of this many images, sharded over this many ranks.
-fn steps(
+pub(super) fn steps(
     config: &RunConfig,
     student: Student,
     world_size: usize,
@@ -60,11 +60,11 @@ fn steps(
     })
 }
 
-fn distance(one: &Tensor, other: &Tensor) -> f64 {
+pub(super) fn distance(one: &Tensor, other: &Tensor) -> f64 {
     f64::try_from((one - other).norm() / one.norm()).unwrap()
 }
 
-fn same(one: &States, other: &States) -> bool {
+pub(super) fn same(one: &States, other: &States) -> bool {
     one.iter().flatten().zip(other.iter().flatten()).all(|(one, other)| one.equal(other))
 }
 

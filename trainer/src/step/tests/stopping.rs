@@ -79,6 +79,17 @@ fn a_step_can_be_given_up_before_each_part_and_each_step_of_its_attack() {
     }
 }
 
+/// It asks before the parts of either pass and within the attacks, of which there is one for each part.
+#[test]
+fn a_step_of_perturbed_weights_can_be_given_up_in_both_passes() {
+    let awp = "awp={ gamma = 0.01 }";
+    for world_size in 1..=2 {
+        assert_eq!(gives_up_everywhere(&config("at", &[awp]), world_size, true, 6), 1 + 3 + 1);
+        let parts = config("iad-1", &[awp, "batch.accumulate=2"]);
+        assert_eq!(gives_up_everywhere(&parts, world_size, world_size > 1, 3), 2 * (1 + 3 + 1));
+    }
+}
+
 #[test]
 fn a_step_without_an_attack_asks_before_it_begins() {
     assert_eq!(gives_up_everywhere(&config("at", &["attack.kind=none", "loss.terms.label.of=natural"]), 2, true, 4), 1);

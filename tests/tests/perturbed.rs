@@ -1,0 +1,73 @@
+//! Perturbed weights and attacks of a single step: the number of ranks changes nothing, and a stopped run resumes to the bit.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use tests::{Images, Program, World, assert_same_run, largest_difference, tell, tensors};
+
+/// The weights are perturbed from the second of two epochs on, and from the first.
+const METHODS: [(&str, &[(&str, &str)]); 2] = [
+    (
+        "trades-awp",
+        &[
+            ("loss.preset", "\"trades\""),
+            (
+                "attack",
+                r#"{ steps = 2, start = "gaussian", batch_norm = "eval", towards = { network = "student", images = "natural" } }"#,
+            ),
+            ("awp", "{ gamma = 0.02, from_epoch = 1 }"),
+        ],
+    ),
+    ("n-fgsm-awp", &[("attack", r#"{ kind = "n_fgsm" }"#), ("awp", "{ gamma = 0.02 }"), ("batch.accumulate", "2")]),
+];
+
+fn config(world: &World, name: &str, changes: &[(&str, &str)]) -> Result<PathBuf> {
+    let data = world.images("data", Images::colour(45))?;
+    let common = [
+        ("epochs", "2"),
+        ("student.architecture", "\"resnet8\""),
+        ("precision.dtype", "\"float64\""),
+        ("batch_norm.across_ranks", "\"sync\""),
+    ];
+    world.config(name, &data, &[&common, changes].concat())
+}
+
+#[test]
+fn any_number_of_ranks_takes_the_same_steps_and_a_stopped_run_resumes() -> Result<()> {
+    for (name, changes) in METHODS {
+        let world = World::new()?;
+        let config = config(&world, name, changes)?;
+        let run = |ranks: usize| world.run(&format!("{ranks}-ranks"));
+        for ranks in 1..=3 {
+            Program::on(ranks).train(&config, &run(ranks)).run()?.expect(0);
+        }
+        let last = |ranks: usize| tensors(&run(ranks).join("checkpoints/step-00000006.safetensors"));
+        for ranks in [2, 3] {
+            let (apart, tensor) = largest_difference(&last(1)?, &last(ranks)?)?;
+            tell(&format!("{name}, 1 and {ranks} ranks: tensors differ by {apart:.2e} ({tensor})"));
+            assert!(apart < 1e-9, "{name}: {tensor} differs by {apart:e} between 1 and {ranks} ranks");
+        }
+        for steps in [2, 4] {
+            let stopped = world.run(&format!("stopped-{steps}"));
+            Program::on(2).train(&config, &stopped).stop_after(steps).run()?.expect(85);
+            Program::on(2).train(&config, &stopped).run()?.expect(0);
+            assert_same_run(&run(2), &stopped, &format!("{name}, stopped after step {steps}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_combined_is_refused() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(16))?;
+    for (changes, said) in [
+        (&[("awp", "{ gamma = 2.0 }")][..], &["awp.gamma", "0 to 1"][..]),
+        (&[("attack", r#"{ kind = "n_fgsm", steps = 3 }"#)], &["attack.steps", "n_fgsm"]),
+        (&[("attack", r#"{ kind = "fgsm_rs", norm = "l2" }"#)], &["attack.norm", "linf"]),
+    ] {
+        let config = world.config("refused", &data, changes)?;
+        Program::alone().train(&config, &world.run("refused")).run()?.expect(2).expect_error(said);
+    }
+    Ok(())
+}
