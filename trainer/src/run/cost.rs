@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::config::{Precision, Protocol, RunConfig, STUDENT, Selection, Term};
+use crate::config::{EMA, Precision, Protocol, RunConfig, STUDENT, Selection, Term};
 use crate::method::pass_plan::{Diagnosed, PassPlan, Passes};
 use crate::model::{Mode, Model, ModelSpec};
 
@@ -63,7 +63,11 @@ impl Passes {
 /// The passes of one image in a training step of `epoch`, by network.
 pub fn passes(config: &RunConfig, epoch: u64) -> BTreeMap<String, Passes> {
     let terms: Vec<Term> = config.active_terms(epoch).collect();
-    PassPlan::new(&terms, &Diagnosed::new(config)).passes(&config.attack)
+    let mut passes = PassPlan::new(&terms, &Diagnosed::new(config)).passes(&config.attack);
+    if let Some(rectify) = &config.loss.rectify {
+        passes.entry(rectify.network.clone()).or_default().forward += 1;
+    }
+    passes
 }
 
 /// The multiply-adds of a training step of `epoch` for one image, with these networks of the run, by name.
@@ -102,6 +106,7 @@ pub struct Cost {
 pub fn of(config: &RunConfig, forward: Forward, teachers: &BTreeMap<String, Forward>, images: ImageCounts) -> Cost {
     let mut networks: BTreeMap<String, Forward> =
         config.teachers.keys().map(|name| (name.clone(), teachers.get(name).copied().unwrap_or(forward))).collect();
+    networks.entry(EMA.into()).or_insert(forward);
     networks.insert(STUDENT.into(), forward);
 
     let mut costs: Vec<(u64, u64)> = vec![];

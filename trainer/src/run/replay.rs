@@ -84,6 +84,7 @@ pub fn replay(context: &RunContext, kept: &Kept) -> Result<Replayed> {
     let rates = config.optimizer.schedule(config.epochs, steps_per_epoch, header.global_batch);
     step.work.optimizer.resume_after(done.saturating_sub(header.guarding.skipped));
     step.work.optimizer.set_momentum(rates.momentum(epoch, done));
+    step.work.networks.memory.begin_step(epoch, done, rates.steps());
     let terms: Vec<Term> = config.active_terms(epoch).collect();
     let draws = Draws::new(config.seed, Purpose::AttackStart, epoch);
     let noise = Noise::new(&draws, &batch.samples, context.place.device);
