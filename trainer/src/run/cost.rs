@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::config::{EMA, Precision, Protocol, RunConfig, STUDENT, Selection, Term};
+use crate::config::{Precision, Protocol, RunConfig, STUDENT, Selection, Term};
 use crate::method::pass_plan::{Diagnosed, PassPlan, Passes};
 use crate::model::{Mode, Model, ModelSpec};
 
@@ -70,9 +70,11 @@ pub fn passes(config: &RunConfig, epoch: u64) -> BTreeMap<String, Passes> {
     passes
 }
 
-/// The multiply-adds of a training step of `epoch` for one image, with these networks of the run, by name.
+/// The multiply-adds of a training step of `epoch` for one image, with these networks of the run, by name. The moving average
+/// of the student costs what the student costs.
 pub fn step_per_image(config: &RunConfig, epoch: u64, networks: &BTreeMap<String, Forward>) -> u64 {
-    passes(config, epoch).iter().map(|(network, passes)| passes.multiply_adds(networks[network])).sum()
+    let of = |network: &String| *networks.get(network).unwrap_or(&networks[STUDENT]);
+    passes(config, epoch).iter().map(|(network, passes)| passes.multiply_adds(of(network))).sum()
 }
 
 /// How many images there are.
@@ -106,7 +108,6 @@ pub struct Cost {
 pub fn of(config: &RunConfig, forward: Forward, teachers: &BTreeMap<String, Forward>, images: ImageCounts) -> Cost {
     let mut networks: BTreeMap<String, Forward> =
         config.teachers.keys().map(|name| (name.clone(), teachers.get(name).copied().unwrap_or(forward))).collect();
-    networks.entry(EMA.into()).or_insert(forward);
     networks.insert(STUDENT.into(), forward);
 
     let mut costs: Vec<(u64, u64)> = vec![];

@@ -8,7 +8,7 @@ use comm::Communicator;
 use tch::{Device, Kind, Tensor, no_grad};
 use torch_ext::Moment;
 
-use crate::config::{Dtype, EMA, RunConfig, STUDENT};
+use crate::config::{Dtype, RunConfig, STUDENT};
 use crate::method::networks::Networks;
 use crate::run::cost::{Forward, step_per_image};
 
@@ -32,8 +32,6 @@ impl Effort {
         counted.extend(
             networks.teachers.iter().map(|(name, teacher)| (name.clone(), Forward::through(teacher, config.precision))),
         );
-        let student = counted[STUDENT];
-        counted.entry(EMA.to_string()).or_insert(student);
         let peak = config.metrics.peak_tflops.map_or_else(|| measured_peak(kind, device), |peak| peak * 1e12);
         let mut peaks = [peak];
         ranks.sum(&mut peaks)?;
