@@ -3,7 +3,7 @@
 use trainer::config::{Divergence, Images, Ramp, STUDENT, Target, Term, Trust};
 
 /// The keys of a new configuration by section, in their order, each with what it means. What it may be is added from the manual.
-pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
+pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 11] = [
     (
         "",
         &[
@@ -44,6 +44,10 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
                 "towards",
                 "What the attack moves the student's prediction away from: the label, or the prediction of a network.",
             ),
+            (
+                "first_order",
+                "Whether the label's part of that prediction follows the attacked image, as far as its slope tells.",
+            ),
         ],
     ),
     (
@@ -68,6 +72,7 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
             ("weight_decay", "How strongly weights are drawn to 0."),
         ],
     ),
+    ("averages", &[("ema", "A moving average of the weights over steps, and what is left of it after each.")]),
     ("precision", &[("dtype", "What training computes in. On recent GPUs bfloat16 is faster.")]),
     (
         "evaluation",
@@ -99,6 +104,23 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
 pub(super) const TEACHER: [(&str, &str); 2] = [
     ("checkpoint", "The run folder of the teacher, or a file of weights."),
     ("config", "The configuration that makes the teacher. If it is missing, it is trained first, by the same command."),
+];
+
+/// What a method remembers, as keys of `[loss]`.
+pub(super) const REMEMBERED: [(&str, &str); 4] = [
+    (
+        "class_weights",
+        "Classes that survive fewer steps of the attack weigh more in the next epoch, within these bounds.",
+    ),
+    ("class_means", "How the mean prediction of each class is taken, epoch by epoch."),
+    (
+        "rectify",
+        "Every label is mixed with the prediction of this network on the natural image; first and last temperature and weight.",
+    ),
+    (
+        "balance",
+        "The weights of these two terms follow how far each has come; at the milestones the rates fall to a tenth.",
+    ),
 ];
 
 /// The methods in a line each.
@@ -244,8 +266,9 @@ mod tests {
         let dotted =
             |section: &str, key: &str| if section.is_empty() { key.to_string() } else { format!("{section}.{key}") };
         let own = SECTIONS.iter().flat_map(|(section, keys)| keys.iter().map(move |(key, _)| dotted(section, key)));
+        let remembered = REMEMBERED.iter().map(|(key, _)| dotted("loss", key));
         let teachers = TEACHER.iter().map(|(key, _)| dotted("teachers.NAME", key));
-        for key in own.chain(teachers) {
+        for key in own.chain(teachers).chain(remembered) {
             assert!(known.contains(&key), "{key}");
         }
         for preset in preset_names() {
