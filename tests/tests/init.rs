@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tests::{Ended, Images, Program, World, checkout};
 
-const METHODS: [&str; 18] = [
+const METHODS: [&str; 32] = [
     "st",
     "at",
     "trades",
@@ -25,6 +25,20 @@ const METHODS: [&str; 18] = [
     "igdm",
     "igdm-ard",
     "igdm-rslad",
+    "ltd",
+    "hat",
+    "dgad",
+    "dkl",
+    "gkl",
+    "saad",
+    "saad-c",
+    "adr",
+    "adr-trades",
+    "fair-ard",
+    "fair-iad",
+    "fair-rslad",
+    "mtard",
+    "b-mtard",
 ];
 
 fn within(world: &World, words: &[&str]) -> Result<Ended> {

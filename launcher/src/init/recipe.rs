@@ -58,9 +58,17 @@ impl Recipe<'_> {
                 trust.from_epoch = scaled(trust.from_epoch);
             }
             // The divergence is averaged over the classes there, too.
-            if let (true, Some(classes)) = (self.method == "ard-orig" && term.name == "teach", self.classes()) {
+            let averaged = match self.method {
+                "ard-orig" | "fair-ard" => term.name == "teach",
+                "mtard" | "b-mtard" => true,
+                _ => false,
+            };
+            if let (true, Some(classes)) = (averaged, self.classes()) {
                 term.weight = 1.0 / classes;
             }
+        }
+        for milestone in config.loss.balance.iter_mut().flat_map(|balance| &mut balance.milestones) {
+            *milestone = scaled(*milestone);
         }
         for (name, (file, folder)) in self.teachers {
             let own: Value =
@@ -173,7 +181,8 @@ mod tests {
             assert_eq!(found, teachers, "{method}");
         }
         for method in preset_names() {
-            let distils = !["st", "at", "trades", "trades-ls", "mart"].contains(&method);
+            let alone = ["st", "at", "trades", "trades-ls", "mart", "dkl", "gkl", "adr", "adr-trades"];
+            let distils = !alone.contains(&method);
             assert_eq!(!teachers_of(method).unwrap().is_empty(), distils, "{method}");
         }
     }

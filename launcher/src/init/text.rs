@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use toml::{Table, Value};
 use trainer::config::{Key, RunConfig, keys};
 
-use super::words::{self, SECTIONS, TEACHER};
+use super::words::{self, REMEMBERED, SECTIONS, TEACHER};
 
 const WIDTH: usize = 110;
 
@@ -45,7 +45,7 @@ pub(super) fn text(config: &RunConfig, head: &Head) -> String {
             loss(&mut text, config, &resolved);
         }
         let table = if section.is_empty() { Some(&resolved) } else { resolved.get(section).and_then(Value::as_table) };
-        let Some(table) = table else { continue };
+        let Some(table) = table.filter(|table| lines.iter().any(|(key, _)| table.contains_key(*key))) else { continue };
         // Without an attack its other keys mean nothing.
         let idle = section == "attack" && table.get("kind").and_then(Value::as_str) == Some("none");
         open(&mut text, section);
@@ -94,19 +94,27 @@ fn loss(text: &mut String, config: &RunConfig, resolved: &Table) {
         let _ = writeln!(text, "  {},", Value::Table(without_defaults(value.as_table().cloned().unwrap_or_default())));
     }
     *text += "]\n";
+    for (key, meaning) in REMEMBERED {
+        if let Some(value) = resolved.get("loss").and_then(|loss| loss.get(key)) {
+            line(text, key, meaning, value, None);
+        }
+    }
 }
 
 /// A term as people write it.
 fn without_defaults(term: Table) -> Table {
     let usual = |key: &str, value: &Value| match key {
         "weight" | "temperature" => value.as_float() == Some(1.0),
-        "stop_gradient" | "inverted" => value.as_bool() == Some(false),
+        "order" => value.as_float() == Some(1.0),
+        "stop_gradient" | "inverted" | "complement" => value.as_bool() == Some(false),
         "from_epoch" => value.as_integer() == Some(0),
         _ => false,
     };
     let mut term: Table = term.into_iter().filter(|(key, value)| !usual(key, value)).collect();
-    if let Some(trust) = term.get_mut("trust").and_then(Value::as_table_mut) {
-        trust.retain(|key, value| !usual(key, value));
+    for judge in ["trust", "uncertainty"] {
+        if let Some(judge) = term.get_mut(judge).and_then(Value::as_table_mut) {
+            judge.retain(|key, value| !usual(key, value));
+        }
     }
     term
 }

@@ -1,9 +1,9 @@
 //! Keys, terms and methods in words that a newcomer knows.
 
-use trainer::config::{Images, Ramp, STUDENT, Target, Term, Trust};
+use trainer::config::{Divergence, Images, Ramp, STUDENT, Target, Term, Trust};
 
 /// The keys of a new configuration by section, in their order, each with what it means. What it may be is added from the manual.
-pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
+pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 11] = [
     (
         "",
         &[
@@ -44,6 +44,10 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
                 "towards",
                 "What the attack moves the student's prediction away from: the label, or the prediction of a network.",
             ),
+            (
+                "first_order",
+                "Whether the label's part of that prediction follows the attacked image, as far as its slope tells.",
+            ),
         ],
     ),
     (
@@ -68,6 +72,7 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 10] = [
             ("weight_decay", "How strongly weights are drawn to 0."),
         ],
     ),
+    ("averages", &[("ema", "A moving average of the weights over steps, and what is left of it after each.")]),
     ("precision", &[("dtype", "What training computes in. On recent GPUs bfloat16 is faster.")]),
     (
         "evaluation",
@@ -101,6 +106,23 @@ pub(super) const TEACHER: [(&str, &str); 2] = [
     ("config", "The configuration that makes the teacher. If it is missing, it is trained first, by the same command."),
 ];
 
+/// What a method remembers, as keys of `[loss]`.
+pub(super) const REMEMBERED: [(&str, &str); 4] = [
+    (
+        "class_weights",
+        "Classes that survive fewer steps of the attack weigh more in the next epoch, within these bounds.",
+    ),
+    ("class_means", "How the mean prediction of each class is taken, epoch by epoch."),
+    (
+        "rectify",
+        "Every label is mixed with the prediction of this network on the natural image; first and last temperature and weight.",
+    ),
+    (
+        "balance",
+        "The weights of these two terms follow how far each has come; at the milestones the rates fall to a tenth.",
+    ),
+];
+
 /// The methods in a line each.
 pub(super) fn method(preset: &str) -> &'static str {
     match preset {
@@ -122,6 +144,20 @@ pub(super) fn method(preset: &str) -> &'static str {
         "igdm" => "IGDM on AdaAD, input gradients of the teacher (Lee et al., ICLR 2025)",
         "igdm-ard" => "IGDM on ARD (Lee et al., ICLR 2025)",
         "igdm-rslad" => "IGDM on RSLAD (Lee et al., ICLR 2025)",
+        "ltd" => "Low temperature distillation, LTD (Chen and Lee, 2021)",
+        "hat" => "HAT, helper images against too large margins (Rade and Moosavi-Dezfooli, ICLR 2022)",
+        "dgad" => "DGAD, the teacher's mistakes corrected and distilled on natural images (Park and Min, ECCV 2024)",
+        "dkl" => "DKL, the improved divergence IKL (Cui et al., NeurIPS 2024)",
+        "gkl" => "GKL, the generalised divergence (Cui et al., 2025)",
+        "saad" => "SAAD, images weighed by the teacher's uncertainty (Lee et al., TMLR 2026)",
+        "saad-c" => "SAAD-C, SAAD with natural images where the teacher is sure (Lee et al., TMLR 2026)",
+        "adr" => "ADR, labels mixed with a moving average of the student (Wu et al., ICLR 2024)",
+        "adr-trades" => "ADR on TRADES (Wu et al., ICLR 2024)",
+        "fair-ard" => "Fair-ARD, classes weighed by the attack steps that they survive (Yue et al., NeurIPS 2023)",
+        "fair-iad" => "Fair-IAD, IAD-I with these weights (Yue et al., NeurIPS 2023)",
+        "fair-rslad" => "Fair-RSLAD, RSLAD with these weights (Yue et al., NeurIPS 2023)",
+        "mtard" => "MTARD, a robust and a natural teacher in balance (Zhao et al., ECCV 2022)",
+        "b-mtard" => "B-MTARD, MTARD with balanced temperatures (Zhao et al., TPAMI 2024)",
         _ => "A method of your own",
     }
 }
@@ -131,6 +167,7 @@ fn images(images: Images) -> &'static str {
         Images::Natural => "natural",
         Images::Adversarial => "adversarial",
         Images::Mirrored => "mirrored",
+        Images::Helper => "helper",
     }
 }
 
@@ -145,6 +182,32 @@ pub(super) fn term(term: &Term) -> String {
     }
     if term.temperature != 1.0 {
         sentences.push(format!("Both predictions are softened by the temperature {}", term.temperature));
+    }
+    if let Some(temperature) = term.target_temperature {
+        sentences.push(format!("The target alone is softened by the temperature {temperature}"));
+    }
+    match term.divergence {
+        Divergence::Kl => {}
+        Divergence::MeanSquare => sentences.push("Probabilities are compared by their squared differences".into()),
+        Divergence::LogitGaps => {
+            sentences.push("Differences of logits are compared, as the class of the image is usually seen".into());
+        }
+    }
+    if term.hard {
+        sentences.push("The target's most probable class is taken as the label".into());
+    }
+    if term.swap_label {
+        sentences.push("Where the target is wrong, its largest logit and that of the label change places".into());
+    }
+    if let Some(only) = &term.only {
+        let right = if only.right { "right" } else { "wrong" };
+        let kind = images(only.images);
+        sentences
+            .push(format!("Only images count of which the teacher {} is {right} on the {kind} image", only.teacher));
+    }
+    if let Some(one) = &term.uncertainty {
+        let (more, teacher) = (if one.complement { "less" } else { "more" }, &one.teacher);
+        sentences.push(format!("An image counts the more, the {more} uncertain the teacher {teacher} is"));
     }
     sentences.extend(term.trust.as_ref().map(trust));
     if term.sample_weight.is_some() {
@@ -203,8 +266,9 @@ mod tests {
         let dotted =
             |section: &str, key: &str| if section.is_empty() { key.to_string() } else { format!("{section}.{key}") };
         let own = SECTIONS.iter().flat_map(|(section, keys)| keys.iter().map(move |(key, _)| dotted(section, key)));
+        let remembered = REMEMBERED.iter().map(|(key, _)| dotted("loss", key));
         let teachers = TEACHER.iter().map(|(key, _)| dotted("teachers.NAME", key));
-        for key in own.chain(teachers) {
+        for key in own.chain(teachers).chain(remembered) {
             assert!(known.contains(&key), "{key}");
         }
         for preset in preset_names() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde::Serialize;
-use trainer::config::{RunConfig, STUDENT, Teacher};
+use trainer::config::{EMA, RunConfig, STUDENT, Teacher};
 use trainer::method::pass_plan::Passes;
 use trainer::model::ModelSpec;
 use trainer::run::cost::{self, Cost, Forward, Traffic};
@@ -106,6 +106,7 @@ impl Numbers {
             let gradients = other.map_or(traffic.gradients, |other| Traffic::of(other).gradients);
             teachers += value_bytes(config) * gradients as f64;
         }
+        networks.entry(EMA.into()).or_insert(forward);
         let own: BTreeMap<String, Forward> =
             networks.iter().filter(|(name, _)| *name != STUDENT).map(|(name, one)| (name.clone(), *one)).collect();
         let cost = cost::of(config, networks[STUDENT], &own, images.counts(config, ranks));

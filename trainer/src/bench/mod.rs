@@ -92,7 +92,9 @@ impl Bench {
             model
         };
         let terms: Vec<Term> = config.active_terms(epoch).collect();
-        let asked: BTreeSet<&str> = terms.iter().flat_map(Term::asks).map(|(network, _)| network).collect();
+        let rectified = config.loss.rectify.iter().map(|rectify| rectify.network.as_str());
+        let asked: BTreeSet<&str> =
+            terms.iter().flat_map(Term::asks).map(|(network, _)| network).chain(rectified).collect();
         let teachers = asked.into_iter().filter(|network| *network != STUDENT);
         let teachers: BTreeMap<String, Model> = teachers
             .enumerate()

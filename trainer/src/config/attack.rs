@@ -28,6 +28,9 @@ pub struct AttackConfig {
     pub batch_norm: Mode,
     /// The target whose divergence the attack raises.
     pub towards: Target,
+    /// Whether the logit of the label in a teacher's natural prediction follows the candidate to first order (SAAD).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub first_order: bool,
 }
 
 impl Default for AttackConfig {
@@ -43,6 +46,7 @@ impl Default for AttackConfig {
             clamp_start: false,
             batch_norm: Mode::Train,
             towards: Target::Label,
+            first_order: false,
         }
     }
 }

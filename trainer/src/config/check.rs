@@ -3,7 +3,7 @@
 use datasets::{Choice, UserError};
 
 use crate::config::{
-    AttackKind, AutoAttack, Compat, ExtraData, Images, Per, Ramp, RunConfig, STUDENT, Selection, Target, Term,
+    AttackKind, AutoAttack, Compat, EMA, ExtraData, Images, Per, Ramp, RunConfig, STUDENT, Selection, Target, Term,
 };
 
 use super::range::must;
@@ -57,7 +57,8 @@ impl RunConfig {
         self.check_awp()?;
         self.check_attack()?;
         self.check_evaluation()?;
-        self.check_loss()
+        self.check_loss()?;
+        self.check_method()
     }
 
     fn check_attack(&self) -> Result<(), UserError> {
@@ -73,8 +74,9 @@ impl RunConfig {
         )?;
         if let Target::Prediction(prediction) = &attack.towards {
             self.check_network("attack.towards.network", &prediction.network)?;
-            let mirrored = prediction.images == Images::Mirrored;
-            must(!mirrored, "attack.towards.images", "mirrored", "natural or adversarial images")?;
+            let (images, known) = (prediction.images, [Images::Natural, Images::Adversarial]);
+            let images = format!("{images:?}").to_lowercase();
+            must(known.contains(&prediction.images), "attack.towards.images", images, "natural or adversarial images")?;
         }
         attack.check_single_step()?;
         let boosted = attack.towards == Target::BoostedLabel;
@@ -171,8 +173,10 @@ impl RunConfig {
         must(first, "loss.terms", "no term in epoch 0", "a term with weight and from_epoch = 0 to begin with")
     }
 
-    fn check_network(&self, key: &str, network: &str) -> Result<(), UserError> {
-        let known: Vec<&str> = std::iter::once(STUDENT).chain(self.teachers.keys().map(String::as_str)).collect();
+    pub(super) fn check_network(&self, key: &str, network: &str) -> Result<(), UserError> {
+        let average = self.averages.ema.is_some().then_some(EMA);
+        let known = std::iter::once(STUDENT).chain(self.teachers.keys().map(String::as_str)).chain(average);
+        let known: Vec<&str> = known.collect();
         must(
             known.contains(&network),
             key,
@@ -180,7 +184,11 @@ impl RunConfig {
             &format!("a network of this run: {}", known.join(", ")),
         )
         .map_err(|error| {
-            error.hint(format!("add [teachers.{network}] with its checkpoint")).did_you_mean(network, known)
+            let hint = match network {
+                EMA => "add averages.ema: the moving average of the student is this network".to_string(),
+                _ => format!("add [teachers.{network}] with its checkpoint"),
+            };
+            error.hint(hint).did_you_mean(network, known)
         })
     }
 
@@ -210,5 +218,7 @@ impl RunConfig {
 fn needs_attack(term: &Term) -> bool {
     let target = matches!(&term.towards, Target::Prediction(prediction) if prediction.images != Images::Natural);
     let minus = term.minus.is_some_and(|images| images != Images::Natural);
-    term.of != Images::Natural || term.trust.is_some() || target || minus
+    let only = term.only.as_ref().is_some_and(|only| only.images != Images::Natural);
+    let judged = term.trust.is_some() || term.uncertainty.is_some();
+    term.of != Images::Natural || judged || target || minus || only
 }

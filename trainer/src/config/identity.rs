@@ -45,6 +45,9 @@ impl RunConfig {
             "epochs" if self.loss.terms.iter().any(|term| term.ramp.is_some()) => {
                 Err("the ramp of a loss term depends on it")
             }
+            "epochs" if self.loss.rectify.is_some() => {
+                Err("the temperature and the weight of loss.rectify depend on it")
+            }
             "epochs" if self.averages.ema.as_ref().is_some_and(|ema| ema.warm_up.is_some()) => {
                 Err("the warm-up of the moving average depends on it")
             }

@@ -126,7 +126,11 @@ evaluation = { autoattack = { queries = 5 } }
 awp = { gamma = 0.01 }
 averages = { ema = { decay = 0.9 }, swa = { from_epoch = 1 } }
 [loss]
-terms = [{ name = "teach", of = "adversarial", towards = "label", trust = { teacher = "robust", exponent = 1 } }]
+terms = [{ name = "teach", of = "adversarial", towards = "label", trust = { teacher = "robust", exponent = 1 }, only = { teacher = "robust", images = "natural", right = true }, uncertainty = { teacher = "robust" } }]
+class_weights = { least = 0.5, most = 2 }
+class_means = { temperature = 1 }
+rectify = { network = "ema", temperature = [2, 1], weight = [0, 1] }
+balance = { terms = ["a", "b"], rate = 0.1 }
 [teachers.robust]
 checkpoint = "runs/teacher"
 "#;
@@ -157,6 +161,12 @@ checkpoint = "runs/teacher"
             ("batch_norm", "batch_norm."),
             ("loss.terms.teach", "loss.terms.NAME."),
             ("loss.terms.teach.trust", "loss.terms.NAME.trust."),
+            ("loss.terms.teach.only", "loss.terms.NAME.only."),
+            ("loss.terms.teach.uncertainty", "loss.terms.NAME.uncertainty."),
+            ("loss.class_weights", "loss.class_weights."),
+            ("loss.class_means", "loss.class_means."),
+            ("loss.rectify", "loss.rectify."),
+            ("loss.balance", "loss.balance."),
             ("optimizer", "optimizer."),
             ("precision", "precision."),
             ("evaluation", "evaluation."),

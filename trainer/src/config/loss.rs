@@ -6,15 +6,43 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::remembered::{Balance, ClassMeans, ClassWeights, Rectify};
+
 /// `[loss]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossConfig {
     /// The summands. A preset (`preset = "iad-1"`) is replaced by its terms when the file is read.
     pub terms: Vec<Term>,
+    /// A factor of every sample's loss by its class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
+    /// The mean prediction of each class, for terms with `divergence = "logit_gaps"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_means: Option<ClassMeans>,
+    /// A mixture in place of every label, in the loss and in the attack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rectify: Option<Rectify>,
+    /// Weights of two terms that follow their values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
 }
 
 impl LossConfig {
+    /// Whether a step needs numbers of the global batch before its backward pass.
+    pub fn exchanges(&self) -> bool {
+        let terms = || self.terms.iter().filter(|term| term.weight > 0.0);
+        let gaps = terms().any(|term| term.divergence == Divergence::LogitGaps);
+        let normalized = self.class_means.is_some_and(|means| means.normalized) && gaps;
+        self.balance.is_some() || normalized || terms().any(|term| term.uncertainty.is_some())
+    }
+
+    /// Whether a term or a label needs the prediction of `network`.
+    pub fn asks(&self, network: &str) -> bool {
+        let rectified = self.rectify.as_ref().is_some_and(|rectify| rectify.network == network);
+        rectified || self.terms.iter().any(|term| term.asks().any(|(asked, _)| asked == network))
+    }
+
     /// The teacher of the diagnostics: the one that a term's trust names, else the first teacher among the targets.
     pub fn observed_teacher(&self) -> Option<&str> {
         let terms = &self.terms;
@@ -23,12 +51,14 @@ impl LossConfig {
             Target::Prediction(prediction) => Some(prediction.network.as_str()),
             Target::Label | Target::BoostedLabel => None,
         });
-        trusted.or_else(|| guides.find(|network| *network != STUDENT))
+        trusted.or_else(|| guides.find(|network| ![STUDENT, EMA].contains(network)))
     }
 }
 
 /// The name of the network being trained.
 pub const STUDENT: &str = "student";
+/// The name of the moving average of the student's weights (`averages.ema`) as a network.
+pub const EMA: &str = "ema";
 
 /// The images of a prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,6 +71,9 @@ pub enum Images {
     /// The natural images moved by the opposite of the adversarial perturbation: 2 natural - adversarial. Not clamped to
     /// the range of pixels (IGDM).
     Mirrored,
+    /// The natural images moved by twice the adversarial perturbation: 2 adversarial - natural. Not clamped to the range of
+    /// pixels (HAT).
+    Helper,
 }
 
 /// One summand of the loss.
@@ -65,6 +98,24 @@ pub struct Term {
     /// The temperature of both predictions; the divergence is multiplied by its square (Hinton et al. 2015).
     #[serde(default = "one")]
     pub temperature: f64,
+    /// The temperature of the target alone; without it, that of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_temperature: Option<f64>,
+    /// How far the prediction is from the target's.
+    #[serde(default, skip_serializing_if = "Divergence::is_default")]
+    pub divergence: Divergence,
+    /// Whether the target's most probable class stands for its prediction, as a label (HAT).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub hard: bool,
+    /// Whether the target's largest logit and that of the label change places where they are of two classes (DGAD).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub swap_label: bool,
+    /// The samples that count; without it, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Only>,
+    /// A factor of each sample: the uncertainty of a teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncertainty: Option<Uncertainty>,
     /// A factor of each sample: the trust in a teacher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<Trust>,
@@ -80,6 +131,10 @@ pub struct Term {
     /// The first epoch (from 0) of the term.
     #[serde(default)]
     pub from_epoch: u64,
+    /// Whether the target is the teacher's natural prediction whose logit of the label follows the candidate to first order:
+    /// the objective of an attack with `attack.first_order`.
+    #[serde(skip)]
+    pub first_order: bool,
 }
 
 fn one() -> f64 {
@@ -89,6 +144,65 @@ fn one() -> f64 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// How far a prediction q is from its target's p.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Divergence {
+    /// KL(p || q).
+    #[default]
+    Kl,
+    /// The mean over the classes of (p - q)^2 (DGAD).
+    MeanSquare,
+    /// 1/4 of the sum over pairs of classes of s_a s_b (d_a - d_b)^2, where d are the differences of the logits and s is the
+    /// mean prediction of the label's class (`loss.class_means`; DKL).
+    LogitGaps,
+}
+
+impl Divergence {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The samples on which a teacher is right, or those on which it is wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Only {
+    /// The name of the teacher.
+    pub teacher: String,
+    /// The images that it judges.
+    pub images: Images,
+    /// Whether the samples count on which it is right.
+    pub right: bool,
+}
+
+/// The uncertainty of a teacher: w = scale (H - the least H of the global batch), with H the entropy of its prediction on the
+/// adversarial image (SAAD).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uncertainty {
+    /// The name of the teacher.
+    pub teacher: String,
+    /// The order of Renyi's entropy; 1 is Shannon's.
+    #[serde(default = "one")]
+    pub order: f64,
+    /// The factor of the entropy.
+    #[serde(default = "five")]
+    pub scale: f64,
+    /// Whether the factor is 1 - w / (the greatest w of the global batch + 1e-8) instead of w.
+    #[serde(default)]
+    pub complement: bool,
+}
+
+fn five() -> f64 {
+    5.0
 }
 
 /// A factor of each sample that the student decides.
@@ -118,11 +232,18 @@ impl Term {
             smoothing: 0.0,
             weight: 1.0,
             temperature: 1.0,
+            target_temperature: None,
+            divergence: Divergence::Kl,
+            hard: false,
+            swap_label: false,
+            only: None,
+            uncertainty: None,
             trust: None,
             sample_weight: None,
             ramp: None,
             stop_gradient: false,
             from_epoch: 0,
+            first_order: false,
         }
     }
 
@@ -134,7 +255,9 @@ impl Term {
         };
         let subtracted = network.and_then(|(network, _)| Some((network, self.minus?)));
         let trusted = self.trust.as_ref().map(|trust| (trust.teacher.as_str(), Images::Adversarial));
-        network.into_iter().chain(subtracted).chain(trusted)
+        let uncertain = self.uncertainty.as_ref().map(|one| (one.teacher.as_str(), Images::Adversarial));
+        let only = self.only.as_ref().map(|only| (only.teacher.as_str(), only.images));
+        network.into_iter().chain(subtracted).chain(trusted).chain(uncertain).chain(only)
     }
 }
 

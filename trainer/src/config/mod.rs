@@ -11,6 +11,7 @@ mod awp;
 mod batch;
 mod batch_norm;
 mod check;
+mod check_method;
 mod check_optimizer;
 mod checkpoint;
 mod class_matching;
@@ -34,6 +35,7 @@ mod preset;
 mod protocol;
 pub(crate) mod range;
 mod read;
+mod remembered;
 mod run_config;
 mod single_step;
 mod student;
@@ -54,7 +56,10 @@ pub use self::data::{Data, ExtraData, Reading};
 pub use self::evaluation::{AutoAttack, Evaluation, Selection};
 pub use self::guard::{Guard, OnCollapse};
 pub use self::keys::{Key, keys};
-pub use self::loss::{Images, LossConfig, Prediction, Ramp, STUDENT, SampleWeight, Target, Term, Trust};
+pub use self::loss::{
+    Divergence, EMA, Images, LossConfig, Only, Prediction, Ramp, STUDENT, SampleWeight, Target, Term, Trust,
+    Uncertainty,
+};
 pub use self::metrics::{Diagnostics, MetricsConfig};
 pub use self::norm::Norm;
 pub use self::normalize::Normalize;
@@ -64,6 +69,7 @@ pub use self::pixels::Pixels;
 pub use self::precision::{Dtype, Named, Precision};
 pub use self::preset::names as preset_names;
 pub use self::protocol::Protocol;
+pub use self::remembered::{Balance, ClassMeans, ClassWeights, Rectify};
 pub use self::run_config::RunConfig;
 pub use self::student::{Student, Teacher};
 pub use self::suite::{Listed, Method, Suite};

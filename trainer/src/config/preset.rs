@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::Override;
 
 /// The presets, compiled in so that the program needs no files.
-const PRESETS: [(&str, &str); 18] = [
+const PRESETS: [(&str, &str); 32] = [
     ("st", include_str!("../../../configs/losses/st.toml")),
     ("at", include_str!("../../../configs/losses/at.toml")),
     ("trades", include_str!("../../../configs/losses/trades.toml")),
@@ -27,6 +27,20 @@ const PRESETS: [(&str, &str); 18] = [
     ("igdm", include_str!("../../../configs/losses/igdm.toml")),
     ("igdm-ard", include_str!("../../../configs/losses/igdm-ard.toml")),
     ("igdm-rslad", include_str!("../../../configs/losses/igdm-rslad.toml")),
+    ("ltd", include_str!("../../../configs/losses/ltd.toml")),
+    ("hat", include_str!("../../../configs/losses/hat.toml")),
+    ("dgad", include_str!("../../../configs/losses/dgad.toml")),
+    ("dkl", include_str!("../../../configs/losses/dkl.toml")),
+    ("gkl", include_str!("../../../configs/losses/gkl.toml")),
+    ("saad", include_str!("../../../configs/losses/saad.toml")),
+    ("saad-c", include_str!("../../../configs/losses/saad-c.toml")),
+    ("adr", include_str!("../../../configs/losses/adr.toml")),
+    ("adr-trades", include_str!("../../../configs/losses/adr-trades.toml")),
+    ("fair-ard", include_str!("../../../configs/losses/fair-ard.toml")),
+    ("fair-iad", include_str!("../../../configs/losses/fair-iad.toml")),
+    ("fair-rslad", include_str!("../../../configs/losses/fair-rslad.toml")),
+    ("mtard", include_str!("../../../configs/losses/mtard.toml")),
+    ("b-mtard", include_str!("../../../configs/losses/b-mtard.toml")),
 ];
 
 /// The names of the presets.
@@ -50,6 +64,12 @@ pub(super) fn insert(table: &mut Table, path: &Path, from_command: bool) -> Resu
         error(format!("one of {}", names().collect::<Vec<_>>().join(", ")))
             .did_you_mean(preset.as_str().unwrap_or_default(), names())
     })?;
+    if from_command {
+        // What the file's method remembers is no part of this one.
+        for key in ["class_weights", "class_means", "rectify", "balance"] {
+            loss.remove(key);
+        }
+    }
     let mut method: Table = text.parse().unwrap_or_else(|error| unreachable!("presets are tested: {error}"));
     if let Some(terms) = method.remove("terms") {
         loss.insert("terms".into(), terms);

@@ -7,7 +7,7 @@
 use tch::{Kind, Tensor, no_grad};
 
 use super::views::Views;
-use crate::config::{Images, STUDENT, SampleWeight, Target, Term, Trust};
+use crate::config::{Divergence, Images, Only, Prediction, STUDENT, SampleWeight, Target, Term, Trust, Uncertainty};
 
 impl Trust {
     /// alpha of each sample `[N]`, without gradient; computed from log-probabilities, so that it never underflows.
@@ -28,14 +28,21 @@ impl Term {
     /// The term's part of the loss for the samples of this rank: their sum (a scalar) divided by `global_count`, the
     /// number of samples on all ranks. `labels [N]` are int64.
     pub fn evaluate(&self, views: &Views, labels: &Tensor, global_count: f64) -> Tensor {
-        let student = self.side(views, STUDENT, self.of);
+        let student = self.side(views, STUDENT, self.of) / self.temperature;
         let divergence = match &self.towards {
-            Target::Label => cross_entropy(&(student / self.temperature), labels, self.smoothing),
-            Target::BoostedLabel => boosted_cross_entropy(&(student / self.temperature), labels),
+            Target::Label => match views.rectified(labels) {
+                Some(mixture) => -(mixture * log_softmax(&student)).sum_dim_intlist(1i64, false, None),
+                None => cross_entropy(&student, labels, self.smoothing),
+            },
+            Target::BoostedLabel => boosted_cross_entropy(&student, labels),
             Target::Prediction(prediction) => {
-                let guide = self.side(views, &prediction.network, prediction.images);
-                let guide = if self.stop_gradient { guide.detach() } else { guide };
-                divergence(&guide, &student, self.temperature)
+                let guide = self.guide(views, prediction, labels);
+                match self.divergence {
+                    Divergence::Kl if self.hard => cross_entropy(&student, &guide.argmax(1, false), 0.0),
+                    Divergence::Kl => divergence(&guide, &student),
+                    Divergence::MeanSquare => mean_square(&guide, &student),
+                    Divergence::LogitGaps => self.logit_gaps(views, &(guide - student), labels, global_count),
+                }
             }
         };
         let trusted = match &self.trust {
@@ -44,6 +51,18 @@ impl Term {
         };
         let trusted = match self.sample_weight {
             Some(weight) => trusted * weight.factor(views, labels),
+            None => trusted,
+        };
+        let trusted = match &self.uncertainty {
+            Some(uncertainty) => trusted * uncertainty.factor(views),
+            None => trusted,
+        };
+        let trusted = match &self.only {
+            Some(only) => trusted * only.factor(views, labels),
+            None => trusted,
+        };
+        let trusted = match views.class_weights(labels, trusted.kind()) {
+            Some(weights) => trusted * weights,
             None => trusted,
         };
         trusted.sum(trusted.kind()) * (self.weight * self.temperature * self.temperature / global_count)
@@ -58,6 +77,77 @@ impl Term {
             Some(minus) => logits - views.logits(network, minus),
             None => logits,
         }
+    }
+
+    /// The logits of the target, over its temperature.
+    fn guide(&self, views: &Views, target: &Prediction, labels: &Tensor) -> Tensor {
+        let guide = match self.first_order {
+            true => views.first_order(&target.network, labels),
+            false => self.side(views, &target.network, target.images),
+        };
+        let guide = if self.stop_gradient { guide.detach() } else { guide };
+        let guide = if self.swap_label { swap_label(&guide, labels) } else { guide };
+        let balance = views.memory().balance.as_ref().filter(|balance| balance.tempers());
+        match balance.and_then(|balance| Some(balance.temperature(balance.place(&self.name)?))) {
+            Some(temperature) => guide / temperature,
+            None => guide / self.target_temperature.unwrap_or(self.temperature),
+        }
+    }
+
+    /// What a balance of terms goes by: the `value` of this one as the authors' code takes it, with 1e-5 in the logarithm of
+    /// the target, and the target's negative entropy likewise. Both are sums over this rank's samples, float64 scalars.
+    pub fn for_balance(&self, views: &Views, value: &Tensor, labels: &Tensor, global_count: f64) -> [Tensor; 2] {
+        no_grad(|| {
+            let value = value.to_kind(Kind::Double);
+            let Target::Prediction(prediction) = &self.towards else { return [value.zeros_like(), value] };
+            let logarithms = log_softmax(&self.guide(views, prediction, labels)).to_kind(Kind::Double);
+            let probabilities = logarithms.exp();
+            let entropy = (&probabilities * (&probabilities + 1e-5).log()).sum(Kind::Double);
+            let raised = &entropy - (probabilities * logarithms).sum(Kind::Double);
+            [value + raised * (self.weight * self.temperature * self.temperature / global_count), entropy]
+        })
+    }
+
+    /// DKL's divergence of each sample, `[N]`, of logits that differ by `gaps [N, classes]`.
+    fn logit_gaps(&self, views: &Views, gaps: &Tensor, labels: &Tensor, global_count: f64) -> Tensor {
+        let Some(means) = &views.memory().means else { return gaps.sum_dim_intlist(1i64, false, None) };
+        let weights = means.of(labels, gaps.kind());
+        let sum = |values: &Tensor| values.sum_dim_intlist(1i64, false, None);
+        let whole = sum(&weights);
+        let squares = sum(&(&weights * gaps * gaps));
+        let spread = (&whole * squares - sum(&(&weights * gaps)).square()) * 0.5;
+        if !means.normalized() {
+            return spread;
+        }
+        let divisor = views.sum_over_ranks(&whole.square().sum(Kind::Double)).to_kind(gaps.kind());
+        spread * global_count / divisor
+    }
+}
+
+impl Only {
+    /// 1 for the samples that count and 0 for the others, `[N]`.
+    fn factor(&self, views: &Views, labels: &Tensor) -> Tensor {
+        let logits = views.logits(&self.teacher, self.images);
+        let right = logits.argmax(1, false).eq_tensor(labels);
+        (if self.right { right } else { right.logical_not() }).to_kind(logits.kind())
+    }
+}
+
+impl Uncertainty {
+    /// The factor of each sample, `[N]`, without gradient.
+    fn factor(&self, views: &Views) -> Tensor {
+        no_grad(|| {
+            let logits = views.logits(&self.teacher, Images::Adversarial);
+            let entropy = entropy(&logits, self.order);
+            let name = format!("entropy {} {}", self.teacher, self.order);
+            let extremes = views.extremes(&name, || entropy.shallow_clone()).to_kind(entropy.kind());
+            let above = (&entropy - extremes.get(0)) * self.scale;
+            if !self.complement {
+                return above;
+            }
+            let greatest = (extremes.get(1) - extremes.get(0)) * self.scale;
+            1.0 - above / (greatest + 1e-8)
+        })
     }
 }
 
@@ -96,10 +186,34 @@ pub fn log_probability_of(logits: &Tensor, labels: &Tensor) -> Tensor {
     log_softmax(logits).gather(1, &labels.unsqueeze(1), false).squeeze_dim(1)
 }
 
-/// KL(softmax(guide / t) || softmax(student / t)) of each sample, `[N]`. A guide's probability of 0 contributes 0.
-fn divergence(guide: &Tensor, student: &Tensor, temperature: f64) -> Tensor {
-    let guide = log_softmax(&(guide / temperature));
-    let student = log_softmax(&(student / temperature));
+/// Renyi's entropy of each sample's prediction, `[N]`, in natural units; of order 1 Shannon's. The 1e-12 in the logarithms
+/// is that of the authors' code (SAAD).
+fn entropy(logits: &Tensor, order: f64) -> Tensor {
+    let probabilities = log_softmax(logits).exp();
+    let sum = |values: Tensor| values.sum_dim_intlist(1i64, false, None);
+    if (order - 1.0).abs() < 1e-6 {
+        return -sum(&probabilities * (&probabilities + 1e-12).log());
+    }
+    (sum(probabilities.pow_tensor_scalar(order)) + 1e-12).log() / (1.0 - order)
+}
+
+/// The logits with the label's and the largest exchanged.
+fn swap_label(logits: &Tensor, labels: &Tensor) -> Tensor {
+    let (label, top) = (labels.unsqueeze(1), logits.argmax(1, true));
+    let (of_label, largest) = (logits.gather(1, &label, false), logits.gather(1, &top, false));
+    logits.scatter(1, &top, &of_label).scatter(1, &label, &largest)
+}
+
+/// The mean over the classes of the squared differences of the probabilities, of each sample, `[N]`.
+fn mean_square(guide: &Tensor, student: &Tensor) -> Tensor {
+    let apart = log_softmax(guide).exp() - log_softmax(student).exp();
+    apart.square().mean_dim(1i64, false, None)
+}
+
+/// KL(softmax(guide) || softmax(student)) of each sample, `[N]`. A guide's probability of 0 contributes 0.
+fn divergence(guide: &Tensor, student: &Tensor) -> Tensor {
+    let guide = log_softmax(guide);
+    let student = log_softmax(student);
     (guide.exp() * (&guide - student)).sum_dim_intlist(1i64, false, None)
 }
 

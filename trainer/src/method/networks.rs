@@ -3,23 +3,32 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use comm::Communicator;
+use anyhow::Result;
+use comm::{Communicator, Single};
+use tch::{Kind, Tensor, no_grad};
 use torch_ext::Sum;
 
-use crate::config::Precision;
-use crate::model::Model;
+use super::memory::Memory;
+use crate::config::{EMA, Precision, RunConfig};
+use crate::model::{Model, Named};
 use crate::system::{Phase, timeline::Timeline};
 
 /// The networks of a run.
 pub struct Networks {
     /// The network being trained.
     pub student: Model,
-    /// Frozen networks, by their names in the configuration.
+    /// Frozen networks, by their names in the configuration, and the moving average of the student if a loss needs it.
     pub teachers: BTreeMap<String, Model>,
     /// The number formats of training, on the student's device.
     pub(crate) precision: Precision,
     /// The timeline of their forward passes.
     pub timeline: Timeline,
+    /// What the method remembers.
+    pub memory: Memory,
+    /// The ranks that share a batch.
+    pub(crate) ranks: Arc<dyn Communicator>,
+    /// Whether a loss needs numbers of the global batch before its backward pass.
+    pub(crate) exchanges: bool,
 }
 
 impl Networks {
@@ -31,7 +40,70 @@ impl Networks {
             precision.lay_out(teacher);
             precision.freeze(teacher);
         }
-        Self { student, teachers, precision, timeline: Timeline::default() }
+        let (timeline, memory) = (Timeline::default(), Memory::default());
+        Self { student, teachers, precision, timeline, memory, ranks: Arc::new(Single), exchanges: false }
+    }
+
+    /// Prepares them for the method of `config` on these ranks: its memory, and the moving average as a network. The
+    /// student has its first values.
+    ///
+    /// # Errors
+    /// Tensors that do not fit.
+    pub fn prepare(&mut self, config: &RunConfig, ranks: Arc<dyn Communicator>) -> Result<()> {
+        let Model { form, .. } = self.student;
+        self.memory = Memory::new(&config.loss, form.classes as i64, self.student.device());
+        self.exchanges = config.loss.exchanges();
+        self.ranks = ranks;
+        if config.averages_teach() {
+            let average = Model::build(form, 0, self.student.kind(), self.student.device(), None);
+            self.precision.lay_out(&average);
+            average.freeze();
+            average.load(|name| {
+                let found = self.student.tensors().find(|named| named.name == name);
+                found.map(|named| &named.tensor)
+            })?;
+            self.teachers.insert(EMA.into(), average);
+        }
+        Ok(())
+    }
+
+    /// Copies the moving average, tensors by their names in the student, into the network that teaches; nothing where none
+    /// does.
+    pub fn take_average(&self, average: &[Named]) {
+        let Some(network) = self.teachers.get(EMA) else { return };
+        for Named { name, tensor } in network.parameters.iter().chain(&network.statistics) {
+            if let Some(value) = average.iter().find(|named| named.name == *name) {
+                no_grad(|| tensor.shallow_clone().copy_(&value.tensor));
+            }
+        }
+    }
+
+    /// The sum of `values` over the ranks, before the backward pass: every rank makes the call. It runs within the
+    /// evaluation of a loss, which cannot return errors.
+    pub fn sum_over_ranks(&self, values: &Tensor) -> Tensor {
+        let sums = no_grad(|| values.detach().to_kind(Kind::Double).contiguous().copy());
+        if self.ranks.world_size() > 1 {
+            let sum = || self.ranks.start_sum(&sums).and_then(|()| self.ranks.finish_sums());
+            let summed = self.timeline.during_piece(Phase::Communication, "loss sum", sum);
+            summed.unwrap_or_else(|error| panic!("a sum of a loss term over the ranks: {error:#}"));
+        }
+        sums
+    }
+
+    /// The least and the greatest of `values [N]` over the global batch, float64 `[2]`. Every rank makes the call; N may be 0.
+    pub fn extremes_over_ranks(&self, values: &Tensor) -> Tensor {
+        no_grad(|| {
+            let (rank, ranks) = (self.ranks.rank() as i64, self.ranks.world_size() as i64);
+            // Each rank fills a row of its own, so the sum is exact.
+            let all = Tensor::zeros([ranks, 2], (Kind::Double, values.device()));
+            let mine = match values.numel() {
+                0 => all.get(rank).full_like(f64::INFINITY),
+                _ => Tensor::stack(&[values.min(), -values.max()], 0).to_kind(Kind::Double),
+            };
+            all.get(rank).copy_(&mine);
+            let least = self.sum_over_ranks(&all).amin(0i64, false);
+            Tensor::stack(&[least.get(0), -least.get(1)], 0)
+        })
     }
 }
 

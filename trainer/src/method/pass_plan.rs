@@ -119,13 +119,15 @@ impl PassPlan {
                 // A teacher's prediction serves the attack and the loss.
                 Target::Prediction(Prediction { network, images: Images::Natural }) => {
                     predictions.entry((network.clone(), Images::Natural)).or_default();
+                    let slope = all.entry(network.clone()).or_default();
+                    slope.to_image += u64::from(attack.first_order);
                 }
                 // The gradient of the attack runs through a teacher that judges each candidate.
                 Target::Prediction(Prediction { network, images: Images::Adversarial }) => {
                     all.insert(network.clone(), search);
                 }
-                // Mirrored images are none of an attack's objective; the configuration is checked for it.
-                Target::Prediction(Prediction { images: Images::Mirrored, .. })
+                // These images are none of an attack's objective; the configuration is checked for it.
+                Target::Prediction(Prediction { images: Images::Mirrored | Images::Helper, .. })
                 | Target::Label
                 | Target::BoostedLabel => {}
             }

@@ -3,8 +3,9 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 
-use tch::{Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
+use super::memory::Memory;
 use super::networks::Networks;
 use super::pass_plan::PassPlan;
 use crate::config::{Images, STUDENT};
@@ -21,6 +22,11 @@ pub struct Views<'a> {
     natural: &'a Tensor,
     adversarial: &'a Tensor,
     mirrored: OnceCell<Tensor>,
+    helper: OnceCell<Tensor>,
+    /// The gradient of a teacher's logit of the label at the natural images.
+    slope: OnceCell<Tensor>,
+    /// The extremes of what terms ask for, by what it is.
+    extremes: RefCell<HashMap<String, Tensor>>,
     logits: RefCell<Known>,
     /// The student's logits from passes without gradient; no loss uses them.
     detached: RefCell<Known>,
@@ -33,8 +39,22 @@ pub struct Views<'a> {
 impl<'a> Views<'a> {
     /// Views of a batch `[N, C, H, W]` and its adversarial images, with the student in `mode`.
     pub fn new(networks: &'a Networks, mode: Mode, natural: &'a Tensor, adversarial: &'a Tensor) -> Self {
-        let (mirrored, logits, detached, natural_views, batched_teachers) = Default::default();
-        Self { networks, mode, natural, adversarial, mirrored, logits, detached, natural_views, batched_teachers }
+        let (mirrored, helper, slope, extremes) = Default::default();
+        let (logits, detached, natural_views, batched_teachers) = Default::default();
+        Self {
+            networks,
+            mode,
+            natural,
+            adversarial,
+            mirrored,
+            helper,
+            slope,
+            extremes,
+            logits,
+            detached,
+            natural_views,
+            batched_teachers,
+        }
     }
 
     /// Follows `plan`: a teacher needed on both natural and adversarial images gets one concatenated forward pass. In
@@ -94,6 +114,57 @@ impl<'a> Views<'a> {
         logits
     }
 
+    /// What the method remembers.
+    pub fn memory(&self) -> &Memory {
+        &self.networks.memory
+    }
+
+    /// The sum of `values` over the ranks; every rank makes the call.
+    pub fn sum_over_ranks(&self, values: &Tensor) -> Tensor {
+        self.networks.sum_over_ranks(values)
+    }
+
+    /// The least and the greatest over the global batch of the `values [N]` called `name`, float64 `[2]`; every rank makes
+    /// the call. The values are computed once.
+    pub fn extremes(&self, name: &str, values: impl FnOnce() -> Tensor) -> Tensor {
+        if let Some(known) = self.extremes.borrow().get(name) {
+            return known.shallow_clone();
+        }
+        let found = self.networks.extremes_over_ranks(&values());
+        self.extremes.borrow_mut().insert(name.to_string(), found.shallow_clone());
+        found
+    }
+
+    /// The distributions `[N, classes]` that stand for `labels`, if the method mixes them (`loss.rectify`).
+    pub fn rectified(&self, labels: &Tensor) -> Option<Tensor> {
+        let rectified = self.memory().rectified.as_ref()?;
+        Some(rectified.labels(&self.logits(rectified.network(), Images::Natural), labels))
+    }
+
+    /// The weight of each sample by its class, `[N]`, if the method has such weights; none in an attack.
+    pub fn class_weights(&self, labels: &Tensor, kind: Kind) -> Option<Tensor> {
+        let survival = self.memory().survival.as_ref().filter(|_| self.natural_views.is_none())?;
+        Some(survival.factor(labels, kind))
+    }
+
+    /// A teacher's logits on natural images, of which that of the label follows the adversarial images to first order. The
+    /// slope is computed once for all candidates of an attack.
+    pub fn first_order(&self, teacher: &str, labels: &Tensor) -> Tensor {
+        let origin = self.natural_views.unwrap_or(self);
+        let slope = origin.slope.get_or_init(|| origin.slope_of_label(teacher, labels));
+        first_order(&origin.logits(teacher, Images::Natural), slope, &(self.adversarial - self.natural), labels)
+    }
+
+    /// The gradient of the teacher's logit of the label at the natural images. Its logits there are cached on the way.
+    fn slope_of_label(&self, teacher: &str, labels: &Tensor) -> Tensor {
+        let images = self.natural.detach().set_requires_grad(true);
+        let logits = self.teacher(teacher, &images);
+        let of_label = logits.gather(1, &labels.unsqueeze(1), false).sum(logits.kind());
+        let slope = Tensor::run_backward(&[of_label], &[&images], false, false).remove(0);
+        self.logits.borrow_mut().insert((teacher.to_string(), Images::Natural), logits.detach());
+        slope
+    }
+
     /// A student pass that only updates the running statistics.
     pub fn forward_for_statistics(&self, images: Images) {
         let logits = no_grad(|| self.forward(&self.networks.student, self.pixels(images), self.mode));
@@ -143,6 +214,7 @@ impl<'a> Views<'a> {
             Images::Natural => self.natural,
             Images::Adversarial => self.adversarial,
             Images::Mirrored => self.mirrored.get_or_init(|| self.natural * 2.0 - self.adversarial),
+            Images::Helper => self.helper.get_or_init(|| self.adversarial * 2.0 - self.natural),
         }
     }
 
@@ -156,4 +228,10 @@ impl<'a> Views<'a> {
     pub(crate) fn give(&self, network: &str, images: Images, logits: Tensor) {
         self.logits.borrow_mut().insert((network.to_string(), images), logits);
     }
+}
+
+/// `logits [N, classes]` with the label's raised by the product of its gradient and the displacement, both `[N, C, H, W]`.
+pub(super) fn first_order(logits: &Tensor, gradient: &Tensor, displacement: &Tensor, labels: &Tensor) -> Tensor {
+    let raised = (gradient * displacement).flatten(1, -1).sum_dim_intlist(1i64, true, logits.kind());
+    logits.scatter_add(1, &labels.unsqueeze(1), &raised)
 }

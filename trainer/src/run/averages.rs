@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use comm::Communicator;
 use tch::{Tensor, no_grad};
 
-use crate::config::{Ema, EmaStatistics, RunConfig};
+use crate::config::{EMA, Ema, EmaStatistics, RunConfig};
+use crate::method::networks::Networks;
 use crate::model::{Model, Named, cut};
 use crate::step::gradients::Gradients;
 use crate::weights::checkpoint::{Progress, Tensors};
@@ -67,6 +68,15 @@ impl Averages {
                 let share = 1.0 / (epoch - from_epoch + 1) as f64;
                 average.take(parameters, student, share, share);
             }
+        }
+    }
+
+    /// Gives the moving average to the loss, if it is a network of it.
+    pub fn teach(&self, networks: &Networks) {
+        if networks.teachers.contains_key(EMA)
+            && let Some(average) = self.all.iter().find(|average| matches!(average.kind, Kind::Moving(_)))
+        {
+            networks.take_average(&average.named(&networks.student));
         }
     }
 

@@ -69,12 +69,17 @@ pub fn passes(config: &RunConfig, epoch: u64) -> BTreeMap<String, Passes> {
         student.forward += ascent.forward;
         student.to_parameters += ascent.to_parameters;
     }
+    if let Some(rectify) = &config.loss.rectify {
+        passes.entry(rectify.network.clone()).or_default().forward += 1;
+    }
     passes
 }
 
-/// The multiply-adds of a training step of `epoch` for one image, with these networks of the run, by name.
+/// The multiply-adds of a training step of `epoch` for one image, with these networks of the run, by name. The moving average
+/// of the student costs what the student costs.
 pub fn step_per_image(config: &RunConfig, epoch: u64, networks: &BTreeMap<String, Forward>) -> u64 {
-    passes(config, epoch).iter().map(|(network, passes)| passes.multiply_adds(networks[network])).sum()
+    let of = |network: &String| *networks.get(network).unwrap_or(&networks[STUDENT]);
+    passes(config, epoch).iter().map(|(network, passes)| passes.multiply_adds(of(network))).sum()
 }
 
 /// How many images there are.

@@ -53,6 +53,8 @@ fn named_state(step: &Step, averages: &Averages) -> Vec<(String, Tensor)> {
         let what = format!("{buffer} of ");
         cut(values, &student.parameters).iter().for_each(|Named { name, tensor }| add(&what, name, tensor));
     }
+    let memory = step.work.networks.memory.tensors();
+    memory.iter().for_each(|Named { name, tensor }| add("memory of the method, ", name, tensor));
     averages.tensors(student).iter().for_each(|(name, tensor)| add("average ", name, tensor));
     state
 }

@@ -49,6 +49,7 @@ impl Run<'_> {
             timing,
         }))?;
         self.averages.after_epoch(epoch, &self.step.work.parameters, &self.step.work.networks.student);
+        self.step.work.networks.memory.after_epoch();
 
         self.state.progress = Progress { epoch: epoch + 1, batch: 0, step };
         if let Some((attacks, seconds)) = evaluated {

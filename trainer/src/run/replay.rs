@@ -85,6 +85,7 @@ pub fn replay(context: &RunContext, kept: &Kept) -> Result<Replayed> {
     step.work.optimizer.resume_after(done.saturating_sub(header.guarding.skipped));
     step.work.optimizer.set_momentum(rates.momentum(epoch, done));
     step.work.begin_epoch(config, epoch);
+    step.work.networks.memory.begin_step(epoch, done, rates.steps());
     let terms: Vec<Term> = config.active_terms(epoch).collect();
     let draws = Draws::new(config.seed, Purpose::AttackStart, epoch);
     let noise = Noise::new(&draws, &batch.samples, context.place.device);

@@ -93,6 +93,8 @@ pub fn tensors(step: &Step, averages: &Averages) -> Tensors {
         let named = cut(buffer, &student.parameters).into_iter();
         tensors.extend(named.map(|Named { name, tensor }| (format!("{state}/{name}"), tensor)));
     }
+    let remembered = step.work.networks.memory.tensors().into_iter();
+    tensors.extend(remembered.map(|Named { name, tensor }| (format!("memory/{name}"), tensor)));
     tensors
 }
 
@@ -146,7 +148,7 @@ pub fn go_back_to(context: &RunContext, step: &mut Step, averages: &Averages, sa
     share(header, step, averages, ranks)?.context("the leader has a checkpoint")
 }
 
-/// Loads the student and the optimizer's state of a checkpoint.
+/// Loads the student, the optimizer's state and the method's memory of a checkpoint.
 pub(super) fn take_up(step: &Step, tensors: &Tensors) -> Result<()> {
     let student = &step.work.networks.student;
     load_student(student, tensors)?;
@@ -157,6 +159,14 @@ pub(super) fn take_up(step: &Step, tensors: &Tensors) -> Result<()> {
             no_grad(|| tensor.shallow_clone().copy_(saved));
         }
     }
+    for Named { name, tensor } in step.work.networks.memory.tensors() {
+        let saved = tensors.get(&format!("memory/{name}"));
+        let saved = saved.with_context(|| format!("there is no {name} of the method"))?;
+        no_grad(|| tensor.shallow_clone().copy_(saved));
+    }
+    let average = tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("ema/")?, tensor)));
+    let average = average.map(|(name, tensor)| Named { name: name.to_string(), tensor: tensor.shallow_clone() });
+    step.work.networks.take_average(&average.collect::<Vec<_>>());
     Ok(())
 }
 
@@ -178,6 +188,7 @@ fn share(
     }
     step.work.optimizer.buffers().into_iter().try_for_each(|(_, buffer)| ranks.broadcast(buffer))?;
     averages.broadcast(ranks)?;
+    step.work.networks.memory.tensors().iter().try_for_each(|named| ranks.broadcast(&named.tensor))?;
     let state = RunState::from_header(&serde_json::from_str(&text)?)?;
     step.work.optimizer.resume_after(state.progress.step - state.guarding.skipped);
     Ok(Some(state))

@@ -177,6 +177,7 @@ impl Run<'_> {
         // The numbers of a step are read when the next one is under way.
         let mut pending: Option<Pending> = None;
         let mut loader = pipeline.epoch(epoch, done as usize);
+        self.averages.teach(&self.step.work.networks);
         loop {
             let asked = Instant::now();
             self.context.place.activity.begin(Stage::Data, self.state.progress.step);
@@ -193,6 +194,7 @@ impl Run<'_> {
             if self.context.place.activity.takes(FaultKind::Nan) {
                 let _ = batch.images.shallow_clone().fill_(f64::NAN);
             }
+            self.step.work.networks.memory.begin_step(epoch, self.state.progress.step, rates.steps());
             let (context, slow) = (self.context, self.slow);
             let ask = || ask_within_step(context, slow);
             let observed = match self.step.run_until(&ask, &batch, &noise, &terms, rate) {
@@ -207,6 +209,7 @@ impl Run<'_> {
             }
             let Work { parameters, networks, .. } = &self.step.work;
             self.averages.after_step(self.state.progress, rates.steps(), parameters, &networks.student);
+            self.averages.teach(networks);
             let taken = Taken { rate, batch, judgement };
             self.settle(pending.replace(Pending { observed, lap: timeline.lap(), taken }))?;
             if self.back_to.is_some() {

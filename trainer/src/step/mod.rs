@@ -10,6 +10,7 @@ pub mod guard;
 pub mod learning_rate;
 pub mod optimizer;
 mod recorder;
+mod remembering;
 pub mod running_statistics;
 pub mod stopping;
 pub mod sums;
@@ -36,6 +37,7 @@ use crate::step::graph_capture::{Inputs, Key};
 use crate::step::guard::{Guard, Verdict, Watch};
 use crate::step::optimizer::Optimizer;
 use crate::step::recorder::{PartRecorder, Recorder};
+use crate::step::remembering::Survived;
 use crate::step::running_statistics::average_over_ranks;
 use crate::step::stopping::{Ask, Interruptible, go_on};
 use crate::step::weight_perturbation::{Attacked, WeightPerturbation};
@@ -126,6 +128,7 @@ impl Work {
     fn new(config: &RunConfig, mut networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
         let precision = networks.precision;
         let parameters = Gradients::flatten(&mut networks.student, Arc::clone(&ranks), &config.comm)?;
+        networks.prepare(config, Arc::clone(&ranks))?;
         parameters.take_time_from(&networks.timeline)?;
         let attack: Option<Box<dyn Attack>> = match config.attack.kind {
             AttackKind::None => None,
@@ -140,7 +143,10 @@ impl Work {
             parameters,
             attack,
             attack_mode: config.attack.batch_norm,
-            objective: Term::plain("attack", Images::Adversarial, config.attack.towards.clone()),
+            objective: Term {
+                first_order: config.attack.first_order,
+                ..Term::plain("attack", Images::Adversarial, config.attack.towards.clone())
+            },
             observer: Observer::new(config),
             accumulate: config.batch.accumulate,
             asks_in_attacks: true,
@@ -187,6 +193,7 @@ impl Work {
             self.ranks.start_sum(&values)?;
             self.ranks.finish_sums()
         })?;
+        let values = remembering::keep(&self.networks, values, &moves);
         Ok(Computed::new(names, &values, [&finite, &place, &norm]))
     }
 
@@ -232,7 +239,8 @@ impl Work {
         let _casts = self.precision.casts();
         let timeline = &self.networks.timeline;
         let now = attacked.is_none().then(|| self.attack(batch, noise, ask)).transpose()?;
-        let Attacked { adversarial, teachers } = attacked.or(now.as_ref()).context("a part is attacked")?;
+        let Attacked { adversarial, teachers, survived } =
+            attacked.or(now.as_ref()).context("a part is attacked")?;
         if last {
             self.parameters.expect_last_pass()?;
         }
@@ -248,22 +256,34 @@ impl Work {
                     _ => summands.push((term, term.evaluate(&views, &batch.labels, global_count))),
                 }
             }
+            remembering::balance(&views, &batch.labels, global_count, &mut summands);
         });
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
         timeline.during(Phase::Backward, "backward", || total.backward());
-        Ok(timeline.during(Phase::Other, "observe", || self.observer.observe(&views, &batch.labels, &summands)))
+        Ok(timeline.during(Phase::Other, "observe", || {
+            let values = self.observer.observe(&views, &batch.labels, &summands);
+            remembering::with_sums(&self.networks, &views, &batch.labels, survived.as_ref(), values)
+        }))
     }
 
     /// Attacks the student on a part of the batch.
     fn attack(&self, batch: &Batch, noise: &Noise, ask: Ask) -> Result<Attacked> {
         let natural = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
-        let attack = || self.adversarial(batch, noise, &natural, ask);
+        let survived = Survived::new(&self.networks, &batch.labels);
+        let attack = || self.adversarial(batch, noise, &natural, &survived, ask);
         let adversarial = self.networks.timeline.during(Phase::Attack, "attack", attack)?;
-        Ok(Attacked { adversarial, teachers: natural.teachers() })
+        Ok(Attacked { adversarial, teachers: natural.teachers(), survived: survived.counts() })
     }
 
     /// The student's adversarial images of the batch.
-    fn adversarial(&self, batch: &Batch, noise: &Noise, natural: &Views, ask: Ask) -> Result<Tensor> {
+    fn adversarial(
+        &self,
+        batch: &Batch,
+        noise: &Noise,
+        natural: &Views,
+        survived: &Survived,
+        ask: Ask,
+    ) -> Result<Tensor> {
         let Some(attack) = &self.attack else { return Ok(batch.images.shallow_clone()) };
         let interruptible = Interruptible::new(if self.asks_in_attacks { ask } else { &go_on });
         let steps = Cell::new(0);
@@ -271,7 +291,10 @@ impl Work {
             steps.set(steps.get() + 1);
             self.networks.timeline.mark("step", steps.get());
             interruptible.evaluate(candidate, |candidate| {
-                self.objective.evaluate(&natural.with_candidate(candidate), &batch.labels, 1.0)
+                let views = natural.with_candidate(candidate);
+                let objective = self.objective.evaluate(&views, &batch.labels, 1.0);
+                survived.see(&views);
+                objective
             })
         });
         interruptible.finish().map(|()| adversarial)

@@ -63,6 +63,9 @@ impl Recorder {
                 "batch norm sums over the ranks in them; with batch_norm.across_ranks = \"local\" they are".into()
             );
         }
+        if networks.exchanges && ranks.world_size() > 1 {
+            return Err("a term of the loss needs numbers of all ranks in them".into());
+        }
         // The fused SGD kernel accepts a device-side learning rate only in float32.
         let eager_update = student.device().is_cuda() && student.kind() == Kind::Double;
         if ranks.world_size() == 1 && !eager_update {

@@ -83,7 +83,8 @@ fn loss(seen: &Seen) -> f64 {
 /// The adversarial images of a step.
 fn adversarial(step: &Step, batch: &Batch, noise: &Noise) -> Tensor {
     let fixed = Views::new(&step.work.networks, step.work.attack_mode, &batch.images, &batch.images);
-    step.work.adversarial(batch, noise, &fixed, &go_on).unwrap()
+    let survived = Survived::new(&step.work.networks, &batch.labels);
+    step.work.adversarial(batch, noise, &fixed, &survived, &go_on).unwrap()
 }
 
 fn compare(case: &str, config: &RunConfig) {

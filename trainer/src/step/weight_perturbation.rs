@@ -44,6 +44,8 @@ struct Moved {
 pub(super) struct Attacked {
     pub(super) adversarial: Tensor,
     pub(super) teachers: Known,
+    /// How many steps of the attack each sample survived, `[N]`, if the method asks for it.
+    pub(super) survived: Option<Tensor>,
 }
 
 impl WeightPerturbation {
@@ -119,7 +121,7 @@ impl Work {
     fn ascend_part(&self, batch: &Batch, noise: &Noise, terms: &[Term], last: bool, ask: Ask) -> Result<Attacked> {
         let _casts = self.precision.casts();
         let timeline = &self.networks.timeline;
-        let Attacked { adversarial, teachers } = self.attack(batch, noise, ask)?;
+        let Attacked { adversarial, teachers, survived } = self.attack(batch, noise, ask)?;
         if last {
             self.parameters.expect_last_pass()?;
         }
@@ -131,6 +133,6 @@ impl Work {
         let total: Tensor = timeline.during(Phase::Forward, "forward of the ascent", || summands.sum());
         timeline.during(Phase::Backward, "backward of the ascent", || total.backward());
         let teachers = views.teachers();
-        Ok(Attacked { adversarial, teachers })
+        Ok(Attacked { adversarial, teachers, survived })
     }
 }

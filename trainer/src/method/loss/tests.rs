@@ -11,6 +11,7 @@ use crate::config::Prediction;
 use crate::method::networks::Networks;
 use crate::model::{Mode, Model, ModelSpec};
 
+mod distillation;
 mod later;
 mod presets;
 

@@ -47,7 +47,8 @@ fn state(step: &Step) -> Vec<Tensor> {
     let (Gradients { values, gradients, .. }, student) = (&step.work.parameters, &step.work.networks.student);
     let optimizer = step.work.optimizer.buffers().into_iter().map(|(_, buffer)| buffer);
     let all = [values, gradients, &student.flat_statistics, &student.batches_tracked].into_iter().chain(optimizer);
-    all.map(|tensor| tensor.detach().copy()).collect()
+    let memory = step.work.networks.memory.tensors().into_iter().map(|named| named.tensor);
+    all.map(Tensor::detach).chain(memory).map(|tensor| tensor.copy()).collect()
 }
 
 /// Fails unless both results are equal to the bit.
@@ -135,6 +136,7 @@ fn steps_of_several_ranks_are_replayed_up_to_their_sums() {
         ("trades", &["precision.dtype=float32"], false),
         ("iad-1", &[adaad], false),
         ("iad-2", &["batch.accumulate=3"], true),
+        ("fair-ard", &["batch.accumulate=2"], true),
     ] {
         let config = config(preset, changes);
         let both = on_ranks(2, overlaps, |ranks| {
@@ -187,6 +189,20 @@ fn sums_of_batch_norm_are_not_recorded() {
         let mut step = Step::new(&config, networks, ranks).unwrap();
         let reason = record(&mut step).unwrap_err();
         assert!(reason.contains("across_ranks"), "{reason}");
+        steps(&mut step, &config, 5, images);
+    });
+}
+
+/// A loss that needs the whole batch before its gradient asks all ranks in the middle of a step.
+#[test]
+fn numbers_of_all_ranks_are_not_recorded() {
+    let config = config("saad", &["batch_norm.across_ranks=local"]);
+    let alone = Step::new(&config, networks(Kind::Double), Arc::new(Single));
+    assert!(record(&mut alone.unwrap()).is_ok());
+    on_ranks(2, false, |ranks| {
+        let mut step = Step::new(&config, networks(Kind::Double), ranks).unwrap();
+        let reason = record(&mut step).unwrap_err();
+        assert!(reason.contains("numbers of all ranks"), "{reason}");
         steps(&mut step, &config, 5, images);
     });
 }

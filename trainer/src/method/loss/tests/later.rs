@@ -9,17 +9,22 @@ batch = { size = 4 }
 data = { train = "none", test = "none" }
 student = { architecture = "convnet" }
 optimizer = { lr = 0.1, lr_policy = "reference" }
-teachers = { robust.checkpoint = "none" }
+teachers = { robust.checkpoint = "none", standard.checkpoint = "none" }
 "#;
 
 /// The presets that the tests of this file cover.
 pub(super) const PRESETS: [&str; 5] = ["mart", "trades-ls", "igdm", "igdm-ard", "igdm-rslad"];
 
 /// The terms of `preset` in `epoch`, with `overrides`.
-fn terms(preset: &str, overrides: &[&str], epoch: u64) -> Vec<Term> {
+pub(super) fn terms(preset: &str, overrides: &[&str], epoch: u64) -> Vec<Term> {
+    config(preset, overrides).active_terms(epoch).collect()
+}
+
+/// A run of `preset`, with `overrides`.
+pub(super) fn config(preset: &str, overrides: &[&str]) -> RunConfig {
     let overrides: Vec<_> = overrides.iter().map(|text| text.parse().unwrap()).collect();
     let text = format!("{BASE}loss.preset = {preset:?}\n");
-    RunConfig::parse(&text, std::path::Path::new("test.toml"), &overrides).unwrap().active_terms(epoch).collect()
+    RunConfig::parse(&text, std::path::Path::new("test.toml"), &overrides).unwrap()
 }
 
 /// Asserts the loss and its gradients with respect to the logits. Logits without a golden gradient must get none.
@@ -28,10 +33,22 @@ fn assert_golden(
     terms: &[Term],
     logits: &[(&str, Images, &Value, Option<&Value>)],
     labels: &Value,
+    expected: (f64, f64),
+) {
+    assert_golden_of(&networks(), name, terms, logits, labels, expected);
+}
+
+/// The same where the method of these networks remembers something.
+pub(super) fn assert_golden_of(
+    networks: &Networks,
+    name: &str,
+    terms: &[Term],
+    logits: &[(&str, Images, &Value, Option<&Value>)],
+    labels: &Value,
     (loss, tolerance): (f64, f64),
 ) {
-    let (networks, nothing) = (networks(), Tensor::zeros([4, 1, 8, 8], tch::kind::DOUBLE_CPU));
-    let views = Views::new(&networks, Mode::Train, &nothing, &nothing);
+    let nothing = Tensor::zeros([4, 1, 8, 8], tch::kind::DOUBLE_CPU);
+    let views = Views::new(networks, Mode::Train, &nothing, &nothing);
     for (network, images, values, _) in logits {
         views.give(network, *images, matrix(values).set_requires_grad(*network == STUDENT));
     }

@@ -97,7 +97,7 @@ fn every_preset_and_every_golden_loss_is_covered() {
     let covered: std::collections::BTreeSet<String> =
         cases().iter().filter_map(|case| case["preset"].as_str().map(str::to_string)).collect();
     let covered: std::collections::BTreeSet<String> =
-        covered.into_iter().chain(later::PRESETS.map(str::to_string)).collect();
+        covered.into_iter().chain(later::PRESETS.map(str::to_string)).chain(distillation::presets()).collect();
     for preset in crate::config::preset_names() {
         assert!(covered.contains(preset), "{preset}");
     }

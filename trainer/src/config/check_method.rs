@@ -1,0 +1,117 @@
+//! The allowed values of what methods after IAD add: targets, factors of samples, and what a method remembers.
+
+use datasets::UserError;
+
+use super::range::must;
+use super::{AttackKind, Balance, Divergence, EMA, Images, Prediction, RunConfig, STUDENT, Target, Term};
+
+impl RunConfig {
+    /// Whether the moving average of the student is a network of the loss.
+    pub fn averages_teach(&self) -> bool {
+        self.averages.ema.is_some() && !self.teachers.contains_key(EMA) && self.loss.asks(EMA)
+    }
+
+    /// Checks the keys of `[loss]` beside its terms, and those of terms and of the attack that belong to them.
+    pub(super) fn check_method(&self) -> Result<(), UserError> {
+        self.loss.terms.iter().try_for_each(|term| self.check_method_of(term))?;
+        self.check_memory()?;
+        let attack = &self.attack;
+        let natural = |prediction: &Prediction| prediction.network != STUDENT && prediction.images == Images::Natural;
+        let teacher = matches!(&attack.towards, Target::Prediction(prediction) if natural(prediction));
+        let expected = "false, or attack.towards a teacher's prediction on natural images";
+        must(!attack.first_order || teacher, "attack.first_order", attack.first_order, expected)?;
+        // Parts of a batch are attacked and differentiated one after another.
+        let parts = self.batch.accumulate;
+        let expected = "1: a term of the loss needs the whole batch before its gradient";
+        must(parts == 1 || !self.loss.exchanges(), "batch.accumulate", parts, expected)
+    }
+
+    fn check_method_of(&self, term: &Term) -> Result<(), UserError> {
+        let key = |field: &str| format!("loss.terms.{}.{field}", term.name);
+        let target = match &term.towards {
+            Target::Prediction(prediction) => Some(prediction),
+            Target::Label | Target::BoostedLabel => None,
+        };
+        let expected = "a target that is a network's prediction";
+        if let Some(temperature) = term.target_temperature {
+            let positive = temperature.is_finite() && temperature > 0.0;
+            must(positive, key("target_temperature"), temperature, "a positive number")?;
+            must(target.is_some(), key("target_temperature"), temperature, expected)?;
+        }
+        must(!term.hard || target.is_some(), key("hard"), term.hard, expected)?;
+        must(!term.swap_label || target.is_some(), key("swap_label"), term.swap_label, expected)?;
+        let plain = term.divergence == Divergence::Kl;
+        must(plain || target.is_some() && !term.hard, key("divergence"), format!("{:?}", term.divergence), expected)?;
+        if term.divergence == Divergence::LogitGaps {
+            let natural = target.is_some_and(|target| target.network == STUDENT && target.images == Images::Natural);
+            let expected =
+                "kl or mean_square; logit_gaps is for towards = { network = \"student\", images = \"natural\" }";
+            must(natural, key("divergence"), "logit_gaps", expected)?;
+            must(self.loss.class_means.is_some(), "loss.class_means", "nothing", "a table for logit_gaps")?;
+        }
+        for (field, teacher) in [
+            ("only.teacher", term.only.as_ref().map(|only| &only.teacher)),
+            ("uncertainty.teacher", term.uncertainty.as_ref().map(|one| &one.teacher)),
+        ] {
+            let Some(teacher) = teacher else { continue };
+            must(teacher != STUDENT, key(field), STUDENT, "a teacher: the student is not its own judge")?;
+            self.check_network(&key(field), teacher)?;
+        }
+        if let Some(one) = &term.uncertainty {
+            let positive = |value: f64| value.is_finite() && value > 0.0;
+            must(positive(one.order), key("uncertainty.order"), one.order, "a positive number")?;
+            must(positive(one.scale), key("uncertainty.scale"), one.scale, "a positive number")?;
+        }
+        Ok(())
+    }
+
+    fn check_memory(&self) -> Result<(), UserError> {
+        let loss = &self.loss;
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        if let Some(weights) = loss.class_weights {
+            let (exponent, least, most) = (weights.exponent, weights.least, weights.most);
+            must(exponent.is_finite() && exponent >= 0.0, "loss.class_weights.exponent", exponent, "0 or more")?;
+            must(positive(least), "loss.class_weights.least", least, "a positive number")?;
+            must(most.is_finite() && most >= least, "loss.class_weights.most", most, "class_weights.least or more")?;
+            let attacked = self.attack.kind != AttackKind::None;
+            must(attacked, "attack.kind", "none", "an attack: loss.class_weights counts its steps")?;
+        }
+        if let Some(means) = loss.class_means {
+            let (temperature, exponent) = (means.temperature, means.exponent);
+            must(positive(temperature), "loss.class_means.temperature", temperature, "a positive number")?;
+            must(exponent.is_finite() && exponent >= 0.0, "loss.class_means.exponent", exponent, "0 or more")?;
+        }
+        if let Some(rectify) = &loss.rectify {
+            self.check_network("loss.rectify.network", &rectify.network)?;
+            let teacher = rectify.network != STUDENT;
+            must(teacher, "loss.rectify.network", STUDENT, "ema or a teacher")?;
+            let [temperature, weight] = [rectify.temperature, rectify.weight].map(|pair| format!("{pair:?}"));
+            let numbers = rectify.temperature.into_iter().all(positive);
+            must(numbers, "loss.rectify.temperature", temperature, "two positive numbers")?;
+            let shares = rectify.weight.into_iter().all(|weight| (0.0..=1.0).contains(&weight));
+            must(shares, "loss.rectify.weight", weight, "two numbers from 0 to 1")?;
+            for term in &loss.terms {
+                let key = format!("loss.terms.{}.smoothing", term.name);
+                must(term.smoothing == 0.0, key, term.smoothing, "0 where loss.rectify softens the labels")?;
+            }
+        }
+        loss.balance.as_ref().map_or(Ok(()), |balance| self.check_balance(balance))
+    }
+
+    fn check_balance(&self, balance: &Balance) -> Result<(), UserError> {
+        let Balance { terms, rate, temperature_rate, .. } = balance;
+        for name in terms {
+            let term = self.loss.terms.iter().find(|term| term.name == *name);
+            let fits = |term: &Term| {
+                let plain = term.divergence == Divergence::Kl && !term.hard && term.target_temperature.is_none();
+                plain && term.weight > 0.0 && term.from_epoch == 0 && matches!(term.towards, Target::Prediction(_))
+            };
+            let expected = "two terms with a weight, from epoch 0 on, by KL towards a network's prediction";
+            must(term.is_some_and(fits), "loss.balance.terms", format!("{name:?}"), expected)?;
+        }
+        must(terms[0] != terms[1], "loss.balance.terms", format!("{terms:?}"), "two different terms")?;
+        must((0.0..=1.0).contains(rate), "loss.balance.rate", rate, "0 to 1")?;
+        let key = "loss.balance.temperature_rate";
+        must((0.0..=1.0).contains(temperature_rate), key, temperature_rate, "0 to 1")
+    }
+}

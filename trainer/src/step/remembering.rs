@@ -1,0 +1,85 @@
+//! What a step gives to and takes from the method's memory; nothing where the method remembers nothing.
+
+use std::cell::RefCell;
+
+use tch::{Kind, Tensor, no_grad};
+
+use crate::config::{Images, STUDENT, Term};
+use crate::method::networks::Networks;
+use crate::method::views::Views;
+use crate::step::diagnostics::Values;
+
+/// Counts, sample by sample, before how many steps of the attack the student is right.
+pub struct Survived<'a> {
+    counts: Option<RefCell<Tensor>>,
+    labels: &'a Tensor,
+}
+
+impl<'a> Survived<'a> {
+    /// A count for these `labels [N]`, if the method wants one.
+    pub fn new(networks: &Networks, labels: &'a Tensor) -> Self {
+        let wants = networks.memory.survival.is_some();
+        Self { counts: wants.then(|| RefCell::new(labels.zeros_like())), labels }
+    }
+
+    /// Counts the candidate of `views`, whose logits the objective has computed.
+    pub fn see(&self, views: &Views) {
+        let Some((counts, logits)) = self.counts.as_ref().zip(views.cached(STUDENT, Images::Adversarial)) else {
+            return;
+        };
+        let right = no_grad(|| logits.argmax(1, false).eq_tensor(self.labels).to_kind(Kind::Int64));
+        let _ = counts.replace_with(|before| &*before + right);
+    }
+
+    /// The counts, `[N]`.
+    pub fn counts(self) -> Option<Tensor> {
+        self.counts.map(RefCell::into_inner)
+    }
+}
+
+/// Multiplies the values of the two terms that are balanced by their weights in this step.
+pub fn balance(views: &Views, labels: &Tensor, global_count: f64, summands: &mut [(&Term, Tensor)]) {
+    let Some(balance) = &views.memory().balance else { return };
+    let place = |place: usize| summands.iter().position(|(term, _)| balance.place(&term.name) == Some(place));
+    let Some(places) = place(0).zip(place(1)).map(|(first, second)| [first, second]) else { return };
+    let [first, second] = places.map(|place| {
+        let (term, value) = &summands[place];
+        Tensor::stack(&term.for_balance(views, value, labels, global_count), 0)
+    });
+    // A row of values and one of entropies.
+    let sums = views.sum_over_ranks(&Tensor::stack(&[first, second], 1));
+    let weights = balance.weigh(&sums.get(0), &sums.get(1));
+    for (weight, place) in (0..).zip(places) {
+        let value = &mut summands[place].1;
+        *value = &*value * weights.get(weight).to_kind(value.kind());
+    }
+}
+
+/// Adds what the memory wants to know of this part of the batch behind its `values`.
+pub fn with_sums(
+    networks: &Networks,
+    views: &Views,
+    labels: &Tensor,
+    survived: Option<&Tensor>,
+    (names, values): Values,
+) -> Values {
+    let natural = views.cached(STUDENT, Images::Natural);
+    match no_grad(|| networks.memory.sums(labels, natural.as_ref(), survived)) {
+        Some(sums) => (names, Tensor::cat(&[values, sums], 0)),
+        None => (names, values),
+    }
+}
+
+/// Gives the numbers behind `values`, which are summed over the ranks, to the memory, and returns the others.
+pub fn keep(networks: &Networks, values: Tensor, moves: &Tensor) -> Tensor {
+    if networks.memory.is_empty() {
+        return values;
+    }
+    let count = networks.memory.count();
+    let own = values.size()[0] - count;
+    networks.memory.keep(&values.narrow(0, own, count), moves);
+    values.narrow(0, 0, own)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Two teachers in balance against the golden numbers of the authors' code, and what ranks add up.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tch::Device;
+
+use super::*;
+use crate::config::{Precision, RunConfig};
+use crate::fixtures::on_ranks;
+use crate::method::memory::Memory;
+use crate::model::{Mode, Model, ModelSpec};
+
+fn fixture() -> Value {
+    serde_json::from_str(include_str!("../../../../tests/fixtures/golden_distillation.json")).unwrap()
+}
+
+fn matrix(value: &Value) -> Tensor {
+    let rows: Vec<Vec<f64>> = serde_json::from_value(value.clone()).unwrap();
+    Tensor::from_slice2(&rows)
+}
+
+fn config(preset: &str) -> RunConfig {
+    let text = format!(
+        r#"
+epochs = 300
+batch = {{ size = 4 }}
+data = {{ train = "none", test = "none" }}
+student = {{ architecture = "convnet" }}
+optimizer = {{ lr = 0.1, lr_policy = "constant" }}
+teachers = {{ robust.checkpoint = "none", standard.checkpoint = "none" }}
+loss.preset = {preset:?}
+"#
+    );
+    // The golden cases take means over four classes.
+    let set = ["loss.terms.adversarial.weight=0.25", "loss.terms.natural.weight=0.25"].map(|set| set.parse().unwrap());
+    RunConfig::parse(&text, std::path::Path::new("test.toml"), &set).unwrap()
+}
+
+fn networks(config: &RunConfig) -> Networks {
+    let form = ModelSpec::new("convnet".parse().unwrap(), [1, 8, 8], 4);
+    let student = Model::build(form, 1, Kind::Double, Device::Cpu, None);
+    let memory = Memory::new(&config.loss, 4, Device::Cpu);
+    Networks { memory, ..Networks::new(student, BTreeMap::new(), Precision::default()) }
+}
+
+/// The loss, its gradients in the student's natural and adversarial logits, and the state afterwards, of the samples `rows`.
+fn step(config: &RunConfig, networks: &Networks, case: &Value, rows: &[i64]) -> (f64, [Tensor; 2], Vec<f64>) {
+    let golden = fixture();
+    let rows = Tensor::from_slice(rows);
+    let pick = |name: &str| matrix(&golden["logits"][name]).index_select(0, &rows);
+    let shift: Vec<f64> = serde_json::from_value(case["parameters"]["student_b2_shift"].clone()).unwrap();
+    let student = |name: &str| (pick(name) + Tensor::from_slice(&shift)).set_requires_grad(true);
+    let (natural, adversarial) = (student("s_nat"), student("s_adv"));
+    let nothing = Tensor::zeros([rows.size()[0], 1, 8, 8], tch::kind::DOUBLE_CPU);
+    let views = Views::new(networks, Mode::Train, &nothing, &nothing);
+    for (network, images, logits) in [
+        (STUDENT, Images::Natural, natural.shallow_clone()),
+        (STUDENT, Images::Adversarial, adversarial.shallow_clone()),
+        ("robust", Images::Adversarial, pick("t_adv")),
+        ("standard", Images::Natural, pick("n_nat")),
+    ] {
+        views.give(network, images, logits);
+    }
+    let labels: Vec<i64> = serde_json::from_value(golden["y"].clone()).unwrap();
+    let labels = Tensor::from_slice(&labels).index_select(0, &rows);
+    networks.memory.begin_step(0, 0, 1);
+    let terms: Vec<Term> = config.active_terms(0).collect();
+    let mut summands: Vec<(&Term, Tensor)> =
+        terms.iter().map(|term| (term, term.evaluate(&views, &labels, 4.0))).collect();
+    balance(&views, &labels, 4.0, &mut summands);
+    let total: Tensor = summands.iter().map(|(_, value)| value).sum();
+    total.backward();
+    let values = keep(networks, Tensor::zeros([3], tch::kind::DOUBLE_CPU), &Tensor::from(true));
+    assert_eq!(values.size(), [3]);
+    let state = Vec::<f64>::try_from(&networks.memory.tensors()[0].tensor).unwrap();
+    (f64::try_from(total).unwrap(), [natural.grad(), adversarial.grad()], state)
+}
+
+#[test]
+fn two_teachers_in_balance_have_the_golden_weights_and_gradients() {
+    let golden = fixture();
+    for (preset, cases) in [("mtard", ["mtard_step1", "mtard_step2"]), ("b-mtard", ["b_mtard_step1", "b_mtard_step2"])]
+    {
+        let config = config(preset);
+        let networks = networks(&config);
+        for name in cases {
+            let case = golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
+            let (loss, [natural, adversarial], state) = step(&config, &networks, case, &[0, 1, 2, 3]);
+            let number = |key: &str| case[key].as_f64().unwrap();
+            // The code adds 1e-5 in the logarithm of the target, which changes the value and no gradient.
+            assert!((loss - number("loss")).abs() < 2e-5, "{name}: loss {loss}");
+            for (gradient, key) in [(natural, "d_student_nat"), (adversarial, "d_student_adv")] {
+                let apart = f64::try_from((gradient - matrix(&case[key])).abs().max()).unwrap();
+                assert!(apart < 1e-9, "{name}: {key} is {apart:e} off");
+            }
+            let expected = [number("weight_nat"), number("temp_adv_after"), number("temp_nat_after")];
+            for (found, expected) in [state[0], state[3], state[4]].into_iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-9, "{name}: {state:?}");
+            }
+        }
+    }
+}
+
+/// Unequal shards, one of them empty, give the sums and the state of one rank.
+#[test]
+fn ranks_weigh_by_the_whole_batch() {
+    let golden = fixture();
+    let case = golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == "b_mtard_step2").unwrap();
+    let config = config("b-mtard");
+    let alone = step(&config, &networks(&config), case, &[0, 1, 2, 3]);
+    let shards = [&[0i64, 2, 3][..], &[1], &[]];
+    let found = on_ranks(3, false, |ranks| {
+        let rank = ranks.rank();
+        let networks = Networks { ranks, ..networks(&config) };
+        let entropies =
+            Tensor::from_slice(&[3.0f64, -1.0, 0.5, 7.0]).index_select(0, &Tensor::from_slice(shards[rank]));
+        let extremes = Vec::<f64>::try_from(networks.extremes_over_ranks(&entropies)).unwrap();
+        let (loss, _, state) = step(&config, &networks, case, shards[rank]);
+        (loss, state, extremes)
+    });
+    let losses: f64 = found.iter().map(|((loss, ..), _)| loss).sum();
+    assert!((losses - alone.0).abs() < 1e-12, "{losses}, alone {}", alone.0);
+    for ((_, state, extremes), _) in &found {
+        assert!(state.iter().zip(&alone.2).all(|(a, b)| (a - b).abs() < 1e-12), "{state:?}, alone {:?}", alone.2);
+        assert_eq!(extremes, &[-1.0, 7.0]);
+    }
+}
