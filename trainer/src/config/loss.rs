@@ -126,6 +126,11 @@ impl Term {
         }
     }
 
+    /// Whether a label may be a mixture of two classes.
+    pub fn takes_mixed_labels(&self) -> bool {
+        self.towards != Target::BoostedLabel && self.trust.is_none() && self.sample_weight.is_none()
+    }
+
     /// The predictions that the term needs besides the student's on the images it is `of`.
     pub fn asks(&self) -> impl Iterator<Item = (&str, Images)> {
         let network = match &self.towards {

@@ -10,6 +10,7 @@ mod averages;
 mod batch;
 mod batch_norm;
 mod check;
+mod check_augment;
 mod check_optimizer;
 mod checkpoint;
 mod class_matching;

@@ -225,7 +225,7 @@ impl Work {
         });
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
         timeline.during(Phase::Backward, "backward", || total.backward());
-        Ok(timeline.during(Phase::Other, "observe", || self.observer.observe(&views, &batch.labels, &summands)))
+        Ok(timeline.during(Phase::Other, "observe", || self.observer.observe(&views, &batch.classes(), &summands)))
     }
 
     /// The student's adversarial images of the batch.

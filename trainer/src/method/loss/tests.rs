@@ -12,6 +12,7 @@ use crate::method::networks::Networks;
 use crate::model::{Mode, Model, ModelSpec};
 
 mod later;
+mod mixed;
 mod presets;
 
 fn golden() -> Value {
