@@ -19,8 +19,9 @@ mod schema;
 mod sheet;
 
 pub use batches::augment::Augment;
+pub use batches::augment::policy::Policy;
 pub use batches::extra::Extra;
-pub use batches::loader::{HostBatch, Loader, Pipeline};
+pub use batches::loader::{HostBatch, Loader, Mixture, Pipeline};
 pub use batches::shard::Shard;
 pub use batches::subset::{Choice, Subset, hold_out};
 pub use container::read::Container;

@@ -67,7 +67,11 @@ fn a_dry_run_lists_every_row_without_any_data() -> Result<()> {
 fn a_name_is_one_configuration_in_all_tables() -> Result<()> {
     let world = World::new()?;
     let mut hashes = BTreeMap::new();
-    for number in TABLES.map(|number| format!("table{number}")).iter().map(String::as_str).chain(["small"]) {
+    for number in TABLES.map(|number| format!("table{number}")).iter().map(String::as_str).chain([
+        "small",
+        "methods",
+        "methods_small",
+    ]) {
         for Listed { name, hash, .. } in list(&world, &table(number), &[])? {
             let known = hashes.entry(name.clone()).or_insert_with(|| hash.clone());
             assert_eq!(*known, hash, "{name} of {number}");
@@ -76,6 +80,28 @@ fn a_name_is_one_configuration_in_all_tables() -> Result<()> {
     let different: BTreeSet<&String> = hashes.values().collect();
     assert_eq!(different.len(), hashes.len(), "two names for one configuration: {hashes:#?}");
     assert!(hashes.len() > 60, "{}", hashes.len());
+    Ok(())
+}
+
+/// A preset without a row is missing from the comparison of all methods.
+#[test]
+fn every_preset_has_a_row_in_the_tables_of_methods() -> Result<()> {
+    let world = World::new()?;
+    let mut presets = BTreeSet::new();
+    for entry in fs::read_dir(checkout().join("configs/losses"))? {
+        let path = entry?.path();
+        presets.insert(path.file_stem().and_then(|name| name.to_str()).context("a name")?.to_string());
+    }
+    for (name, prefix) in [("methods", "methods_cifar10_resnet18_"), ("methods_small", "methods_fashion_resnet8_")] {
+        let runs = list(&world, &table(name), &["--seeds", "1"])?;
+        let rows: BTreeSet<String> =
+            runs.iter().filter_map(|run| run.name.strip_prefix(prefix)).map(str::to_string).collect();
+        assert_eq!(rows, presets, "{name}");
+        let text = fs::read_to_string(table(name))?;
+        for preset in &presets {
+            assert!(text.contains(&format!("\"loss.preset={preset}\"")), "{name} has no row with the loss {preset}");
+        }
+    }
     Ok(())
 }
 

@@ -1,24 +1,83 @@
-//! Random crops and flips of bytes: a pure function of (seed, epoch, sample).
+//! Changes of training images, on bytes: a pure function of (seed, epoch, sample).
+
+mod idbh;
+mod pixels;
+pub mod policy;
+mod rectangle;
+mod stream;
 
 use serde::{Deserialize, Serialize};
 
+use self::policy::Policy;
+use self::rectangle::Rectangle;
+use self::stream::Stream;
 use crate::ground::error::UserError;
 use crate::ground::random::{Draws, bits};
 
-/// How training images are varied, the same way for all channels of an image.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+/// The first random number of a policy.
+const OF_POLICY: u32 = 16;
+
+/// How training images are varied, the same way for all channels of an image: a crop, a flip, the policy, cutout and
+/// CutMix, in this order.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
     /// Black pixels added on each side before cutting out an image of the old size at random; 0 for none.
     pub crop: usize,
     /// Whether half of the images are mirrored left to right.
     pub flip: bool,
+    /// The operations on pixels; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// The side of a square that is blackened around a random pixel; 0 for none (DeVries and Taylor 2017).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cutout: usize,
+    /// The share of images that get a rectangle of another image, and a part of its label (Yun et al. 2019).
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub cutmix: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(share: &f64) -> bool {
+    *share == 0.0
+}
+
+/// What CutMix pastes into an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patch {
+    /// The place of the other image, below the number that was given.
+    pub partner: usize,
+    rectangle: Rectangle,
+}
+
+impl Patch {
+    /// Copies the rectangle of `partner` into `image`; both are channels x height x width bytes.
+    pub fn paste(&self, shape: [usize; 3], partner: &[u8], image: &mut [u8]) {
+        self.rectangle.paste(shape, partner, image);
+    }
+
+    /// The pixels of the rectangle.
+    pub fn pixels(&self) -> usize {
+        self.rectangle.pixels()
+    }
 }
 
 impl Augment {
     /// Refuses a padding that could leave nothing of an image of `shape` (channels, height, width).
     pub fn check(&self, shape: [usize; 3]) -> Result<(), UserError> {
         let limit = shape[1].min(shape[2]);
+        let crops = self.policy.is_some_and(Policy::crops);
+        if crops && limit <= Policy::MOST_CROPPED {
+            return Err(UserError::expected(format!("a policy for images of {limit} pixels"))
+                .key("data.augment.policy")
+                .value("idbh")
+                .hint(format!("IDBH cuts off up to {} pixels", Policy::MOST_CROPPED)));
+        }
         if self.crop < limit {
             return Ok(());
         }
@@ -27,13 +86,50 @@ impl Augment {
             .value(self.crop))
     }
 
-    /// Varies `image` (channels x height x width bytes) in place.
+    /// Varies `image` (channels x height x width bytes) in place, CutMix left out.
     ///
     /// The result depends only on `draws` (seed and epoch) and on `sample` (the image). The sample's elements 0 and
-    /// 1 are the vertical and horizontal offset of the crop, each uniform in `0..=2 * crop`; element 2 is the flip.
+    /// 1 are the vertical and horizontal offset of the crop, each uniform in `0..=2 * crop`; element 2 is the flip, 3 and 4
+    /// are the row and column of cutout. The policy takes elements from 16 on.
     /// `scratch` is working memory, kept by the caller so that it is allocated once.
     pub fn apply(&self, shape: [usize; 3], draws: &Draws, sample: u64, image: &mut [u8], scratch: &mut Vec<u8>) {
         let [_, height, width] = shape;
+        self.crop_and_flip(shape, draws, sample, image, scratch);
+        if let Some(policy) = self.policy {
+            policy.apply(shape, &mut Stream::new(draws.key(sample), OF_POLICY), image, scratch);
+        }
+        if self.cutout > 0 {
+            let mut draws = Stream::new(draws.key(sample), 3);
+            let centre = [height, width].map(|side| draws.below(side));
+            Rectangle::around(centre, [self.cutout; 2], [height, width]).blacken(shape, image);
+        }
+    }
+
+    /// What CutMix pastes into the image `sample`, of `images` in all; `None` where it stays whole.
+    ///
+    /// Element 5 of the sample decides whether, 6 is the share L that stays, before the rectangle is clipped, uniform in
+    /// [0, 1), 7 and 8 are the centre, and 9 and 10 together the partner. The sides of the rectangle are those of the
+    /// image times the root of 1 - L.
+    pub fn patch(&self, [_, height, width]: [usize; 3], draws: &Draws, sample: u64, images: usize) -> Option<Patch> {
+        let key = draws.key(sample);
+        let mut draws = Stream::new(key, 5);
+        if self.cutmix == 0.0 || draws.uniform() >= self.cutmix {
+            return None;
+        }
+        let side = (1.0 - draws.uniform()).sqrt();
+        let centre = [height, width].map(|side| draws.below(side));
+        let partner = (u64::from(bits(key, 9)) << 32) | u64::from(bits(key, 10));
+        let partner = ((u128::from(partner) * images as u128) >> 64) as usize;
+        // An even number of rows and columns, before they are clipped.
+        let sides = [height, width].map(|whole| (whole as f64 * side) as usize / 2 * 2);
+        Some(Patch { partner, rectangle: Rectangle::around(centre, sides, [height, width]) })
+    }
+
+    fn crop_and_flip(&self, shape: [usize; 3], draws: &Draws, sample: u64, image: &mut [u8], scratch: &mut Vec<u8>) {
+        let [_, height, width] = shape;
+        if self.crop == 0 && !self.flip {
+            return;
+        }
         let offsets = u32::try_from(self.crop).unwrap_or(u32::MAX).saturating_mul(2).saturating_add(1);
         let [down, right] = [0, 1].map(|element| draws.below(sample, element, offsets) as usize);
         // The highest of 32 random bits is what `uniform < 1/2` asks for.
@@ -68,136 +164,4 @@ impl Augment {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Purpose;
-    use crate::ground::random::uniform;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-
-    /// Pads, cuts out and mirrors, pixel by pixel.
-    fn naive(
-        [channels, height, width]: [usize; 3],
-        image: &[u8],
-        crop: usize,
-        [down, right]: [usize; 2],
-        flip: bool,
-    ) -> Vec<u8> {
-        let mut padded = vec![vec![vec![0; width + 2 * crop]; height + 2 * crop]; channels];
-        for c in 0..channels {
-            for y in 0..height {
-                for x in 0..width {
-                    padded[c][y + crop][x + crop] = image[(c * height + y) * width + x];
-                }
-            }
-        }
-        let mut result = Vec::new();
-        for plane in &padded {
-            for y in 0..height {
-                let mut row = plane[y + down][right..right + width].to_vec();
-                if flip {
-                    row.reverse();
-                }
-                result.extend(row);
-            }
-        }
-        result
-    }
-
-    fn image(shape: [usize; 3]) -> Vec<u8> {
-        (0..shape.iter().product()).map(|place: usize| (place * 37 + 1) as u8).collect()
-    }
-
-    proptest! {
-        #[test]
-        fn it_equals_padding_then_cutting_then_mirroring(
-            channels in 1usize..4, height in 1usize..9, width in 1usize..9, crop in 0usize..12, flip: bool,
-            seed: u64, sample: u64,
-        ) {
-            let shape = [channels, height, width];
-            let draws = Draws::new(seed, Purpose::Augment, 3);
-            let mut varied = image(shape);
-            Augment { crop, flip }.apply(shape, &draws, sample, &mut varied, &mut Vec::new());
-            let offsets = [0, 1].map(|element| draws.below(sample, element, 2 * crop as u32 + 1) as usize);
-            let flipped = flip && uniform(draws.key(sample), 2) < 0.5;
-            prop_assert_eq!(varied, naive(shape, &image(shape), crop, offsets, flipped));
-        }
-    }
-
-    #[test]
-    fn every_offset_and_both_flips_occur_evenly() {
-        let shape = [1, 9, 9];
-        let draws = Draws::new(1, Purpose::Augment, 0);
-        let (mut counts, mut scratch) = (BTreeMap::new(), Vec::new());
-        let samples = 81 * 2 * 100;
-        for sample in 0..samples {
-            // One bright pixel in the middle of a 9 x 9 image shows both offsets, and the other tells the flip.
-            let mut varied = vec![0; 81];
-            (varied[40], varied[41]) = (2, 1);
-            Augment { crop: 4, flip: true }.apply(shape, &draws, sample, &mut varied, &mut scratch);
-            let at = varied.iter().position(|&pixel| pixel == 2).expect("the middle stays in every crop");
-            let flipped = at % 9 > 0 && varied[at - 1] == 1 || at % 9 == 0 && varied.get(1 + at) != Some(&1);
-            *counts.entry((at, flipped)).or_insert(0u32) += 1;
-        }
-        assert_eq!(counts.len(), 81 * 2);
-        let chi_squared: f64 = counts.values().map(|&count| (f64::from(count) - 100.0).powi(2) / 100.0).sum();
-        // 161 degrees of freedom: the 0.01 % and 99.99 % points are about 103 and 236.
-        assert!((103.0..236.0).contains(&chi_squared), "chi squared {chi_squared}: {counts:?}");
-    }
-
-    #[derive(Deserialize)]
-    struct Case {
-        shape: [usize; 3],
-        crop: usize,
-        flip: bool,
-        seed: u64,
-        epoch: u64,
-        samples: Vec<u64>,
-        images: Vec<String>,
-    }
-
-    #[derive(Deserialize)]
-    struct Fixture {
-        cases: Vec<Case>,
-    }
-
-    #[test]
-    fn it_equals_pad_crop_and_flip_of_pytorch() -> anyhow::Result<()> {
-        let text = include_str!("../../../tests/fixtures/augment.json");
-        let fixture: Fixture = serde_json::from_str(text)?;
-        assert!(fixture.cases.len() >= 4);
-        for Case { shape, crop, flip, seed, epoch, samples, images } in fixture.cases {
-            let draws = Draws::new(seed, Purpose::Augment, epoch);
-            assert_eq!(samples.len(), images.len());
-            for (sample, expected) in samples.into_iter().zip(images) {
-                let pixel = |place: usize| ((place * 37 + place / 251) as u64 + sample % 256 * 11) as u8;
-                let mut varied: Vec<u8> = (0..shape.iter().product()).map(pixel).collect();
-                Augment { crop, flip }.apply(shape, &draws, sample, &mut varied, &mut Vec::new());
-                let varied = base16ct::lower::encode_string(&varied);
-                assert_eq!(varied, expected, "sample {sample} of {shape:?}");
-            }
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn without_crop_and_flip_nothing_changes() {
-        let (shape, draws) = ([3, 5, 4], Draws::new(1, Purpose::Augment, 0));
-        for sample in 0..100 {
-            let mut varied = image(shape);
-            Augment { crop: 0, flip: false }.apply(shape, &draws, sample, &mut varied, &mut Vec::new());
-            assert_eq!(varied, image(shape));
-        }
-    }
-
-    #[test]
-    fn a_crop_beyond_the_image_is_refused() {
-        assert!(Augment { crop: 4, flip: true }.check([3, 32, 32]).is_ok());
-        let error = Augment { crop: 28, flip: true }.check([1, 28, 28]).expect_err("nothing would be left");
-        assert_eq!(error.to_string(), "data.augment.crop is 28; expected less than the 28 pixels of an image");
-        let mut varied = image([1, 2, 2]);
-        let huge = Augment { crop: usize::MAX, flip: true };
-        huge.apply([1, 2, 2], &Draws::new(1, Purpose::Augment, 0), 1, &mut varied, &mut Vec::new());
-        assert_eq!(varied, [0; 4]);
-    }
-}
+mod tests;

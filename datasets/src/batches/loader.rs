@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Error, Result, anyhow};
 use crossbeam::channel::{Receiver, bounded};
 
-use crate::batches::augment::Augment;
+use crate::batches::augment::{Augment, Patch};
 use crate::batches::extra::{Extra, Joined};
 use crate::batches::shard::Shard;
 use crate::ground::random::{Draws, Purpose};
@@ -49,6 +49,17 @@ pub struct HostBatch {
     pub samples: Vec<u64>,
     /// The number of samples of the whole batch over all ranks: the divisor of a sum of losses.
     pub global_count: usize,
+    /// The second labels of CutMix, if images are mixed.
+    pub mixture: Option<Mixture>,
+}
+
+/// The other half of mixed images.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mixture {
+    /// The class of the image that a rectangle of each sample is from; its own class where it is whole.
+    pub labels: Vec<i64>,
+    /// The pixels of that rectangle, out of height x width; 0 where the sample is whole.
+    pub pixels: Vec<i64>,
 }
 
 impl Pipeline {
@@ -137,6 +148,7 @@ impl Pipeline {
                 labels: own.iter().map(|&sample| self.source.label(sample)).collect(),
                 samples: own.into_iter().map(|sample| sample as u64).collect(),
                 global_count: slots.len(),
+                mixture: None,
             }
         };
         let mut batches: Vec<HostBatch> = slots.map(empty).collect();
@@ -150,8 +162,40 @@ impl Pipeline {
             for (sample, image) in wanted {
                 augment.apply(shape, draws, sample as u64, image, &mut scratch);
             }
+            if augment.cutmix > 0.0 {
+                batches.iter_mut().try_for_each(|batch| self.mix(augment, batch, order, draws))?;
+            }
         }
         Ok(batches)
+    }
+
+    /// Pastes rectangles of other images of the epoch into those of `batch`. The other images are read and varied here,
+    /// whichever rank has them in its batches.
+    fn mix(&self, augment: &Augment, batch: &mut HostBatch, order: &[usize], draws: &Draws) -> Result<()> {
+        let shape = self.source.shape();
+        let size: usize = shape.iter().product();
+        let patches: Vec<Option<Patch>> =
+            batch.samples.iter().map(|&sample| augment.patch(shape, draws, sample, order.len())).collect();
+        let mut partners = vec![0; patches.iter().flatten().count() * size];
+        let numbers = patches.iter().flatten().map(|patch| order[patch.partner]);
+        let mut wanted: Vec<(usize, &mut [u8])> = numbers.zip(partners.chunks_exact_mut(size)).collect();
+        self.source.read_all(&mut wanted)?;
+        let mut scratch = Vec::new();
+        for (sample, image) in wanted {
+            augment.apply(shape, draws, sample as u64, image, &mut scratch);
+        }
+        let mut mixture = Mixture { labels: batch.labels.clone(), pixels: vec![0; batch.labels.len()] };
+        let mut partners = partners.chunks_exact(size);
+        for (row, image) in batch.images.chunks_exact_mut(size).enumerate() {
+            if let Some(patch) = &patches[row] {
+                let partner = partners.next().context("an image for each patch")?;
+                patch.paste(shape, partner, image);
+                mixture.labels[row] = self.source.label(order[patch.partner]);
+                mixture.pixels[row] = patch.pixels() as i64;
+            }
+        }
+        batch.mixture = Some(mixture);
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use trainer::config::{ClassMatching, Norm, Pixels};
+use trainer::config::{ClassMatching, Dtype, Norm, Pixels};
 
 use super::launch::LaunchArgs;
 use super::weights::Weights;
@@ -18,8 +18,8 @@ pub(crate) struct Eval {
     /// latest that exists).
     #[arg(long, value_enum)]
     pub(crate) weights: Option<Weights>,
-    /// Attacks, separated by commas: natural, fgsm, fgsm_rs, pgdN, cw_inf, apgd_ce, apgd_t, fab_t, square, autoattack or
-    /// paper (default: evaluation.suite of the run).
+    /// Attacks, separated by commas: natural, fgsm, fgsm_rs, pgdN, cw_inf, apgd_ce, apgd_t, fab_t, square, autoattack,
+    /// fast or paper (default: evaluation.suite of the run).
     #[arg(long, value_name = "ATTACKS", value_delimiter = ',')]
     pub(crate) suite: Option<Vec<String>>,
     /// Evaluate only the first COUNT test images (default: evaluation.images of the run, or all).
@@ -41,6 +41,9 @@ pub(crate) struct Eval {
     /// Override the batch size; a multiple of 16.
     #[arg(long, value_name = "ROWS")]
     pub(crate) batch: Option<usize>,
+    /// Override the number format of the forward passes: float32, tf32 or bfloat16.
+    #[arg(long, value_name = "FORMAT", value_parser = precision)]
+    pub(crate) precision: Option<Dtype>,
     /// Override the seed of the attacks.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
@@ -61,4 +64,10 @@ pub(crate) struct Eval {
 /// A radius; 0 is allowed here alone.
 fn radius(text: &str) -> Result<Pixels, String> {
     if text.trim() == "0" { Ok(Pixels(0.0)) } else { text.parse::<Pixels>().map_err(|error| error.to_string()) }
+}
+
+fn precision(text: &str) -> Result<Dtype, String> {
+    let formats = [Dtype::Float32, Dtype::Tf32, Dtype::Bfloat16];
+    let found = formats.into_iter().find(|format| format.name() == text);
+    found.ok_or_else(|| "expected float32, tf32 or bfloat16".into())
 }

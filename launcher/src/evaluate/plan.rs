@@ -134,6 +134,7 @@ fn results_file(command: &Eval, eps: Option<Pixels>, settings: &Settings) -> Pat
     parts.extend(command.norm.map(|norm| norm.to_string()));
     parts.extend(eps.map(|eps| format!("eps{}", eps.to_string().replace('/', "_"))));
     parts.extend(command.batch.map(|batch| format!("batch{batch}")));
+    parts.extend(command.precision.map(|precision| precision.name().to_string()));
     parts.extend(command.seed.map(|seed| format!("seed{seed}")));
     command.out.as_ref().unwrap_or(folder).join(parts.join("-") + ".json")
 }
@@ -155,6 +156,11 @@ fn protocol(command: &Eval, eps: Option<Pixels>, settings: &Settings) -> Result<
             return Err(UserError::expected("a multiple of 16 up to 65,536").key("--batch").value(batch).into());
         }
         protocol.batch = batch;
+    }
+    protocol.precision = command.precision.unwrap_or(protocol.precision);
+    if !protocol.precision.is_default() && settings.dtype == Dtype::Float64 {
+        let expected = "float32 for a run in float64, which is evaluated in float64";
+        return Err(UserError::expected(expected).key("--precision").value(protocol.precision.name()).into());
     }
     Ok(protocol)
 }

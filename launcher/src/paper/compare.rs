@@ -131,10 +131,12 @@ impl<'a> Comparison<'a> {
 
 /// The metrics of a row: the paper's, or the run's own attacks if the paper has none.
 fn metrics(row: &Row) -> Vec<String> {
+    let costs = row.costs.iter().map(|cost| cost.name().to_string());
     if row.numbers.is_empty() {
-        return row.runs.first().map(|run| run.job.config.evaluation.suite.clone()).unwrap_or_default();
+        let suite = row.runs.first().map(|run| run.job.config.evaluation.suite.clone()).unwrap_or_default();
+        return suite.into_iter().chain(costs).collect();
     }
-    row.numbers.iter().map(|number| number.metric.clone()).collect()
+    row.numbers.iter().map(|number| number.metric.clone()).chain(costs).collect()
 }
 
 fn line<'a>(row: &'a Row, metric: String, results: &[Results]) -> ComparisonLine<'a> {
@@ -156,8 +158,8 @@ fn line<'a>(row: &'a Row, metric: String, results: &[Results]) -> ComparisonLine
 fn grid<'a>(metric: &str, lines: impl Iterator<Item = &'a ComparisonLine<'a>>) -> Grid {
     let columns = [metric, "best", "final", "paper", "difference"].map(str::to_owned).into();
     let cell = |text: Option<String>| text.unwrap_or_else(|| NOTHING.to_owned());
-    // The time of an epoch belongs to the run, not to one of its weights.
-    let both = metric != "seconds_per_epoch";
+    // Costs belong to the run, not to one of its weights.
+    let both = !["seconds_per_epoch", "peak_memory_mib", "pflop"].contains(&metric);
     let row = |line: &ComparisonLine| {
         let several = line.row.runs.len() > 1;
         let name = if several {

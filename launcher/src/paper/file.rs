@@ -35,11 +35,38 @@ pub(super) struct TableFile {
     /// Overrides of every row, in the form of `--set`.
     #[serde(default)]
     pub(super) set: Vec<String>,
+    /// Numbers of the runs to show beside accuracies: `seconds_per_epoch`, `peak_memory_mib`, `pflop` (counted operations of
+    /// training).
+    #[serde(default)]
+    pub(super) costs: Vec<CostMetric>,
     /// Notes for the reader of the comparison.
     #[serde(default)]
     pub(super) notes: Vec<String>,
     /// The rows.
     pub(super) blocks: Vec<Block>,
+}
+
+/// A number of a run that is no accuracy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CostMetric {
+    /// The median training time of an epoch.
+    SecondsPerEpoch,
+    /// The most memory of any rank.
+    PeakMemoryMib,
+    /// Operations of training, as counted.
+    Pflop,
+}
+
+impl CostMetric {
+    /// Its name among the metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::SecondsPerEpoch => "seconds_per_epoch",
+            Self::PeakMemoryMib => "peak_memory_mib",
+            Self::Pflop => "pflop",
+        }
+    }
 }
 
 fn one_seed() -> Vec<u64> {

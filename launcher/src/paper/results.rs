@@ -61,6 +61,10 @@ pub(super) struct Results {
     last: Option<Evaluation>,
     /// The median training time of its epochs, in seconds.
     epoch_seconds: Option<f64>,
+    /// The most memory of any rank, in MiB.
+    peak_memory: Option<f64>,
+    /// 10^15 operations of its epochs, as counted.
+    operations: Option<f64>,
 }
 
 /// A choice among a run's weights.
@@ -96,13 +100,28 @@ impl Results {
         let last = last.or(run.evaluation.as_ref().filter(last_step)).cloned();
         let mut seconds: Vec<f64> =
             run.epochs.iter().map(|epoch| epoch.timing.seconds).filter(|seconds| seconds.is_finite()).collect();
-        Ok(Self { best: run.evaluation, last, epoch_seconds: median(&mut seconds) })
+        let peak_memory = run.epochs.iter().filter_map(|epoch| epoch.timing.peak_memory).max();
+        let operations: Option<f64> =
+            run.epochs.iter().map(|epoch| Some(epoch.timing.flops? * epoch.timing.seconds)).sum();
+        Ok(Self {
+            best: run.evaluation,
+            last,
+            epoch_seconds: median(&mut seconds),
+            peak_memory: peak_memory.map(|bytes| bytes as f64 / f64::from(1 << 20)),
+            operations: operations.map(|operations| operations / 1e15),
+        })
     }
 
     /// The value of one of the paper's metrics.
     pub(super) fn metric(&self, metric: &str, weights: MeasuredWeights) -> Option<Measurement> {
-        if metric == "seconds_per_epoch" {
-            return self.epoch_seconds.map(|value| Measurement { value, error: None });
+        let cost = match metric {
+            "seconds_per_epoch" => Some(self.epoch_seconds),
+            "peak_memory_mib" => Some(self.peak_memory),
+            "pflop" => Some(self.operations),
+            _ => None,
+        };
+        if let Some(value) = cost {
+            return value.map(|value| Measurement { value, error: None });
         }
         let evaluation = match weights {
             MeasuredWeights::Best => self.best.as_ref(),

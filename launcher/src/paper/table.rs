@@ -8,7 +8,7 @@ use datasets::UserError;
 use trainer::config::{Override, RunConfig};
 use trainer::run::folder::RunFolder;
 
-use super::file::{self, Block, DatasetSize, RowEntry, TableFile};
+use super::file::{self, Block, CostMetric, DatasetSize, RowEntry, TableFile};
 use super::published::{Number, Published, PublishedKey};
 use crate::train::Job;
 
@@ -50,6 +50,8 @@ pub(super) struct Row {
     pub(super) numbers: Vec<Number>,
     /// The data set and network of the paper's numbers, if they differ from this row's.
     pub(super) elsewhere: Option<String>,
+    /// The numbers to show that are no accuracies.
+    pub(super) costs: Vec<CostMetric>,
     /// Its runs, one for each seed.
     pub(super) runs: Vec<PlannedRun>,
 }
@@ -221,6 +223,7 @@ impl Resolve<'_> {
             shown: entry.shown,
             teachers: entry.teachers.values().map(|teacher| self.place_of(teacher)).collect::<Result<_, _>>()?,
             size: size.cloned(),
+            costs: self.file.costs.clone(),
             numbers,
             elsewhere,
             runs,

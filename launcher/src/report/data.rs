@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use datasets::UserError;
 use serde::{Deserialize, de::DeserializeOwned};
-use trainer::config::Norm;
+use trainer::config::{Dtype, Norm};
 use trainer::evaluate::Accuracy;
 use trainer::run::events::{EpochDone, Evaluated, Event, RunFinished, RunStarted, StepDone};
 use trainer::run::folder::RunFolder;
@@ -63,6 +63,8 @@ pub struct Evaluation {
     pub eps: Option<f64>,
     #[serde(default)]
     pub attack_step: Option<f64>,
+    #[serde(default)]
+    pub precision: Dtype,
     #[serde(default)]
     pub seed: Option<u64>,
     #[serde(default)]

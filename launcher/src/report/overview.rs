@@ -109,6 +109,7 @@ pub fn protocol(run: &RecordedRun) -> Option<String> {
     let mut parts = vec![];
     parts.extend(attacked_within(run).map(|eps| format!("eps {eps}")));
     parts.extend(evaluation.attack_step.map(|step| format!("step {}", budget(evaluation.norm, step))));
+    parts.extend((!evaluation.precision.is_default()).then(|| format!("in {}", evaluation.precision.name())));
     parts.extend(evaluation.seed.map(|seed| format!("seed {seed}")));
     parts.extend(evaluation.selection.as_ref().map(|chosen| match chosen.as_str() {
         "held_out" => "weights chosen on held-out training images".to_owned(),

@@ -52,8 +52,8 @@ fn key(run: &RecordedRun) -> Option<(String, u64)> {
 
 /// What must be equal for two evaluations to be averaged.
 fn protocol(evaluation: &Evaluation) -> impl PartialEq + use<> {
-    let Evaluation { weights, split, images, norm, eps, attack_step, .. } = evaluation.clone();
-    (weights, split, images, norm, eps.map(f64::to_bits), attack_step.map(f64::to_bits))
+    let Evaluation { weights, split, images, norm, precision, eps, attack_step, .. } = evaluation.clone();
+    (weights, split, images, norm, precision, eps.map(f64::to_bits), attack_step.map(f64::to_bits))
 }
 
 /// The results of all runs of which there are several seeds.

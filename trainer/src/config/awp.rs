@@ -25,6 +25,8 @@ impl RunConfig {
 
     pub(super) fn check_awp(&self) -> Result<(), UserError> {
         let Some(Awp { gamma, from_epoch }) = self.awp else { return Ok(()) };
+        let expected = "no table [loss.balance] beside [awp]: it weighs the losses of one pass a step";
+        must(self.loss.balance.is_none(), "awp", "set", expected)?;
         must((0.0..=1.0).contains(&gamma), "awp.gamma", gamma, "0 to 1, as in 0.005")?;
         let expected = format!("an epoch of the run, 0 to {}", self.epochs - 1);
         must(from_epoch < self.epochs, "awp.from_epoch", from_epoch, &expected)

@@ -3,7 +3,7 @@
 use datasets::{Choice, UserError};
 
 use crate::config::{
-    AttackKind, AutoAttack, Compat, EMA, ExtraData, Images, Per, Ramp, RunConfig, STUDENT, Selection, Target, Term,
+    AttackKind, AutoAttack, Compat, Dtype, EMA, ExtraData, Images, Per, Ramp, RunConfig, STUDENT, Selection, Target, Term,
 };
 
 use super::range::must;
@@ -46,9 +46,7 @@ impl RunConfig {
                 "a positive number of 10^12 operations a second",
             )?;
         }
-        if let Some(augment) = &self.data.augment {
-            must(augment.crop <= 64, "data.augment.crop", augment.crop, "a padding of 0 to 64 pixels")?;
-        }
+        self.check_augment()?;
         self.comm.check()?;
         self.watchdog.check()?;
         self.guard.check()?;
@@ -101,6 +99,14 @@ impl RunConfig {
             "evaluation.batch",
             batch,
             "a multiple of 16 up to 65,536",
+        )?;
+        let (precision, trained) = (evaluation.precision, self.precision.dtype);
+        must(precision != Dtype::Float64, "evaluation.precision", "float64", "float32, tf32 or bfloat16")?;
+        must(
+            precision.is_default() || trained != Dtype::Float64,
+            "evaluation.precision",
+            precision.name(),
+            "float32 with precision.dtype = \"float64\", which is then evaluated in float64",
         )?;
         if let Some(images) = evaluation.images {
             must(images >= 1, "evaluation.images", images, "1 or more; without the key, all test images")?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::config::{Norm, Pixels};
+use crate::config::{Dtype, Norm, Pixels};
 
 /// `[evaluation]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Evaluation {
     pub step: Pixels,
     /// Rows of an evaluation batch on each rank, a multiple of 16. The last batch is filled up with copies.
     pub batch: usize,
+    /// The number format of the final evaluation. The resolved configuration writes it only if it is not float32.
+    #[serde(skip_serializing_if = "Dtype::is_default")]
+    pub precision: Dtype,
     /// The lengths of AutoAttack's searches. The resolved configuration writes them only if they are not the standard
     /// ones.
     #[serde(skip_serializing_if = "AutoAttack::is_default")]
@@ -94,6 +97,7 @@ impl Default for Evaluation {
             eps: Pixels(8.0 / 255.0),
             step: Pixels(2.0 / 255.0),
             batch: 128,
+            precision: Dtype::Float32,
             autoattack: AutoAttack::default(),
         }
     }

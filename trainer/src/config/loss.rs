@@ -247,6 +247,12 @@ impl Term {
         }
     }
 
+    /// Whether a label may be a mixture of two classes.
+    pub fn takes_mixed_labels(&self) -> bool {
+        let weighs_by_label = self.trust.is_some() || self.sample_weight.is_some() || self.only.is_some();
+        self.towards != Target::BoostedLabel && !weighs_by_label && !self.swap_label
+    }
+
     /// The predictions that the term needs besides the student's on the images it is `of`.
     pub fn asks(&self) -> impl Iterator<Item = (&str, Images)> {
         let network = match &self.towards {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{AutoAttack, Evaluation, Norm, RunConfig};
+use super::{AutoAttack, Dtype, Evaluation, Norm, RunConfig};
 
 /// The settings of an evaluation besides images, network and attacks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -18,6 +18,10 @@ pub struct Protocol {
     pub batch: usize,
     /// The seed of all random numbers.
     pub seed: u64,
+    /// The number format of the forward passes. It is written only where it is not float32, so that older journals still fit; a
+    /// network that was trained in float64 is then evaluated in float64.
+    #[serde(skip_serializing_if = "Dtype::is_default")]
+    pub precision: Dtype,
     /// The lengths of AutoAttack's searches.
     pub autoattack: AutoAttack,
 }
@@ -30,8 +34,9 @@ impl Protocol {
 
     /// The protocol of an `[evaluation]` table.
     pub fn stated(evaluation: &Evaluation, seed: u64) -> Self {
-        let Evaluation { norm, eps, step, batch, autoattack, .. } = evaluation;
-        Self { norm: *norm, eps: eps.0, step: step.0, batch: *batch, seed, autoattack: *autoattack }
+        let Evaluation { norm, eps, step, batch, precision, autoattack, .. } = evaluation;
+        let (eps, step) = (eps.0, step.0);
+        Self { norm: *norm, eps, step, batch: *batch, seed, precision: *precision, autoattack: *autoattack }
     }
 }
 

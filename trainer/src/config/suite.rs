@@ -21,6 +21,10 @@ pub enum Method {
     ApgdCe,
     /// Auto-PGD on the targeted difference-of-logits ratio.
     ApgdT,
+    /// [`ApgdCe`](Self::ApgdCe) of 20 iterations, whatever the protocol says.
+    ShortApgdCe,
+    /// [`ApgdT`](Self::ApgdT) of 20 iterations towards the 4 most probable other classes, whatever the protocol says.
+    ShortApgdT,
     /// The fast adaptive boundary attack, targeted.
     FabT,
     /// The Square attack, which uses no gradients.
@@ -36,6 +40,8 @@ impl Method {
             "cw_inf" => Method::CwInf,
             "apgd_ce" => Method::ApgdCe,
             "apgd_t" => Method::ApgdT,
+            "apgd_ce_20" => Method::ShortApgdCe,
+            "apgd_t_20" => Method::ShortApgdT,
             "fab_t" => Method::FabT,
             "square" => Method::Square,
             _ => {
@@ -49,6 +55,11 @@ impl Method {
     /// without an attack; these count as broken.
     pub fn on_every_image(self) -> bool {
         matches!(self, Method::Natural | Method::Fgsm(_) | Method::Pgd(_) | Method::CwInf)
+    }
+
+    /// Whether it is a part of AutoAttack.
+    pub fn of_autoattack(self) -> bool {
+        matches!(self, Method::ApgdCe | Method::ApgdT | Method::FabT | Method::Square)
     }
 
     /// Whether it uses gradients.
@@ -74,19 +85,22 @@ pub struct Suite {
 }
 
 const AUTOATTACK: [&str; 4] = ["apgd_ce", "apgd_t", "fab_t", "square"];
+/// The cascade of `fast`, cheaper than AutoAttack and not comparable with it.
+const FAST: [&str; 2] = ["apgd_ce_20", "apgd_t_20"];
 const PAPER: [&str; 6] = ["natural", "fgsm", "fgsm_rs", "pgd20", "cw_inf", "autoattack"];
 
 impl Suite {
     /// The known names, for messages.
     pub const NAMES: &'static str = "natural, fgsm, fgsm_rs, pgdN with N steps as in pgd20, cw_inf, apgd_ce, apgd_t, fab_t, \
-                                     square, autoattack (the last four, one after another) or paper (natural, fgsm, fgsm_rs, \
+                                     square, autoattack (the last four, one after another), fast (short apgd_ce, then \
+                                     short apgd_t) or paper (natural, fgsm, fgsm_rs, \
                                      pgd20, cw_inf, autoattack)";
 
     /// The attack nearest to a mistyped name.
     pub fn nearest(name: &str) -> Option<String> {
         let digits: String = name.chars().filter(char::is_ascii_digit).collect();
         let pgd = if digits.is_empty() { "pgd20".to_string() } else { format!("pgd{digits}") };
-        let named = ["cw_inf", "autoattack", "paper", pgd.as_str()].into_iter();
+        let named = ["cw_inf", "autoattack", "fast", "paper", pgd.as_str()].into_iter();
         let known = named.chain(AUTOATTACK).chain(PAPER);
         nearest(name, known.filter(|known| Self::named([*known]).is_ok())).map(str::to_string)
     }
@@ -97,7 +111,11 @@ impl Suite {
     /// The first unknown or duplicate name.
     pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let listed = |name: &str| -> Option<Listed> {
-            let parts = if name == "autoattack" { AUTOATTACK.to_vec() } else { vec![name] };
+            let parts = match name {
+                "autoattack" => AUTOATTACK.to_vec(),
+                "fast" => FAST.to_vec(),
+                _ => vec![name],
+            };
             let components = parts.into_iter().map(|part| Some((part.to_string(), Method::named(part)?)));
             Some(Listed { name: name.to_string(), components: components.collect::<Option<_>>()? })
         };

@@ -17,8 +17,7 @@ pub fn read_filled(
     (kind, device): (Kind, Device),
 ) -> Result<Batch> {
     let bytes = source.shape().iter().product();
-    let mut host =
-        HostBatch { images: vec![0; rows * bytes], labels: vec![], samples: vec![], global_count: source.len() };
+    let mut host = HostBatch { images: vec![0; rows * bytes], global_count: source.len(), ..HostBatch::default() };
     for (row, image) in host.images.chunks_mut(bytes).enumerate() {
         let sample = samples.get(row).copied().unwrap_or(samples[0]);
         source.read(sample, image)?;

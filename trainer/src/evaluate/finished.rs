@@ -116,6 +116,7 @@ fn results(
         norm: protocol.norm,
         eps: protocol.eps,
         attack_step: protocol.step,
+        precision: protocol.precision,
         autoattack: protocol.autoattack,
         autoattack_standard: suite.standard(protocol, network.classifier.classes()),
         rounds: labels(outcomes),

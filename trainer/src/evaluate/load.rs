@@ -5,8 +5,10 @@ use datasets::UserError;
 use serde::Serialize;
 use tch::{Device, Kind};
 
+use crate::config::Precision;
 use crate::evaluate::Classifier;
 use crate::evaluate::batch::read_filled;
+use crate::evaluate::precision::in_precision;
 use crate::evaluate::request::EvaluationRequest;
 use crate::model::{Model, ModelSpec};
 use crate::system::files::file_sha256;
@@ -59,7 +61,7 @@ fn load_script(request: &EvaluationRequest, device: Device) -> Result<LoadedNetw
     network.select(classes.outputs());
     Ok(LoadedNetwork {
         spec: NetworkSpec::Script(network.spec),
-        classifier: Box::new(network),
+        classifier: in_precision(Box::new(network), request.protocol.precision),
         sha256: file_sha256(file)?,
         step: 0,
         classes,
@@ -84,10 +86,10 @@ fn load_model(request: &EvaluationRequest, device: Device) -> Result<LoadedNetwo
     }
     let model = Model::build(form, 0, request.dtype.kind(), device, None);
     load_student(&model, &tensors).with_context(|| file.display().to_string())?;
-    model.freeze();
-    model.fold_batch_norm(model.kind());
+    let dtype = request.dtype.evaluated_in(request.protocol.precision);
+    Precision { dtype, ..Precision::default() }.freeze(&model);
     Ok(LoadedNetwork {
-        classifier: Box::new(model),
+        classifier: in_precision(Box::new(model), dtype),
         spec: NetworkSpec::Model(spec),
         sha256: file_sha256(file)?,
         step: header.progress.step,

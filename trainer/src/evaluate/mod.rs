@@ -18,6 +18,7 @@ mod journal;
 mod load;
 mod outcomes;
 mod pace;
+mod precision;
 pub mod request;
 mod results;
 mod round;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::config::{AutoAttack, Norm};
+use crate::config::{AutoAttack, Dtype, Norm};
 use crate::evaluate::{Accuracy, NetworkSpec};
 use crate::system::files::{file_sha256, write_atomically};
 
@@ -55,6 +55,9 @@ pub struct Evaluation {
     pub eps: f64,
     /// Step length of the attacks with several steps.
     pub attack_step: f64,
+    /// The number format of the forward passes; not written for float32, as in earlier versions.
+    #[serde(skip_serializing_if = "Dtype::is_default")]
+    pub precision: Dtype,
     /// The lengths of AutoAttack's searches.
     pub autoattack: AutoAttack,
     /// Whether those are the "standard" version's, towards nine classes; `None` without any attack of AutoAttack.

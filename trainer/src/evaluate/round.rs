@@ -10,6 +10,12 @@ use crate::method::attack::{ApgdCe, ApgdT, Attack as _, Ball, CwInf, FabT, Noise
 use crate::method::loss::log_probability_of;
 use crate::step::batch::Batch;
 
+/// Iterations of the short attacks of `fast`.
+const SHORT: usize = 20;
+
+/// Target classes of the short targeted attack.
+const FEW_TARGETS: usize = 4;
+
 /// One method, towards one target class given by its rank, on all images that it attacks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Round {
@@ -69,6 +75,8 @@ impl Round {
             Method::CwInf => search(&CwInf { ball, step, steps: 30 }),
             Method::ApgdCe => search(&ApgdCe { ball, iterations }),
             Method::ApgdT => search(&ApgdT { ball, iterations, targets }),
+            Method::ShortApgdCe => search(&ApgdCe { ball, iterations: SHORT }),
+            Method::ShortApgdT => search(&ApgdT { ball, iterations: SHORT, targets }),
             Method::FabT => search(&FabT { ball, iterations, targets }),
             Method::Square => search(&Square { ball, queries }),
         }
@@ -87,6 +95,7 @@ impl Method {
             Method::ApgdT | Method::FabT => {
                 (2..=classes.min(protocol.autoattack.targets as usize + 1)).map(Some).collect()
             }
+            Method::ShortApgdT => (2..=classes.min(FEW_TARGETS + 1)).map(Some).collect(),
             _ => vec![None],
         }
     }
@@ -100,6 +109,7 @@ impl Method {
             Method::Pgd(steps) => 2.0 * steps as f64 + 1.0,
             Method::CwInf => 61.0,
             Method::ApgdCe | Method::ApgdT => 2.0 * iterations + 3.0,
+            Method::ShortApgdCe | Method::ShortApgdT => 2.0 * SHORT as f64 + 3.0,
             Method::FabT => 3.0 * iterations + 3.0,
             Method::Square => protocol.autoattack.queries as f64 + 3.0,
         }
@@ -131,14 +141,14 @@ impl Suite {
         let has = |wanted: Method| {
             self.attacks.iter().flat_map(|attack| &attack.components).any(|(_, method)| *method == wanted)
         };
-        if has(Method::ApgdT) && classes < 4 {
+        if (has(Method::ApgdT) || has(Method::ShortApgdT)) && classes < 4 {
             return Err(UserError::expected(
                 "at least 4 classes for apgd_t, whose objective takes the four largest logits",
             )
             .key("evaluation.suite")
             .value(format!("{:?} on {classes} classes", self.names()))
             .hint(
-                "take [\"natural\", \"pgd20\", \"apgd_ce\", \"fab_t\", \"square\"] instead of autoattack and paper",
+                "take [\"natural\", \"pgd20\", \"apgd_ce\", \"fab_t\", \"square\"] instead of autoattack, fast and paper",
             ));
         }
         if has(Method::CwInf) && protocol.norm != Norm::Linf {
@@ -167,7 +177,7 @@ impl Suite {
 
     /// Whether the attacks of AutoAttack are those of its "standard" version; `None` without any of them.
     pub fn standard(&self, protocol: &Protocol, classes: usize) -> Option<bool> {
-        let has = self.attacks.iter().flat_map(|attack| &attack.components).any(|(_, method)| !method.on_every_image());
+        let has = self.attacks.iter().flat_map(|attack| &attack.components).any(|(_, method)| method.of_autoattack());
         has.then(|| protocol.autoattack == AutoAttack::default() && classes >= 10)
     }
 }
@@ -188,15 +198,37 @@ mod tests {
         assert_eq!(all[..4], ["natural", "autoattack/apgd_ce", "autoattack/apgd_t:2", "autoattack/apgd_t:3"]);
         assert_eq!(all[10..12], ["autoattack/apgd_t:10", "autoattack/fab_t:2"]);
         assert_eq!(all[20], "autoattack/square");
+        assert_eq!(
+            rounds(&["fast"], 100),
+            [
+                "natural",
+                "fast/apgd_ce_20",
+                "fast/apgd_t_20:2",
+                "fast/apgd_t_20:3",
+                "fast/apgd_t_20:4",
+                "fast/apgd_t_20:5"
+            ]
+        );
         assert_eq!(rounds(&["fab_t"], 3), ["natural", "fab_t:2", "fab_t:3"]);
         assert_eq!(rounds(&["fgsm", "natural"], 3), ["natural", "fgsm"]);
         assert_eq!(rounds(&["fgsm"], 3), ["fgsm"]);
     }
 
     #[test]
+    fn the_fast_suite_is_cheap_and_no_autoattack() {
+        let (protocol, named) = (Protocol::default(), |name| Suite::named([name]).unwrap());
+        assert!(40 * named("fast").passes(&protocol) < named("autoattack").passes(&protocol));
+        assert_eq!(named("fast").standard(&protocol, 10), None);
+        assert_eq!(named("autoattack").standard(&protocol, 10), Some(true));
+        // Lengths of AutoAttack's searches do not change it.
+        let longer = Protocol { autoattack: AutoAttack { iterations: 1000, ..AutoAttack::default() }, ..protocol };
+        assert_eq!(named("fast").passes(&longer), named("fast").passes(&protocol));
+    }
+
+    #[test]
     fn too_few_classes_are_refused_before_anything_runs() {
         let check = |name, classes| Suite::named([name]).unwrap().check(&Protocol::default(), classes);
-        for name in ["apgd_t", "autoattack", "paper"] {
+        for name in ["apgd_t", "autoattack", "fast", "paper"] {
             assert!(check(name, 4).is_ok());
             let message = check(name, 3).unwrap_err().to_string();
             assert!(message.contains("4 classes") && message.contains("fab_t"), "{message}");

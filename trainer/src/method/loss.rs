@@ -26,7 +26,8 @@ impl Trust {
 
 impl Term {
     /// The term's part of the loss for the samples of this rank: their sum (a scalar) divided by `global_count`, the
-    /// number of samples on all ranks. `labels [N]` are int64.
+    /// number of samples on all ranks. `labels [N]` are int64, or `[N, classes]` the probabilities of mixed labels, for
+    /// terms that [can take them](Self::takes_mixed_labels).
     pub fn evaluate(&self, views: &Views, labels: &Tensor, global_count: f64) -> Tensor {
         let student = self.side(views, STUDENT, self.of) / self.temperature;
         let divergence = match &self.towards {
@@ -181,8 +182,12 @@ fn boosted_cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
     -log_probability_of(logits, labels) - (-runner_up + (1.000_1 + 1e-12)).log()
 }
 
-/// The logarithm of the softmax probability of each sample's label, `[N]`.
+/// The logarithm of the softmax probability of each sample's label, `[N]`. Of a mixed label, `[N, classes]` probabilities, it
+/// is the mean over its classes.
 pub fn log_probability_of(logits: &Tensor, labels: &Tensor) -> Tensor {
+    if labels.dim() == 2 {
+        return (log_softmax(logits) * labels).sum_dim_intlist(1i64, false, None);
+    }
     log_softmax(logits).gather(1, &labels.unsqueeze(1), false).squeeze_dim(1)
 }
 

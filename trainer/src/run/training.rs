@@ -168,6 +168,7 @@ impl Run<'_> {
         let draws = Draws::new(self.context.config.seed, Purpose::AttackStart, epoch);
         let (shape, kind) = (self.context.prepared.form.image, self.context.config.precision.dtype.kind());
         self.step.work.begin_epoch(self.context.config, epoch);
+        let classes = self.context.prepared.form.classes;
         self.clock.per_image = self.clock.effort().per_image(self.context.config, epoch);
         let timeline = self.step.work.networks.timeline.clone();
         let steps_per_epoch = pipeline.batches_per_epoch() as u64;
@@ -184,7 +185,8 @@ impl Run<'_> {
             let Some(host) = timeline.during(Phase::Data, "wait", || loader.next()) else { break };
             let (host, waited) = (host?, asked.elapsed().as_secs_f64());
             self.context.place.activity.begin(Stage::Step, self.state.progress.step + 1);
-            let upload = || Batch::upload(&host, shape, kind, self.context.place.device);
+            let device = self.context.place.device;
+            let upload = || Batch::upload(&host, shape, kind, device).mix_labels(&host, classes);
             let batch = timeline.during(Phase::Data, "upload", upload);
             let noise = Noise::new(&draws, &batch.samples, self.context.place.device);
             let factor = self.rate_factor_after(self.state.guarding.rollbacks);

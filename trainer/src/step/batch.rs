@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use datasets::{HostBatch, Shard};
+use datasets::{HostBatch, Mixture, Shard};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::system::transfer::on_device;
@@ -11,7 +11,7 @@ use crate::system::transfer::on_device;
 pub struct Batch {
     /// `[N, C, H, W]` in [0, 1]; N may be 0.
     pub images: Tensor,
-    /// `[N]`, int64.
+    /// `[N]`, int64. Where images are mixed, the probability of each class, `[N, classes]`, in the type of the images.
     pub labels: Tensor,
     /// The number of each sample in its data set. Random numbers are drawn by it.
     pub samples: Vec<u64>,
@@ -30,6 +30,26 @@ impl Batch {
             samples: host.samples.clone(),
             global_count: host.global_count,
         }
+    }
+
+    /// With the labels of mixed images of `host`, if there are any: each of two classes counts by its share of the pixels.
+    /// The network has `classes` outputs.
+    #[must_use]
+    pub fn mix_labels(mut self, host: &HostBatch, classes: usize) -> Self {
+        let Some(Mixture { labels, pixels }) = &host.mixture else { return self };
+        let all = self.images.size()[2..].iter().product::<i64>() as f64;
+        let [partners, pixels] =
+            [labels, pixels].map(|numbers| on_device(&Tensor::from_slice(numbers), self.images.device()).unsqueeze(1));
+        let pasted = pixels.to_kind(self.images.kind()) / all;
+        let none = Tensor::zeros([labels.len() as i64, classes as i64], (self.images.kind(), self.images.device()));
+        self.labels =
+            none.scatter_add(1, &self.labels.unsqueeze(1), &(1.0 - &pasted)).scatter_add(1, &partners, &pasted);
+        self
+    }
+
+    /// The class of each image, `[N]`, int64: of a mixed image the one with the larger share.
+    pub fn classes(&self) -> Tensor {
+        if self.labels.dim() == 2 { self.labels.argmax(1, false) } else { self.labels.shallow_clone() }
     }
 
     /// A copy in memory of its own.
@@ -79,6 +99,26 @@ mod tests {
         let images = Tensor::zeros([samples.len() as i64, 1, 2, 2], tch::kind::FLOAT_CPU);
         let labels = Tensor::from_slice(&samples.iter().map(|&sample| sample as i64).collect::<Vec<_>>());
         Batch { images, labels, samples, global_count }
+    }
+
+    #[test]
+    fn mixed_labels_are_shares_of_two_classes() {
+        let host = HostBatch {
+            images: vec![0; 3 * 8],
+            labels: vec![0, 1, 2],
+            samples: vec![5, 6, 7],
+            global_count: 3,
+            mixture: Some(Mixture { labels: vec![2, 1, 0], pixels: vec![3, 2, 0] }),
+        };
+        let uploaded = || Batch::upload(&host, [2, 2, 2], Kind::Double, Device::Cpu);
+        let mixed = uploaded().mix_labels(&host, 4);
+        let shares = Vec::<f64>::try_from(mixed.labels.flatten(0, -1)).unwrap();
+        assert_eq!(shares, [0.25, 0.0, 0.75, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(Vec::<i64>::try_from(mixed.classes()).unwrap(), [2, 1, 2]);
+        assert_eq!(mixed.rows(&(1..3)).labels.size(), [2, 4]);
+        let plain = uploaded().mix_labels(&HostBatch { mixture: None, ..host.clone() }, 4);
+        assert_eq!(Vec::<i64>::try_from(&plain.labels).unwrap(), [0, 1, 2]);
+        assert_eq!(Vec::<i64>::try_from(plain.classes()).unwrap(), [0, 1, 2]);
     }
 
     proptest! {

@@ -261,8 +261,9 @@ impl Work {
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
         timeline.during(Phase::Backward, "backward", || total.backward());
         Ok(timeline.during(Phase::Other, "observe", || {
-            let values = self.observer.observe(&views, &batch.labels, &summands);
-            remembering::with_sums(&self.networks, &views, &batch.labels, survived.as_ref(), values)
+            let classes = batch.classes();
+            let values = self.observer.observe(&views, &classes, &summands);
+            remembering::with_sums(&self.networks, &views, &classes, survived.as_ref(), values)
         }))
     }
 

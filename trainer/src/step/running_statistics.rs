@@ -16,7 +16,7 @@ pub fn average_over_ranks(model: &Model, batch: &Batch, ranks: &dyn Communicator
     if ranks.world_size() == 1 || model.statistics.is_empty() || model.across_ranks {
         return Ok(());
     }
-    let share = batch.labels.numel() as f64 / batch.global_count as f64;
+    let share = batch.samples.len() as f64 / batch.global_count as f64;
     let _ = no_grad(|| model.flat_statistics.shallow_clone().g_mul_scalar_(share));
     ranks.start_sum(&model.flat_statistics)?;
     ranks.finish_sums()

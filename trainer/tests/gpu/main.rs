@@ -106,6 +106,7 @@ impl Taking {
             labels: samples.iter().map(|sample| (sample * 3 + number) as i64 % 5).collect(),
             samples,
             global_count: 6,
+            mixture: None,
         };
         let batch = Batch::upload(&host, [3, 16, 16], self.config.precision.dtype.kind(), self.device);
         let noise = Noise::new(&draws, &batch.samples, self.device);

@@ -80,7 +80,7 @@ proptest! {
     ) {
         let whole = batches(&pipeline(originals, others, global_batch, fraction, alone()), 1, 0);
         let rest = &whole[from_batch.min(whole.len())..];
-        let augment = Some(Augment { crop: 1, flip: true });
+        let augment = Some(Augment { crop: 1, flip: true, ..Augment::default() });
         let plain = Pipeline { augment, ..pipeline(originals, others, global_batch, fraction, alone()) };
         let augmented = batches(&plain, 1, from_batch);
         for rank in 0..world_size {

@@ -8,7 +8,7 @@ use super::*;
 use crate::batches::counting::Counting;
 use crate::ground::memory::numbered;
 
-const AUGMENT: Augment = Augment { crop: 1, flip: true };
+const AUGMENT: Augment = Augment { crop: 1, flip: true, policy: None, cutout: 0, cutmix: 0.0 };
 
 fn pipeline(count: usize, global_batch: usize, shard: Shard) -> Pipeline {
     let source = Arc::new(numbered(count, [1, 2, 3]));
@@ -223,4 +223,62 @@ fn dropping_a_loader_ends_its_thread() {
         // The thread held a reference too.
         assert_eq!(Arc::strong_count(&source), 1);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn a_mixed_image_does_not_depend_on_ranks_threads_or_its_batch(
+        count in 1usize..80, global_batch in 1usize..30, other_batch in 1usize..30, world_size in 1usize..4,
+        threads in 1usize..3, window in 0usize..2000,
+    ) {
+        let by_sample = |global_batch, world_size, threads, window| {
+            let mut mixed = std::collections::BTreeMap::new();
+            for rank in 0..world_size {
+                let plain = pipeline(count, global_batch, Shard { rank, world_size });
+                let augment = Some(Augment { cutmix: 0.7, cutout: 1, ..AUGMENT });
+                for batch in batches(&Pipeline { augment, threads, window, ..plain }, 1, 0) {
+                    let mixture = batch.mixture.expect("labels of both images");
+                    for (row, sample) in batch.samples.iter().enumerate() {
+                        let image = batch.images[row * 6..][..6].to_vec();
+                        let labels = (batch.labels[row], mixture.labels[row], mixture.pixels[row]);
+                        assert!(mixed.insert(*sample, (image, labels)).is_none());
+                    }
+                }
+            }
+            mixed
+        };
+        let alone = by_sample(global_batch, 1, 1, 0);
+        prop_assert_eq!(alone.len(), count);
+        prop_assert_eq!(&by_sample(other_batch, world_size, threads, window), &alone);
+    }
+}
+
+#[test]
+fn a_mixed_image_has_the_pixels_and_the_label_of_its_partner() {
+    // Every pixel of an image tells its number, and so does its label.
+    let count = 60;
+    let source = crate::Memory::new(
+        [1, 8, 8],
+        (0..count).map(|class| class.to_string()).collect(),
+        (0..count).flat_map(|sample| vec![sample as u8 + 1; 64]).collect(),
+        (0..count as i64).collect(),
+    )
+    .expect("as many images as labels");
+    let augment = Some(Augment { cutmix: 1.0, ..Augment::default() });
+    let plain = pipeline(count, 20, Shard { rank: 0, world_size: 1 });
+    let mut moved = 0;
+    for batch in batches(&Pipeline { source: Arc::new(source), augment, ..plain }, 0, 0) {
+        let mixture = batch.mixture.expect("labels of both images");
+        for (row, image) in batch.images.chunks_exact(64).enumerate() {
+            let (own, other) = (batch.labels[row] as u8 + 1, mixture.labels[row] as u8 + 1);
+            assert!(image.iter().all(|&pixel| pixel == own || pixel == other));
+            let pasted = image.iter().filter(|&&pixel| pixel == other).count() as i64;
+            if own != other {
+                assert_eq!(pasted, mixture.pixels[row]);
+                moved += usize::from(pasted > 0);
+            }
+        }
+    }
+    assert!(moved > count / 3, "{moved} images have pixels of another one");
 }

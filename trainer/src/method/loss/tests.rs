@@ -13,6 +13,7 @@ use crate::model::{Mode, Model, ModelSpec};
 
 mod distillation;
 mod later;
+mod mixed;
 mod presets;
 
 fn golden() -> Value {
