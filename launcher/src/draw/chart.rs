@@ -13,8 +13,9 @@ const BELOW: f64 = 46.0;
 const RIGHT: f64 = 18.0;
 /// Generous for most fonts, since SVG cannot measure its text without a script.
 const CHARACTER: f64 = 7.4;
-/// The same for the letters of the title.
+/// The same for the bold letters of the title, and of labels at the ends of lines.
 const TITLE_CHARACTER: f64 = 8.6;
+const END_CHARACTER: f64 = 8.2;
 
 /// The most rows of the table behind a chart.
 const ROWS: usize = 200;
@@ -132,7 +133,7 @@ impl Chart {
         let longest = |labels: &mut dyn Iterator<Item = &str>| labels.map(|label| label.chars().count()).max();
         let left = 34.0 + longest(&mut labels.iter().map(String::as_str)).unwrap_or(1) as f64 * CHARACTER;
         let right = match longest(&mut self.lines.iter().map(|line| line.label.as_str())) {
-            Some(longest) if self.ordered => longest as f64 * CHARACTER + 16.0,
+            Some(longest) if self.ordered => longest as f64 * END_CHARACTER + 14.0,
             _ => RIGHT,
         };
         let top = LEGEND_TOP + head_rows as f64 * LEGEND_ROW;
