@@ -148,14 +148,14 @@ fn steps(run: &Path) -> u64 {
 #[ignore = "needs a Slurm: scripts/check-slurm"]
 fn a_job_of_srun_is_stopped_before_its_limit_and_taken_away_and_ends_as_an_unbroken_run() -> Result<()> {
     let world = World::new()?;
-    let (config, whole, run) = (config(&world, "100")?, world.run("whole"), world.run("job"));
+    let (config, whole, run) = (config(&world, "60")?, world.run("whole"), world.run("job"));
     let job = Job::submit(&world, &config, &run, &[])?;
     job.wait_until("third step", || Ok(has_done(&run, 3)))?;
     job.reach_the_limit()?;
     job.wait_for_restart(1)?;
     assert!(job.said().contains("the same command goes on from here"), "{}", job.said());
     let before = steps(&run);
-    assert!((3..600).contains(&before), "{before} steps before the limit");
+    assert!((3..360).contains(&before), "{before} steps before the limit");
     Program::under_mpirun(2).train(&config, &whole).run()?.expect(0);
 
     // An administrator, or a job of higher priority: SIGTERM to all of the job's processes, and SIGKILL later.
