@@ -69,6 +69,13 @@ pub fn passes(config: &RunConfig, epoch: u64) -> BTreeMap<String, Passes> {
         student.forward += ascent.forward;
         student.to_parameters += ascent.to_parameters;
     }
+    if config.grad_align.is_some() {
+        // The gradient at the image; that near it; and the gradient of that, which passes twice through both directions.
+        let student = passes.entry(STUDENT.into()).or_default();
+        student.forward += 2;
+        student.to_image += 2;
+        student.to_parameters += 2;
+    }
     passes
 }
 

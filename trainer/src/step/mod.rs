@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod diagnostics;
+mod gradient_alignment;
 pub mod gradients;
 pub mod graph_capture;
 pub mod guard;
@@ -31,6 +32,7 @@ use crate::method::views::Views;
 use crate::model::{Mode, Model};
 use crate::step::batch::Batch;
 use crate::step::diagnostics::{Computed, Observed, Observer, Values};
+use crate::step::gradient_alignment::GradientAlignment;
 use crate::step::gradients::Gradients;
 use crate::step::graph_capture::{Inputs, Key};
 use crate::step::guard::{Guard, Verdict, Watch};
@@ -110,6 +112,7 @@ pub struct Work {
     /// What steps may move.
     pub watch: Watch,
     perturbation: WeightPerturbation,
+    alignment: Option<GradientAlignment>,
     attack: Option<Box<dyn Attack>>,
     attack_mode: Mode,
     objective: Term,
@@ -134,6 +137,7 @@ impl Work {
             optimizer: Optimizer::new(&config.optimizer, &parameters, &networks.student),
             watch: Watch::new(&config.guard, &parameters),
             perturbation: WeightPerturbation::new(config),
+            alignment: GradientAlignment::new(config),
             networks,
             parameters,
             attack,
@@ -245,6 +249,9 @@ impl Work {
                     0.0 => views.forward_for_statistics(term.of),
                     _ => summands.push((term, term.evaluate(&views, &batch.labels, global_count))),
                 }
+            }
+            if let Some(alignment) = &self.alignment {
+                summands.push((&alignment.term, alignment.evaluate(&self.networks, batch, noise)));
             }
         });
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
