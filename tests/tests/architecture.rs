@@ -138,6 +138,7 @@ const NO_WAITING: Rule = Rule {
         "trainer/src/step/gradients.rs",
         "trainer/src/step/running_statistics.rs",
         "trainer/src/step/weight_perturbation.rs",
+        "trainer/src/step/gradient_alignment.rs",
         "trainer/src/step/batch.rs",
         "trainer/src/method/attack/pgd.rs",
         "trainer/src/method/attack/noise.rs",

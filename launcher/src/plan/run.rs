@@ -45,6 +45,7 @@ fn plan(command: &Plan) -> Result<Planned> {
     let runs = seeds.len().max(1) as f64;
     let ranks = command.ranks.map(usize::from).or_else(start::announced_ranks).unwrap_or(1);
     config.check_extra_count(ranks)?;
+    config.check_grad_align_on(ranks)?;
     let images = Images::of(&config, command)?;
     let numbers = Numbers::count(&config, &images, ranks)?;
     let mut warnings = warnings(&config, &images, &numbers, ranks);

@@ -53,6 +53,7 @@ impl RunConfig {
         self.check_optimizer()?;
         self.check_averages()?;
         self.check_awp()?;
+        self.check_grad_align()?;
         self.check_attack()?;
         self.check_evaluation()?;
         self.check_loss()?;

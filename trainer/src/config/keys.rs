@@ -124,6 +124,7 @@ student = { architecture = "resnet8" }
 optimizer = { lr = 0.1, lr_policy = "reference" }
 evaluation = { autoattack = { queries = 5 } }
 awp = { gamma = 0.01 }
+grad_align = { weight = 0.1 }
 averages = { ema = { decay = 0.9 }, swa = { from_epoch = 1 } }
 [loss]
 terms = [{ name = "teach", of = "adversarial", towards = "label", trust = { teacher = "robust", exponent = 1 }, only = { teacher = "robust", images = "natural", right = true }, uncertainty = { teacher = "robust" } }]
@@ -158,6 +159,7 @@ checkpoint = "runs/teacher"
             ("teachers.robust", "teachers.NAME."),
             ("attack", "attack."),
             ("awp", "awp."),
+            ("grad_align", "grad_align."),
             ("batch_norm", "batch_norm."),
             ("loss.terms.teach", "loss.terms.NAME."),
             ("loss.terms.teach.trust", "loss.terms.NAME.trust."),

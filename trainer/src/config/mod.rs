@@ -20,6 +20,7 @@ mod comm;
 mod data;
 mod evaluation;
 mod explain;
+mod grad_align;
 mod guard;
 mod identity;
 mod keys;
@@ -55,6 +56,7 @@ pub use self::class_matching::ClassMatching;
 pub use self::comm::{Backend, Comm, GradientDtype};
 pub use self::data::{Data, ExtraData, Reading};
 pub use self::evaluation::{AutoAttack, Evaluation, Selection};
+pub use self::grad_align::GradAlign;
 pub use self::guard::{Guard, OnCollapse};
 pub use self::keys::{Key, keys};
 pub use self::loss::{

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AttackConfig, Averages, Awp, BatchNormConfig, BatchSize, CheckpointConfig, Comm, Data, Evaluation, Guard,
-    LossConfig, MetricsConfig, OptimizerConfig, Precision, Student, Teacher, Watchdog,
+    AttackConfig, Averages, Awp, BatchNormConfig, BatchSize, CheckpointConfig, Comm, Data, Evaluation, GradAlign,
+    Guard, LossConfig, MetricsConfig, OptimizerConfig, Precision, Student, Teacher, Watchdog,
 };
 
 /// The configuration of a run. It decides all results, but not the number of ranks.
@@ -38,6 +38,9 @@ pub struct RunConfig {
     /// The adversarial perturbation of the weights; off by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub awp: Option<Awp>,
+    /// The alignment of gradients; off by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grad_align: Option<GradAlign>,
     /// The statistics of batch norm.
     #[serde(default)]
     pub batch_norm: BatchNormConfig,

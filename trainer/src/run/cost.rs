@@ -72,6 +72,13 @@ pub fn passes(config: &RunConfig, epoch: u64) -> BTreeMap<String, Passes> {
     if let Some(rectify) = &config.loss.rectify {
         passes.entry(rectify.network.clone()).or_default().forward += 1;
     }
+    if config.grad_align.is_some() {
+        // The gradient at the image; that near it; and the gradient of that, which passes twice through both directions.
+        let student = passes.entry(STUDENT.into()).or_default();
+        student.forward += 2;
+        student.to_image += 2;
+        student.to_parameters += 2;
+    }
     passes
 }
 

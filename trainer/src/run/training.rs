@@ -40,6 +40,7 @@ pub fn train(context: &RunContext, console: &mut dyn Sink) -> Result<Ending> {
     let RunContext { config, folder, .. } = *context;
     let ranks = context.ranks();
     agree(ranks, config.check_extra_count(ranks.world_size()).map_err(Into::into))?;
+    agree(ranks, config.check_grad_align_on(ranks.world_size()).map_err(Into::into))?;
     agree(ranks, normalisation::check(context))?;
     let networks = build(context)?;
     let effort = Effort::new(config, &networks, ranks)?;

@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod diagnostics;
+mod gradient_alignment;
 pub mod gradients;
 pub mod graph_capture;
 pub mod guard;
@@ -32,6 +33,7 @@ use crate::method::views::Views;
 use crate::model::{Mode, Model};
 use crate::step::batch::Batch;
 use crate::step::diagnostics::{Computed, Observed, Observer, Values};
+use crate::step::gradient_alignment::GradientAlignment;
 use crate::step::gradients::Gradients;
 use crate::step::graph_capture::{Inputs, Key};
 use crate::step::guard::{Guard, Verdict, Watch};
@@ -113,6 +115,7 @@ pub struct Work {
     /// What steps may move.
     pub watch: Watch,
     perturbation: WeightPerturbation,
+    alignment: Option<GradientAlignment>,
     attack: Option<Box<dyn Attack>>,
     attack_mode: Mode,
     objective: Term,
@@ -139,6 +142,7 @@ impl Work {
             optimizer: Optimizer::new(&config.optimizer, &parameters, &networks.student),
             watch: Watch::new(&config.guard, &parameters),
             perturbation: WeightPerturbation::new(config),
+            alignment: GradientAlignment::new(config),
             networks,
             parameters,
             attack,
@@ -257,6 +261,9 @@ impl Work {
                 }
             }
             remembering::balance(&views, &batch.labels, global_count, &mut summands);
+            if let Some(alignment) = &self.alignment {
+                summands.push((&alignment.term, alignment.evaluate(&self.networks, batch, noise)));
+            }
         });
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
         timeline.during(Phase::Backward, "backward", || total.backward());

@@ -123,6 +123,26 @@ fn parts_of_a_batch_add_up_to_its_gradient() {
     }
 }
 
+#[test]
+fn the_alignment_of_gradients_adds_up_over_parts_and_ranks() {
+    let run = |accumulate: usize, world_size: usize| {
+        let changes = [&format!("batch.accumulate={accumulate}"), "grad_align={ weight = 0.5 }", "attack.steps=1"];
+        let config = config("at", &changes);
+        let of_ranks = steps(&config, Student::WithoutBatchNorm, world_size, true, &[6, 1]);
+        assert!(of_ranks.iter().all(|(states, _)| same(states, &of_ranks[0].0)));
+        of_ranks.into_iter().next().unwrap().0
+    };
+    let whole = run(1, 1);
+    for (accumulate, world_size) in [(2, 1), (1, 2), (2, 3)] {
+        for ([_, one, _], [_, other, _]) in whole.iter().zip(&run(accumulate, world_size)) {
+            let distance = distance(one, other);
+            assert!(distance < 1e-11, "{accumulate} parts on {world_size} ranks: {distance:e}");
+        }
+    }
+    let plain = steps(&config("at", &["attack.steps=1"]), Student::WithoutBatchNorm, 1, false, &[6, 1]);
+    assert!(distance(&whole[0][1], &plain[0].0[0][1]) > 1e-3, "the regulariser has a gradient");
+}
+
 /// Its statistics are those of the part over all ranks, which has the same images on any number of them.
 #[test]
 fn parts_with_batch_norm_across_ranks_are_the_same_on_any_number_of_ranks() {

@@ -98,6 +98,7 @@ fn every_way_of_a_step_is_replayed_to_the_bit() {
         ("iad-2", &["batch_norm.compat=reference", "precision.dtype=float32"]),
         ("st", &["attack.kind=none", "optimizer.momentum=0"]),
         ("at", &["attack.batch_norm=eval"]),
+        ("at", &["grad_align={ weight = 0.5 }", "batch.accumulate=2", "precision.dtype=float32"]),
         ("trades", &["awp={ gamma = 0.01 }", "precision.dtype=float32"]),
         ("iad-1", &["awp={ gamma = 0.01 }", "batch.accumulate=2", "precision.dtype=bfloat16"]),
         ("at", &["optimizer.kind=adamw", "optimizer.no_weight_decay=[\"batch_norm\"]", "optimizer.clip_grad_norm=0.5"]),
