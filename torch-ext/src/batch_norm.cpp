@@ -67,12 +67,11 @@ struct BatchNormAcrossRanks : torch::autograd::Function<BatchNormAcrossRanks> {
         const auto &sum = static_cast<const SumAcrossRanks &>(*capsule);
 
         // With the statistics held fixed; what their dependence on the images adds is a function affine in each image.
-        Tensor images_gradient = at::zeros_like(images);
-        Tensor weight_gradient = at::zeros_like(weight), bias_gradient = at::zeros_like(weight);
-        if (images.numel() > 0) {
-            std::tie(images_gradient, weight_gradient, bias_gradient) = at::native_batch_norm_backward(
-                gradients[0], images, weight, mean, variance, {}, {}, false, epsilon, {true, true, true});
-        }
+        auto [images_gradient, weight_gradient, bias_gradient] =
+            images.numel() > 0
+                ? at::native_batch_norm_backward(gradients[0], images, weight, mean, variance, {}, {}, false, epsilon,
+                                                 {true, true, true})
+                : std::make_tuple(at::zeros_like(images), at::zeros_like(weight), at::zeros_like(weight));
         Tensor sums = at::cat({weight_gradient, bias_gradient}).to(at::kDouble);
         sum(sums);
         const int64_t channels = weight.size(0);

@@ -140,10 +140,7 @@ impl<'a> Apgd<'a> {
 
     /// One step: `share` of it along the gradient, the rest along the last move.
     fn advance(&mut self, share: f64) {
-        let ascent = self.ball.direction(&self.gradient) * per_image(&self.step).to_kind(self.point.kind());
-        let ahead = self.surroundings.project(&(&self.point + ascent));
-        let inertia = (&self.point - &self.previous) * (1.0 - share);
-        let moved = self.surroundings.project(&(&self.point + (ahead - &self.point) * share + inertia));
+        let moved = self.moved(share);
         self.previous = replace(&mut self.point, moved);
 
         let Slope { logits, values, gradient } = self.subject.slope(&self.point, self.objective);
@@ -155,6 +152,22 @@ impl<'a> Apgd<'a> {
         self.rises += values.gt_tensor(&self.last).to_kind(values.kind());
         self.last = values;
         self.gradient = gradient;
+    }
+
+    /// The projection of x + share (P(x + step * direction) - x) + (1 - share) (x - x'), where x is the point, x' the one
+    /// before and P the projection. Each sum is taken in place: images are many values.
+    fn moved(&self, share: f64) -> Tensor {
+        let mut ahead = self.ball.direction(&self.gradient);
+        ahead *= per_image(&self.step).to_kind(self.point.kind());
+        ahead += &self.point;
+        let mut moved = self.surroundings.project(&ahead);
+        moved -= &self.point;
+        moved *= share;
+        moved += &self.point;
+        let mut inertia = &self.point - &self.previous;
+        inertia *= 1.0 - share;
+        moved += inertia;
+        self.surroundings.project(&moved)
     }
 
     /// Halves the step of an image if its objective rose in at most 3 of 4 of the last `window` iterations, or if its

@@ -83,7 +83,9 @@ impl<'a> State<'a> {
         noise: &'a Noise,
     ) -> Self {
         let margin = margin(&subject.logits(&first), labels);
-        Self { ball, subject, images, labels, noise, numbers: None, best: first, margin, bump: None }
+        // Queries change pixels through views of a channel's rows, one after another.
+        let best = first.contiguous();
+        Self { ball, subject, images, labels, noise, numbers: None, best, margin, bump: None }
     }
 
     fn advance(&mut self, query: usize) {

@@ -120,3 +120,30 @@ fn the_start_touches_the_ball() {
     let distances = Vec::<f64>::try_from(BALL.distance(&images, &apgd.point)).unwrap();
     assert!(distances.iter().all(|distance| (distance - BALL.eps).abs() < 1e-12), "{distances:?}");
 }
+
+/// A move by its definition.
+fn moved_by_definition(apgd: &Apgd, share: f64) -> Tensor {
+    let ascent = apgd.ball.direction(&apgd.gradient) * per_image(&apgd.step).to_kind(apgd.point.kind());
+    let ahead = apgd.surroundings.project(&(&apgd.point + ascent));
+    let inertia = (&apgd.point - &apgd.previous) * (1.0 - share);
+    apgd.surroundings.project(&(&apgd.point + (ahead - &apgd.point) * share + inertia))
+}
+
+#[test]
+fn moves_in_place_have_the_bits_of_their_definition_and_change_nothing_else() {
+    for kind in [Kind::Float, Kind::Double] {
+        for reference in [Reference::read(kind), Reference::read_l2(kind)] {
+            let forward = |images: &Tensor| reference.logits(images);
+            let (subject, noise) = (Subject::new(&forward), noise(&reference.samples));
+            let objective = |logits: &Tensor| cross_entropy(logits, &reference.labels);
+            let (images, labels) = (&reference.images, &reference.labels);
+            let mut apgd = Apgd::start(reference.ball, &subject, images, labels, &noise, &objective);
+            for (iteration, share) in [1.0, 0.75, 0.75, 0.75, 0.75].into_iter().enumerate() {
+                let (point, expected) = (apgd.point.copy(), moved_by_definition(&apgd, share));
+                apgd.advance(share);
+                assert!(apgd.point.equal(&expected), "{:?}, {kind:?}, iteration {iteration}", reference.ball);
+                assert!(apgd.previous.equal(&point) && !point.equal(&expected), "{kind:?}, iteration {iteration}");
+            }
+        }
+    }
+}
