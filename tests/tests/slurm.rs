@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use tests::{Images, Program, World, assert_same_run, has_done};
 
 /// Slurm looks at time limits every 30 s, and lets a job that is requeued wait for 10 s (`scripts/check-slurm`).
-const LONGEST: Duration = Duration::from_secs(90);
+const LONGEST: Duration = Duration::from_secs(180);
 
 /// What a scheduler's command prints.
 fn ask(name: &str, words: &[&str]) -> Result<String> {
