@@ -137,7 +137,7 @@ fn steps_of_several_ranks_are_replayed_up_to_their_sums() {
         ("trades", &["precision.dtype=float32"], false),
         ("iad-1", &[adaad], false),
         ("iad-2", &["batch.accumulate=3"], true),
-        ("fair-ard", &["batch.accumulate=2"], true),
+        ("fair-ard", &["batch.accumulate=3"], true),
     ] {
         let config = config(preset, changes);
         let both = on_ranks(2, overlaps, |ranks| {
