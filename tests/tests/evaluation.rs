@@ -267,3 +267,23 @@ fn too_few_classes_are_found_before_training() -> Result<()> {
     assert!(!run.exists());
     Ok(())
 }
+
+/// On a CPU, TF32 is float32; bfloat16 is another evaluation, which says so and is no continuation of an unfinished one.
+#[test]
+fn another_precision_is_stated_and_has_a_file_of_its_own() -> Result<()> {
+    let world = World::new()?;
+    let (_, run) = trained(&world, 32, SHORT)?;
+    for precision in ["float32", "tf32", "bfloat16"] {
+        eval(1, &run).args(["--suite", "natural,fast", "--precision", precision]).run()?.expect(0);
+    }
+    let name = |precision: &str| format!("evaluation-natural+fast-{precision}");
+    assert_eq!(results(&run, &name("tf32"))?, results(&run, &name("float32"))?);
+    let found = |precision: &str| json(&run.join(format!("{}.json", name(precision))));
+    assert_eq!(found("float32")?.get("precision"), None);
+    assert_eq!([found("tf32")?["precision"].clone(), found("bfloat16")?["precision"].clone()], ["tf32", "bfloat16"]);
+    assert_eq!(found("bfloat16")?["autoattack_standard"], Value::Null);
+    let table = fs::read_to_string(run.join(format!("{}.samples.csv", name("bfloat16"))))?;
+    assert!(table.contains("fast"), "{table}");
+    eval(1, &run).args(["--precision", "float64"]).run()?.expect(2);
+    Ok(())
+}
