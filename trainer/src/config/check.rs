@@ -3,7 +3,8 @@
 use datasets::{Choice, UserError};
 
 use crate::config::{
-    AttackKind, AutoAttack, Compat, Dtype, EMA, ExtraData, Images, Per, Ramp, RunConfig, STUDENT, Selection, Target, Term,
+    AttackKind, AutoAttack, Compat, Dtype, EMA, ExtraData, Images, Per, Ramp, RunConfig, STUDENT, Selection, Target,
+    Term,
 };
 
 use super::range::must;
@@ -102,7 +103,8 @@ impl RunConfig {
             "a multiple of 16 up to 65,536",
         )?;
         let (precision, trained) = (evaluation.precision, self.precision.dtype);
-        must(precision != Dtype::Float64, "evaluation.precision", "float64", "float32, tf32 or bfloat16")?;
+        let allowed = !matches!(precision, Dtype::Float64 | Dtype::Auto);
+        must(allowed, "evaluation.precision", precision.name(), "float32, tf32 or bfloat16")?;
         must(
             precision.is_default() || trained != Dtype::Float64,
             "evaluation.precision",

@@ -21,7 +21,7 @@ impl RunConfig {
             ("loss.rectify", loss.rectify.is_some()),
             ("attack.first_order", self.attack.first_order),
         ];
-        for (key, _) in by_label.into_iter().filter(|(_, set)| *set && mixed > 0.0) {
+        if let Some((key, _)) = by_label.into_iter().find(|(_, set)| *set && mixed > 0.0) {
             let expected = format!("0: {key} needs one label for each image");
             return Err(UserError::expected(expected).key("data.augment.cutmix").value(mixed));
         }

@@ -131,16 +131,6 @@ impl Dtype {
         *self == Self::default()
     }
 
-    /// Its name in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dtype::Float32 => "float32",
-            Dtype::Tf32 => "tf32",
-            Dtype::Bfloat16 => "bfloat16",
-            Dtype::Float64 => "float64",
-        }
-    }
-
     /// The format of an evaluation that asks for `precision`, of a network trained in this one.
     pub fn evaluated_in(self, precision: Dtype) -> Dtype {
         if precision.is_default() { self.of_evaluation() } else { precision }

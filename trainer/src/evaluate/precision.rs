@@ -6,11 +6,11 @@ use torch_ext::{Autocast, Tf32};
 use crate::config::{Dtype, Precision};
 use crate::evaluate::Classifier;
 
-/// `network` with forward passes in `dtype`; itself in single or double precision. Images, logits, losses and the steps of
+/// `network` with forward passes in `dtype`; itself in single or double precision (`auto` is no format of an evaluation). Images, logits, losses and the steps of
 /// attacks keep the network's type.
 pub fn in_precision(network: Box<dyn Classifier>, dtype: Dtype) -> Box<dyn Classifier> {
     match dtype {
-        Dtype::Float32 | Dtype::Float64 => network,
+        Dtype::Float32 | Dtype::Float64 | Dtype::Auto => network,
         Dtype::Tf32 | Dtype::Bfloat16 => {
             let products = Precision { dtype, ..Precision::default() }.products();
             Box::new(Lowered { network, dtype, _products: products })

@@ -243,8 +243,7 @@ impl Work {
         let _casts = self.precision.casts();
         let timeline = &self.networks.timeline;
         let now = attacked.is_none().then(|| self.attack(batch, noise, ask)).transpose()?;
-        let Attacked { adversarial, teachers, survived } =
-            attacked.or(now.as_ref()).context("a part is attacked")?;
+        let Attacked { adversarial, teachers, survived } = attacked.or(now.as_ref()).context("a part is attacked")?;
         if last {
             self.parameters.expect_last_pass()?;
         }
