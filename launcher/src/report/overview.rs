@@ -12,12 +12,14 @@ use super::percentage::{percentage, wilson};
 use super::summary::{attacked_within, budget};
 use crate::draw::{Grid, NOTHING, grouped};
 
-/// The start, the program and the command of the run's last session, in one line.
+/// The start, the program and the command of the run's last session, and what the run computed in, in one line.
 pub fn made(run: &RecordedRun) -> Option<String> {
     let environment: Table = run.environment.as_ref()?.parse().ok()?;
     let session = environment.get("session")?.as_array()?.last()?;
     let text = |key: &str| session.get(key).and_then(Value::as_str).unwrap_or(NOTHING);
-    Some(format!("{}: started {}, {}, by {}", run.name, text("started"), text("program"), text("command")))
+    let known = run.started.as_ref().filter(|started| !started.precision.is_empty());
+    let precision = known.map_or(String::new(), |started| format!("; precision {}", started.precision));
+    Some(format!("{}: started {}, {}, by {}{precision}", run.name, text("started"), text("program"), text("command")))
 }
 
 /// The results of each run in one or two sentences.
