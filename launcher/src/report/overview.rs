@@ -12,14 +12,17 @@ use super::percentage::{percentage, wilson};
 use super::summary::{attacked_within, budget};
 use crate::draw::{Grid, NOTHING, grouped};
 
-/// The start, the program and the command of the run's last session, in one line.
+/// The start, the program and the command of the run's last session, and what the run computed in, in one line.
 pub fn made(run: &RecordedRun) -> Option<String> {
     let environment: Table = run.environment.as_ref()?.parse().ok()?;
     let session = environment.get("session")?.as_array()?.last()?;
     let text = |key: &str| session.get(key).and_then(Value::as_str).unwrap_or(NOTHING);
     let (program, arguments) = text("command").split_once(' ').unwrap_or((text("command"), ""));
     let program = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
-    Some(format!("{}: “{program} {arguments}”, started {} by {}", run.name, text("started"), text("program")))
+    let known = run.started.as_ref().filter(|started| !started.precision.is_empty());
+    let precision = known.map_or(String::new(), |started| format!("; precision {}", started.precision));
+    let (name, started, version) = (&run.name, text("started"), text("program"));
+    Some(format!("{name}: “{program} {arguments}”, started {started} by {version}{precision}"))
 }
 
 /// The results of each run in one or two sentences.

@@ -81,17 +81,8 @@ pub fn caveats(runs: &[RecordedRun]) -> Vec<String> {
 
 /// Size, progress and training time of each run.
 pub fn extents(runs: &[RecordedRun]) -> Grid {
-    let columns = [
-        "run",
-        "parameters",
-        "training images",
-        "held-out images",
-        "precision",
-        "progress",
-        "training time",
-        "evaluated",
-        "eps",
-    ];
+    let columns =
+        ["run", "parameters", "training images", "held-out images", "progress", "training time", "evaluated", "eps"];
     let row = |run: &RecordedRun| {
         let started = run.started.as_ref();
         let cell = |number: Option<u64>| number.map_or(NOTHING.to_owned(), |number| grouped(number as i64));
@@ -102,7 +93,6 @@ pub fn extents(runs: &[RecordedRun]) -> Grid {
             known(|started| started.parameters),
             known(|started| started.train_images) + &extra(started),
             cell(started.map(|started| started.held_out_images)),
-            precision(started),
             progress(run),
             training_seconds(run).map_or(NOTHING.to_owned(), duration),
             run.evaluation.as_ref().map_or(NOTHING.to_owned(), evaluated),
@@ -110,11 +100,6 @@ pub fn extents(runs: &[RecordedRun]) -> Grid {
         ]
     };
     Grid { columns: columns.map(str::to_owned).into(), rows: runs.iter().map(row).collect() }
-}
-
-/// What a run computed in.
-fn precision(started: Option<&RunStarted>) -> String {
-    started.map(|started| started.precision.clone()).filter(|text| !text.is_empty()).unwrap_or(NOTHING.to_owned())
 }
 
 /// The images that a run draws from beside its training images.
