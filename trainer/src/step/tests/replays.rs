@@ -47,8 +47,7 @@ fn state(step: &Step) -> Vec<Tensor> {
     let (Gradients { values, gradients, .. }, student) = (&step.work.parameters, &step.work.networks.student);
     let optimizer = step.work.optimizer.buffers().into_iter().map(|(_, buffer)| buffer);
     let all = [values, gradients, &student.flat_statistics, &student.batches_tracked].into_iter().chain(optimizer);
-    let memory = step.work.networks.memory.tensors().into_iter().map(|named| named.tensor);
-    all.map(Tensor::detach).chain(memory).map(|tensor| tensor.copy()).collect()
+    all.map(|tensor| tensor.detach().copy()).collect()
 }
 
 /// Fails unless both results are equal to the bit.
