@@ -143,8 +143,8 @@ fn names_on_a_processor_are_float32_and_every_record_says_so() -> Result<()> {
         let (run, said) = named(name)?;
         assert_eq!(weights(&run)?, weights(same)?, "{name}");
         assert!(said.contains(&format!("precision {words}")), "{said}");
-        let started = metrics(&run)?.into_iter().find(|event| event["event"] == "started").context("no start")?;
-        let precision = started["precision"].as_str().context("no precision")?;
+        let environment: toml::Table = std::fs::read_to_string(run.join("environment.toml"))?.parse()?;
+        let precision = environment["session"][0]["precision"].as_str().context("no precision")?;
         let instructions = precision.strip_prefix(words).context(precision.to_string())?;
         let evaluation: Value = serde_json::from_str(&std::fs::read_to_string(run.join("evaluation.json"))?)?;
         assert_eq!(evaluation["timing"]["precision"], format!("float32; {instructions}"));

@@ -94,9 +94,7 @@ impl Console {
 impl Sink for Console {
     fn record(&mut self, event: &Event) -> Result<()> {
         match event {
-            Event::Started(RunStarted {
-                parameters, train_images, held_out_images, classes, precision, extra, ..
-            }) => {
+            Event::Started(RunStarted { parameters, train_images, held_out_images, classes, extra, .. }) => {
                 let extra = extra.as_ref().map_or(String::new(), |extra| {
                     format!(", {} of each step drawn from {} extra images", extra.per_step, extra.images)
                 });
@@ -105,7 +103,6 @@ impl Sink for Console {
                      held out{extra}; {} epochs of {} steps",
                     self.epochs, self.steps_per_epoch
                 ));
-                self.line(&format!("precision {precision}"));
             }
             Event::Step(done @ StepDone { epoch, step, loss, timing, .. }) => {
                 let all = self.epochs * self.steps_per_epoch;

@@ -10,32 +10,21 @@ use crate::machine::free_space;
 /// A run of a large network with its checkpoints fits in this.
 const ENOUGH: f64 = 5e9;
 
-/// The findings at `runs`. A folder that is made for the trial is removed again.
+/// The findings at `runs`, or where it would be made: the nearest folder above it that there is.
 pub(super) fn findings(runs: &Path) -> Vec<Finding> {
-    let made = !runs.exists();
-    let found = fs::create_dir_all(runs).map(|()| tried(runs));
-    if made {
-        // It is empty, unless someone has begun to use it.
-        let _ = fs::remove_dir(runs);
-    }
-    match found {
-        Ok(found) => found.into_iter().chain(space(runs)).collect(),
-        Err(problem) => {
-            let way = "choose another folder with --runs here, and with --run for runs";
-            vec![error("run folder", format!("{} cannot be made: {problem}", runs.display()), way)]
-        }
-    }
+    let place = runs.ancestors().find(|place| place.symlink_metadata().is_ok()).unwrap_or(Path::new("."));
+    tried(runs, place).into_iter().chain(space(place)).collect()
 }
 
-fn tried(runs: &Path) -> Vec<Finding> {
-    let trial = runs.join(format!(".doctor-{}-{}", comm::host_name(), std::process::id()));
+fn tried(runs: &Path, place: &Path) -> Vec<Finding> {
+    let trial = place.join(format!(".doctor-{}-{}", comm::host_name(), std::process::id()));
     let shown = runs.display();
     let written = fs::write(&trial, "a trial of iad-launch doctor");
     let found = match &written {
         Err(problem) => vec![error(
             "run folder",
             format!("{shown} cannot be written: {problem}"),
-            "choose another folder with --run, or see its permissions and quota",
+            "choose another folder with --runs here, and with --run for runs, or see its permissions and quota",
         )],
         Ok(()) => vec![ok("run folder", format!("{shown} can be written")), locking(&trial)],
     };
@@ -85,7 +74,7 @@ mod tests {
         let runs = folder.path().join("runs");
         let found = findings(&runs);
         assert!(found.iter().any(|found| found.subject == "locking" && found.level == Level::Ok), "{found:?}");
-        assert!(!runs.exists());
+        assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
         assert_eq!(findings(&file.join("runs"))[0].level, Level::Error);

@@ -73,7 +73,8 @@ pub(super) fn on_gpu(config: &RunConfig, numbers: &Numbers, ranks: usize, gpu: &
         play(&step, &vec![1.0; ranks], |bytes| cluster.seconds_of_sum(bytes, ranks)).seconds
     });
     let basis = format!(
-        "{}: {:.0} TFLOP/s of each GPU, an assumption ({:.0} % of the peak of this type), and the links of {} GPUs a node",
+        "{}: {:.0} TFLOP/s of each GPU, an assumption ({:.0} % of the peak of this type), and the links of {} GPUs a node; \
+         launches of kernels are left out, and bind small batches",
         cluster.name,
         rate / 1e12,
         100.0 * cluster.gpu.utilisation,

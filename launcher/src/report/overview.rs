@@ -19,8 +19,8 @@ pub fn made(run: &RecordedRun) -> Option<String> {
     let text = |key: &str| session.get(key).and_then(Value::as_str).unwrap_or(NOTHING);
     let (program, arguments) = text("command").split_once(' ').unwrap_or((text("command"), ""));
     let program = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
-    let known = run.started.as_ref().filter(|started| !started.precision.is_empty());
-    let precision = known.map_or(String::new(), |started| format!("; precision {}", started.precision));
+    let known = session.get("precision").and_then(Value::as_str);
+    let precision = known.map_or(String::new(), |precision| format!("; precision {precision}"));
     let (name, started, version) = (&run.name, text("started"), text("program"));
     Some(format!("{name}: “{program} {arguments}”, started {started} by {version}{precision}"))
 }

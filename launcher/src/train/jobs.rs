@@ -219,6 +219,7 @@ fn environment(config: &RunConfig, prepared: &Prepared, folder: &RunFolder, sess
     insert("from_checkpoint", folder.checkpoints().first().map_or(0, |(step, _)| *step as i64).into());
     insert("backend", session.backend.into());
     insert("libraries", session.libraries().into());
+    insert("precision", config.precision.at_work(session.device).into());
     insert("ranks", (session.places.len() as i64).into());
     insert("places", session.places.clone().into());
     if !session.notes.is_empty() {

@@ -11,6 +11,7 @@ mod awp;
 mod batch;
 mod batch_norm;
 mod check;
+mod check_around_step;
 mod check_augment;
 mod check_method;
 mod check_optimizer;

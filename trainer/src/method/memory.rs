@@ -4,9 +4,10 @@
 mod balance;
 mod means;
 mod rectified;
+mod state;
 mod survival;
 
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 pub use self::balance::Balance;
 pub use self::means::Means;
@@ -111,16 +112,6 @@ impl Memory {
         let all = survival.chain(means).chain(balance);
         all.map(|(name, tensor)| Named { name: name.to_string(), tensor: tensor.shallow_clone() }).collect()
     }
-}
-
-/// Zeros of a memory.
-fn zeros(size: &[i64], device: Device) -> Tensor {
-    Tensor::zeros(size, (Kind::Double, device))
-}
-
-/// Copies `values` into the memory of `tensor`.
-fn set(tensor: &Tensor, values: &Tensor) {
-    tensor.shallow_clone().copy_(values);
 }
 
 #[cfg(test)]

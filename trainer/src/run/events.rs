@@ -67,9 +67,6 @@ pub struct RunStarted {
     pub train_images_per_class: Vec<usize>,
     /// The number of classes.
     pub classes: usize,
-    /// What it computes in and the instructions that it does so with, as the run begins; empty where it is not known.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub precision: String,
     /// The images of `data.extra`, if the run has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extra: Option<ExtraImages>,

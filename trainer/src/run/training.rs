@@ -76,9 +76,9 @@ pub fn train(context: &RunContext, console: &mut dyn Sink) -> Result<Ending> {
         slow: true,
         back_to: None,
     };
+    run.console.note(&format!("precision {}", config.precision.at_work(context.place.device)));
     if resumed > 0 {
-        let precision = config.precision.at_work(context.place.device);
-        run.console.note(&format!("going on from step {resumed}; precision {precision}"));
+        run.console.note(&format!("going on from step {resumed}"));
     }
     for event in &events {
         match event {
@@ -150,7 +150,6 @@ impl Run<'_> {
             test_images: self.context.prepared.test.len() as u64,
             train_images_per_class: per_class(self.context.prepared.train.as_ref()),
             classes: self.context.prepared.form.classes,
-            precision: self.context.config.precision.at_work(self.context.place.device),
             extra,
         }))?;
         for message in self.context.prepared.notes.clone().into_iter().chain(self.context.config.warnings()) {

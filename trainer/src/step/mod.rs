@@ -2,6 +2,7 @@
 //!
 //! Uses `system`, `config`, `model` and `method`.
 
+mod ascent;
 pub mod batch;
 pub mod diagnostics;
 mod gradient_alignment;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{set, zeros};
+use super::state::{set, zeros};
 use crate::config;
 
 /// Both temperatures stay in this range.

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{set, zeros};
+use super::state::{set, zeros};
 use crate::config::ClassMeans;
 
 /// The mean predictions that count in this epoch, and the sums of the epoch so far.

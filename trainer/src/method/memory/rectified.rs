@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::zeros;
+use super::state::zeros;
 use crate::config::Rectify;
 
 /// The mixture in place of labels. Temperature and weight of a step follow from its position in the run.

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{set, zeros};
+use super::state::{set, zeros};
 use crate::config::ClassWeights;
 
 /// The weight of each class, and the survived steps of the epoch so far.

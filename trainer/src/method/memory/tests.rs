@@ -1,6 +1,7 @@
 //! The parts of a memory against the golden numbers of the authors' code, and their way over epochs.
 
 use serde_json::Value;
+use tch::Kind;
 
 use super::survival::class_weights;
 use super::*;

@@ -39,14 +39,14 @@ prop_compose! {
 
 prop_compose! {
     fn started()(
-        run in option::of(any::<String>()), precision in any::<String>(),
+        run in option::of(any::<String>()),
         sizes in any::<[u64; 6]>(), train_images_per_class in vec(any::<usize>(), 0..4), classes in any::<usize>(),
         extra in option::of((any::<[u64; 2]>(), vec(any::<usize>(), 0..4))),
     ) -> RunStarted {
         let [steps_per_epoch, epochs, parameters, train_images, held_out_images, test_images] = sizes;
         RunStarted {
             run, steps_per_epoch, epochs, parameters, train_images, held_out_images, test_images, train_images_per_class, classes,
-            precision, extra: extra.map(|([images, per_step], images_per_class)| ExtraImages { images, per_step, images_per_class }),
+            extra: extra.map(|([images, per_step], images_per_class)| ExtraImages { images, per_step, images_per_class }),
         }
     }
 }
