@@ -4,7 +4,7 @@
 //! (i64 `[N]`); and of each network `predictions/NAME` (i64 `[N, 2]`), of the natural and of the adversarial image. Its
 //! metadata hold one JSON object, [`Origin`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -17,9 +17,10 @@ use crate::evaluate::batch::read_filled;
 use crate::evaluate::load::load;
 use crate::evaluate::request::EvaluationRequest;
 use crate::evaluate::round::ball;
-use crate::evaluate::{Classifier, Round, sanity_checks};
+use crate::evaluate::{Round, sanity_checks};
 use crate::method::attack::{Noise, predictions};
-use crate::model::Model;
+use crate::method::networks::Networks;
+use crate::model::Mode;
 use crate::system::files::{read_regular, write_atomically};
 
 /// The most images.
@@ -72,11 +73,11 @@ pub struct Examples {
 
 impl Examples {
     /// Attacks up to eight images, evenly spread over those of `request`, with the last PGD of its suite, or PGD-10 without
-    /// any; `teachers` say what they take the images for. The images depend on weights, seed and protocol alone.
+    /// any; the teachers of `networks` say what they take the images for. The images depend on weights, seed and protocol alone.
     ///
     /// # Errors
     /// Weights or images that cannot be read.
-    pub fn attack(request: &EvaluationRequest, teachers: &BTreeMap<String, Model>, device: Device) -> Result<Self> {
+    pub fn attack(request: &EvaluationRequest, networks: &Networks, device: Device) -> Result<Self> {
         let network = load(request, device)?;
         let student = network.classifier.as_ref();
         let (source, protocol) = (request.data.source.as_ref(), &request.protocol);
@@ -88,15 +89,17 @@ impl Examples {
         let noise = Noise::new(&round.draws(protocol.seed), &batch.samples, device);
         let found = round.search(student, protocol, &batch, &[], &noise);
         let (found, _) = sanity_checks::within(ball(protocol), &batch.images, &found);
-        let says = |network: &dyn Classifier| {
-            let of = |images: &Tensor| no_grad(|| predictions(&network.logits(&images.to_kind(network.kind()))));
-            let both = [&batch.images, &found].map(|images| Vec::<i64>::try_from(of(images)));
-            let [natural, adversarial] = both;
-            Ok::<_, anyhow::Error>((natural?, adversarial?))
+        let says = |logits: &dyn Fn(&Tensor) -> Tensor| {
+            let of = |images: &Tensor| Vec::<i64>::try_from(no_grad(|| predictions(&logits(images))));
+            Ok::<_, anyhow::Error>((of(&batch.images)?, of(&found)?))
         };
-        let mut said = vec![(STUDENT.to_string(), says(student)?)];
-        for (name, teacher) in teachers {
-            said.push((name.clone(), says(teacher)?));
+        let mut said = vec![(STUDENT.to_string(), says(&|images| student.logits(images))?)];
+        for (name, teacher) in &networks.teachers {
+            // Like in training: a teacher may compute in bfloat16.
+            let logits = |images: &Tensor| {
+                networks.precision.logits(teacher, &images.to_kind(networks.student.kind()), Mode::Eval)
+            };
+            said.push((name.clone(), says(&logits)?));
         }
         let values = source.shape().iter().product();
         let image = |(row, &sample): (usize, &usize)| {

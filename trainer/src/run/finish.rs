@@ -103,8 +103,7 @@ impl Run<'_> {
         if !context.ranks().is_leader() {
             return Ok(());
         }
-        let teachers = &self.step.work.networks.teachers;
-        let kept = Examples::attack(request, teachers, context.place.device);
+        let kept = Examples::attack(request, &self.step.work.networks, context.place.device);
         if let Err(problem) = kept.and_then(|examples| examples.write(&context.folder.examples())) {
             let message = format!("there are no images under attack for the report: {problem:#}");
             self.console.record(&Event::Warned { message })?;
