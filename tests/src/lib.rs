@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 
+mod alike;
 mod disk;
 mod draws;
 mod ended;
@@ -20,6 +21,7 @@ mod stand_in;
 mod teachers;
 mod world;
 
+pub use alike::assert_same_on_ranks_and_resumed;
 pub use disk::{DiskCall, DiskFault, disk_calls};
 pub use draws::Draws;
 pub use ended::Ended;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use tests::{Images, Program, World, assert_same_run, largest_difference, tell, tensors};
+use tests::{Images, Program, World, assert_same_on_ranks_and_resumed};
 
 /// The weights are perturbed from the second of two epochs on, and from the first.
 const METHODS: [(&str, &[(&str, &str)]); 2] = [
@@ -37,21 +37,8 @@ fn any_number_of_ranks_takes_the_same_steps_and_a_stopped_run_resumes() -> Resul
     for (name, changes) in METHODS {
         let world = World::new()?;
         let config = config(&world, name, changes)?;
-        let run = |ranks: usize| world.run(&format!("{ranks}-ranks"));
-        for ranks in 1..=3 {
-            Program::on(ranks).train(&config, &run(ranks)).run()?.expect(0);
-        }
-        let last = |ranks: usize| tensors(&run(ranks).join("checkpoints/step-00000006.safetensors"));
-        for ranks in [2, 3] {
-            let (apart, tensor) = largest_difference(&last(1)?, &last(ranks)?)?;
-            tell(&format!("{name}, 1 and {ranks} ranks: tensors differ by {apart:.2e} ({tensor})"));
-            assert!(apart < 1e-9, "{name}: {tensor} differs by {apart:e} between 1 and {ranks} ranks");
-        }
-        // In the second epoch of the first method, whose weights are perturbed only there.
-        let stopped = world.run("stopped");
-        Program::on(2).train(&config, &stopped).stop_after(4).run()?.expect(85);
-        Program::on(2).train(&config, &stopped).run()?.expect(0);
-        assert_same_run(&run(2), &stopped, &format!("{name}, stopped after step 4"))?;
+        // In the second epoch of the first method, whose weights are perturbed only there, the run is stopped.
+        assert_same_on_ranks_and_resumed(&world, &config, name)?;
     }
     Ok(())
 }

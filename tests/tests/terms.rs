@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use tests::{Images, Program, World, assert_same_run, largest_difference, tell, tensors};
+use tests::{Images, World, assert_same_on_ranks_and_resumed};
 
 /// A loss: its name, its terms, and what else the run has. Each has keys that the paper's methods do not use.
 type Loss = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -84,20 +84,7 @@ fn any_number_of_ranks_takes_the_same_steps_and_a_stopped_run_resumes() -> Resul
     for loss in LOSSES {
         let (world, name) = (World::new()?, loss.0);
         let config = config(&world, loss)?;
-        let run = |ranks: usize| world.run(&format!("{ranks}-ranks"));
-        for ranks in 1..=3 {
-            Program::on(ranks).train(&config, &run(ranks)).run()?.expect(0);
-        }
-        let last = |ranks: usize| tensors(&run(ranks).join("checkpoints/step-00000006.safetensors"));
-        for ranks in [2, 3] {
-            let (apart, tensor) = largest_difference(&last(1)?, &last(ranks)?)?;
-            tell(&format!("{name}, 1 and {ranks} ranks: tensors differ by {apart:.2e} ({tensor})"));
-            assert!(apart < 1e-9, "{name}: {tensor} differs by {apart:e} between 1 and {ranks} ranks");
-        }
-        let stopped = world.run("stopped");
-        Program::on(2).train(&config, &stopped).stop_after(4).run()?.expect(85);
-        Program::on(2).train(&config, &stopped).run()?.expect(0);
-        assert_same_run(&run(2), &stopped, &format!("{name}, stopped after step 4"))?;
+        assert_same_on_ranks_and_resumed(&world, &config, name)?;
     }
     Ok(())
 }

@@ -1,12 +1,17 @@
-//! What the tests share with tests/fixtures/make.py.
+//! What tests share: the inputs of tests/fixtures/make.py, numbers of golden files, a small configuration.
 
 mod ranks;
 
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::Value;
 use tch::{Device, Kind, Tensor, no_grad};
 use torch_ext::Sum;
 
 pub(crate) use self::ranks::{Call, on_ranks};
 
+use crate::config::{Override, RunConfig};
 use crate::model::{Model, ModelSpec};
 
 /// `count` numbers in [0, 1), exact multiples of 2^-32, as in make.py.
@@ -14,6 +19,40 @@ pub(crate) fn pattern(count: usize, key: u64) -> Tensor {
     let number =
         |index: u64| ((index * 2_654_435_761 + key * 40_503 + 12_345) % (1 << 32)) as f64 / (1u64 << 32) as f64;
     Tensor::from_slice(&(0..count as u64).map(number).collect::<Vec<f64>>())
+}
+
+/// Lists of lists of numbers as a tensor in float64.
+pub(crate) fn tensor_of(value: &Value) -> Tensor {
+    fn collect(value: &Value, numbers: &mut Vec<f64>) {
+        match value {
+            Value::Array(values) => values.iter().for_each(|value| collect(value, numbers)),
+            number => numbers.push(number.as_f64().unwrap()),
+        }
+    }
+    let (mut shape, mut inner) = (vec![], value);
+    while let Some(values) = inner.as_array() {
+        shape.push(values.len() as i64);
+        inner = &values[0];
+    }
+    let mut numbers = vec![];
+    collect(value, &mut numbers);
+    Tensor::from_slice(&numbers).view(shape.as_slice())
+}
+
+/// The configuration of a small network that is trained adversarially for four epochs.
+pub(crate) const SMALL: &str = r#"
+epochs = 4
+batch = { size = 8 }
+data = { train = "a.h5", test = "a.h5" }
+student = { architecture = "resnet8" }
+loss = { preset = "at" }
+optimizer = { lr = 0.1, lr_policy = "constant" }
+"#;
+
+/// That configuration, changed as by `--set`.
+pub(crate) fn parse(changes: &[&str]) -> Result<RunConfig> {
+    let changes: Vec<Override> = changes.iter().map(|text| text.parse().unwrap()).collect();
+    RunConfig::parse(SMALL, Path::new("test.toml"), &changes)
 }
 
 /// A weighted sum of the values and their norm: together they notice any difference that matters.

@@ -54,24 +54,13 @@ mod tests {
     use std::path::Path;
 
     use crate::config::RunConfig;
-
-    fn parse_awp(awp: &str) -> Result<RunConfig, String> {
-        let text = r#"
-epochs = 4
-batch = { size = 8 }
-data = { train = "a.h5", test = "a.h5" }
-student = { architecture = "resnet8" }
-loss = { preset = "trades" }
-optimizer = { lr = 0.1, lr_policy = "constant" }
-"#;
-        RunConfig::parse(&format!("{text}{awp}"), Path::new("test.toml"), &[]).map_err(|error| error.to_string())
-    }
+    use crate::fixtures::parse;
 
     #[test]
     fn it_is_off_where_it_is_not_asked_for() {
-        let off = parse_awp("").unwrap();
+        let off = parse(&[]).unwrap();
         assert!((0..4).all(|epoch| !off.perturbs_weights(epoch)) && !off.resolved().contains("awp"));
-        let on = parse_awp("awp = { gamma = 0.005, from_epoch = 2 }").unwrap();
+        let on = parse(&["awp={ gamma = 0.005, from_epoch = 2 }"]).unwrap();
         assert_eq!([0, 1, 2, 3].map(|epoch| on.perturbs_weights(epoch)), [false, false, true, true]);
         assert_eq!(RunConfig::parse(&on.resolved(), Path::new("again.toml"), &[]).unwrap(), on);
         assert!(on.hash() != off.hash());
@@ -80,27 +69,14 @@ optimizer = { lr = 0.1, lr_policy = "constant" }
     #[test]
     fn values_out_of_range_are_named() {
         for (awp, key) in [
-            ("awp = { gamma = -0.1 }", "awp.gamma"),
-            ("awp = { gamma = nan }", "awp.gamma"),
-            ("awp = { gamma = 0.01, from_epoch = 4 }", "awp.from_epoch"),
-            ("awp = { from_epoch = 1 }", "gamma"),
+            ("awp={ gamma = -0.1 }", "awp.gamma"),
+            ("awp={ gamma = nan }", "awp.gamma"),
+            ("awp={ gamma = 0.01, from_epoch = 4 }", "awp.from_epoch"),
+            ("awp={ from_epoch = 1 }", "gamma"),
         ] {
-            let message = parse_awp(awp).unwrap_err();
+            let message = parse(&[awp]).unwrap_err().to_string();
             assert!(message.contains(key), "{awp}: {message}");
         }
-    }
-
-    fn parse(changes: &[&str]) -> Result<RunConfig, String> {
-        let text = r#"
-epochs = 4
-batch = { size = 8 }
-data = { train = "a.h5", test = "a.h5" }
-student = { architecture = "resnet8" }
-loss = { preset = "at" }
-optimizer = { lr = 0.1, lr_policy = "constant" }
-"#;
-        let changes: Vec<_> = changes.iter().map(|text| text.parse().unwrap()).collect();
-        RunConfig::parse(text, Path::new("test.toml"), &changes).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -111,7 +87,7 @@ optimizer = { lr = 0.1, lr_policy = "constant" }
             (&["grad_align={ weight = 0.2 }", "awp={ gamma = 0.01 }"], "awp"),
             (&["grad_align={ weight = 0.2 }", "loss.terms.label.name=grad_align"], "loss.terms"),
         ] {
-            let message = parse(changes).unwrap_err();
+            let message = parse(changes).unwrap_err().to_string();
             assert!(message.contains(key), "{changes:?}: {message}");
         }
     }

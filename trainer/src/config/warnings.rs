@@ -42,21 +42,10 @@ fn long_step(section: &str, step: Pixels, eps: Pixels) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::*;
+    use crate::fixtures::parse;
 
     fn warnings(changes: &[&str]) -> Vec<String> {
-        let text = r#"
-epochs = 2
-batch = { size = 8 }
-data = { train = "a.h5", test = "a.h5" }
-student = { architecture = "resnet8" }
-loss = { preset = "at" }
-optimizer = { lr = 0.1, lr_policy = "constant" }
-"#;
-        let changes: Vec<_> = changes.iter().map(|text| text.parse().unwrap()).collect();
-        RunConfig::parse(text, Path::new("test.toml"), &changes).unwrap().warnings()
+        parse(changes).unwrap().warnings()
     }
 
     #[test]

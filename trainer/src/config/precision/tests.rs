@@ -1,19 +1,11 @@
 use std::path::Path;
 
 use crate::config::{Override, RunConfig};
-
-const CONFIG: &str = r#"
-epochs = 2
-batch = { size = 8 }
-data = { train = "a.h5", test = "a.h5" }
-student = { architecture = "resnet8" }
-loss = { preset = "at" }
-optimizer = { lr = 0.1, lr_policy = "constant" }
-"#;
+use crate::fixtures::SMALL;
 
 fn config(line: &str, changes: &[&str]) -> RunConfig {
     let changes: Vec<Override> = changes.iter().map(|text| text.parse().unwrap()).collect();
-    RunConfig::parse(&format!("{line}\n{CONFIG}"), Path::new("run.toml"), &changes).unwrap()
+    RunConfig::parse(&format!("{line}\n{SMALL}"), Path::new("run.toml"), &changes).unwrap()
 }
 
 /// The file's line, what the command changes, and the words on a CPU and on a GPU.
@@ -86,7 +78,7 @@ fn a_name_decides_where_gpus_may_round() {
 
 #[test]
 fn a_name_that_is_not_known_is_refused() {
-    let text = format!("precision = \"fsat\"\n{CONFIG}");
+    let text = format!("precision = \"fsat\"\n{SMALL}");
     let error = RunConfig::parse(&text, Path::new("run.toml"), &[]).unwrap_err().to_string();
     assert!(error.contains("precision.name") && error.contains("did you mean `fast`"), "{error}");
 }

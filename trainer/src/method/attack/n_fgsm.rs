@@ -50,6 +50,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Norm, Start};
+    use crate::fixtures::tensor_of;
     use crate::method::attack::{Ball, Pgd};
 
     /// The networks, images and noise of the golden cases; the noise is in radii where it is scaled to them.
@@ -59,32 +60,16 @@ mod tests {
         labels: Tensor,
     }
 
-    fn nested(values: &Value) -> Tensor {
-        fn flat(values: &Value, into: &mut Vec<f64>) {
-            match values.as_array() {
-                Some(values) => values.iter().for_each(|value| flat(value, into)),
-                None => into.push(values.as_f64().unwrap()),
-            }
-        }
-        let (mut shape, mut inner, mut all) = (vec![], values, vec![]);
-        while let Some(list) = inner.as_array() {
-            shape.push(list.len() as i64);
-            inner = &list[0];
-        }
-        flat(values, &mut all);
-        Tensor::from_slice(&all).view(shape.as_slice())
-    }
-
     impl Golden {
         fn read() -> Self {
             let all: Value =
                 serde_json::from_str(include_str!("../../../../tests/fixtures/golden_recipe.json")).unwrap();
             let labels: Vec<i64> = serde_json::from_value(all["grad_align"]["labels"].clone()).unwrap();
-            Self { images: nested(&all["grad_align"]["x"]), labels: Tensor::from_slice(&labels), all }
+            Self { images: tensor_of(&all["grad_align"]["x"]), labels: Tensor::from_slice(&labels), all }
         }
 
         fn objective(&self, images: &Tensor) -> Tensor {
-            let [w1, b1, w2, b2] = ["W1", "b1", "W2", "b2"].map(|name| nested(&self.all["grad_align"][name]));
+            let [w1, b1, w2, b2] = ["W1", "b1", "W2", "b2"].map(|name| tensor_of(&self.all["grad_align"][name]));
             let hidden = images.flatten(1, -1).linear(&w1, Some(&b1)).silu();
             hidden.linear(&w2, Some(&b2)).log_softmax(1, Kind::Double).nll_loss(&self.labels)
         }
@@ -95,10 +80,10 @@ mod tests {
     fn steps_from_the_golden_noise_are_those_of_the_authors() {
         let golden = Golden::read();
         let case = &golden.all["single_step"];
-        let (eps, noise) = (case["eps"].as_f64().unwrap(), nested(&case["noise"]));
+        let (eps, noise) = (case["eps"].as_f64().unwrap(), tensor_of(&case["noise"]));
         let of = |name: &str, key: &str| case[name][key].as_f64().unwrap();
         let near = |found: Tensor, expected: &Value, what: &str| {
-            let apart = f64::try_from((found - &golden.images - nested(expected)).abs().max()).unwrap();
+            let apart = f64::try_from((found - &golden.images - tensor_of(expected)).abs().max()).unwrap();
             assert!(apart < 1e-12, "{what}: {apart:e}");
         };
         let objective = |images: &Tensor| golden.objective(images);

@@ -71,12 +71,10 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
+    use crate::fixtures::tensor_of;
+
     fn golden() -> Value {
         serde_json::from_str(include_str!("../../../../tests/fixtures/golden_losses.json")).unwrap()
-    }
-
-    fn matrix(value: &Value) -> Tensor {
-        Tensor::from_slice2(&serde_json::from_value::<Vec<Vec<f64>>>(value.clone()).unwrap())
     }
 
     #[track_caller]
@@ -91,12 +89,12 @@ mod tests {
         let labels =
             Tensor::from_slice(&serde_json::from_value::<Vec<i64>>(golden["inputs"]["labels"].clone()).unwrap());
         for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-4)] {
-            let logits = matrix(&golden["inputs"]["student_adv"]).to_kind(kind).set_requires_grad(true);
+            let logits = tensor_of(&golden["inputs"]["student_adv"]).to_kind(kind).set_requires_grad(true);
             let loss = carlini_wagner(&logits, &labels).sum(kind);
             let expected = golden["cw_loss"]["loss"].as_f64().unwrap();
             assert!((f64::try_from(&loss).unwrap() - expected).abs() <= tolerance);
             loss.backward();
-            close(&logits.grad(), &matrix(&golden["cw_loss"]["grad"]), 0.0);
+            close(&logits.grad(), &tensor_of(&golden["cw_loss"]["grad"]), 0.0);
         }
     }
 
@@ -105,10 +103,10 @@ mod tests {
         let golden = golden();
         let labels =
             Tensor::from_slice(&serde_json::from_value::<Vec<i64>>(golden["inputs"]["labels"].clone()).unwrap());
-        let expected = matrix(&golden["dlr_targeted"]["loss"]);
+        let expected = tensor_of(&golden["dlr_targeted"]["loss"]);
         for (row, rank) in [2, 3].into_iter().enumerate() {
-            let targets = ranked(&matrix(&golden["inputs"]["student_nat"]), &[rank]);
-            let logits = matrix(&golden["inputs"]["student_adv"]);
+            let targets = ranked(&tensor_of(&golden["inputs"]["student_nat"]), &[rank]);
+            let logits = tensor_of(&golden["inputs"]["student_adv"]);
             close(&difference_ratio(&logits, &labels, &targets), &expected.get(row as i64), 1e-9);
             let found = difference_ratio(&logits.to_kind(Kind::Float), &labels, &targets);
             close(&found, &expected.get(row as i64), 1e-6);

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::*;
 use crate::config::Precision;
 use crate::config::Prediction;
+use crate::fixtures::tensor_of;
 use crate::method::networks::Networks;
 use crate::model::{Mode, Model, ModelSpec};
 
@@ -18,11 +19,6 @@ mod presets;
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("../../../../tests/fixtures/golden_losses.json")).unwrap()
-}
-
-fn matrix(value: &Value) -> Tensor {
-    let rows: Vec<Vec<f64>> = serde_json::from_value(value.clone()).unwrap();
-    Tensor::from_slice2(&rows)
 }
 
 /// The terms of the loss family: a label term for each kind of images, three teachers' terms, the student's own.
@@ -70,15 +66,15 @@ fn every_preset_has_the_golden_value_and_gradients() {
     let labels = Tensor::from_slice(&labels);
     for (name, preset) in golden["presets"].as_object().unwrap() {
         for stop_gradient in [false, true] {
-            let natural = matrix(&golden["inputs"]["student_nat"]).set_requires_grad(true);
-            let adversarial = matrix(&golden["inputs"]["student_adv"]).set_requires_grad(true);
+            let natural = tensor_of(&golden["inputs"]["student_nat"]).set_requires_grad(true);
+            let adversarial = tensor_of(&golden["inputs"]["student_adv"]).set_requires_grad(true);
             let views = Views::new(&networks, Mode::Train, &nothing, &nothing);
             for (network, images, logits) in [
                 (STUDENT, Images::Natural, natural.shallow_clone()),
                 (STUDENT, Images::Adversarial, adversarial.shallow_clone()),
-                ("robust", Images::Natural, matrix(&golden["inputs"]["robust_nat"])),
-                ("robust", Images::Adversarial, matrix(&golden["inputs"]["robust_adv"])),
-                ("standard", Images::Adversarial, matrix(&golden["inputs"]["std_adv"])),
+                ("robust", Images::Natural, tensor_of(&golden["inputs"]["robust_nat"])),
+                ("robust", Images::Adversarial, tensor_of(&golden["inputs"]["robust_adv"])),
+                ("standard", Images::Adversarial, tensor_of(&golden["inputs"]["std_adv"])),
             ] {
                 views.give(network, images, logits);
             }
@@ -93,7 +89,7 @@ fn every_preset_has_the_golden_value_and_gradients() {
             for (tensor, key) in [(&adversarial, "grad_student_adv"), (&natural, natural_name)] {
                 let gradient = tensor.grad();
                 let gradient = if gradient.defined() { gradient } else { tensor.zeros_like() };
-                let difference = f64::try_from((gradient - matrix(&preset[key])).abs().max()).unwrap();
+                let difference = f64::try_from((gradient - tensor_of(&preset[key])).abs().max()).unwrap();
                 assert!(difference < 1e-9, "{name}: {key} differs by {difference}");
             }
         }
@@ -106,7 +102,7 @@ fn alpha_is_the_golden_one_and_never_underflows() {
     let (networks, nothing) = (networks(), Tensor::zeros([1, 1, 8, 8], tch::kind::DOUBLE_CPU));
     let trust = |exponent| Trust { teacher: "robust".into(), exponent, inverted: false, from_epoch: 0 };
     let views = Views::new(&networks, Mode::Train, &nothing, &nothing);
-    views.give("robust", Images::Adversarial, matrix(&golden["inputs"]["robust_adv"]));
+    views.give("robust", Images::Adversarial, tensor_of(&golden["inputs"]["robust_adv"]));
     let labels: Vec<i64> = serde_json::from_value(golden["inputs"]["labels"].clone()).unwrap();
     let alpha = Vec::<f64>::try_from(trust(0.1).alpha(&views, &Tensor::from_slice(&labels))).unwrap();
     let expected: Vec<f64> = serde_json::from_value(golden["presets"]["IAD-I"]["alpha"].clone()).unwrap();

@@ -6,6 +6,7 @@ use tch::Kind;
 use super::survival::class_weights;
 use super::*;
 use crate::config::{ClassMeans, ClassWeights, Rectify};
+use crate::fixtures::tensor_of;
 
 fn cases(name: &str) -> (Value, Vec<Value>) {
     let golden: Value =
@@ -91,10 +92,6 @@ fn mean_predictions_of_an_epoch_count_in_the_next() {
 #[test]
 fn mixed_labels_and_their_schedule_are_the_golden_ones() {
     let (logits, cases) = cases("adr_pgd");
-    let rows = |value: &Value| {
-        let rows: Vec<Vec<f64>> = serde_json::from_value(value.clone()).unwrap();
-        Tensor::from_slice2(&rows)
-    };
     for case in cases {
         let parameters = &case["parameters"];
         let count = |name: &str| parameters[name].as_u64().unwrap();
@@ -105,7 +102,7 @@ fn mixed_labels_and_their_schedule_are_the_golden_ones() {
         let rectified = Rectified::new(config, Device::Cpu);
         rectified.begin_step(count("step"), count("epochs") * count("steps_per_epoch"));
         let labels = Tensor::from_slice(&[2i64, 3, 0, 2]);
-        let found = rectified.labels(&rows(&logits["t_nat"]), &labels);
-        close(&found, &Vec::<f64>::try_from(rows(&case["label"]).flatten(0, -1)).unwrap());
+        let found = rectified.labels(&tensor_of(&logits["t_nat"]), &labels);
+        close(&found, &Vec::<f64>::try_from(tensor_of(&case["label"]).flatten(0, -1)).unwrap());
     }
 }

@@ -9,24 +9,8 @@ use serde_json::Value;
 use tch::Device;
 
 use super::*;
-use crate::fixtures::{network, pattern};
+use crate::fixtures::{network, pattern, tensor_of};
 use crate::step::Step;
-
-fn nested(values: &Value) -> Tensor {
-    fn flat(values: &Value, into: &mut Vec<f64>) {
-        match values.as_array() {
-            Some(values) => values.iter().for_each(|value| flat(value, into)),
-            None => into.push(values.as_f64().unwrap()),
-        }
-    }
-    let (mut shape, mut inner, mut all) = (vec![], values, vec![]);
-    while let Some(list) = inner.as_array() {
-        shape.push(list.len() as i64);
-        inner = &list[0];
-    }
-    flat(values, &mut all);
-    Tensor::from_slice(&all).view(shape.as_slice())
-}
 
 #[test]
 fn value_and_gradients_are_those_of_the_authors() {
@@ -35,7 +19,7 @@ fn value_and_gradients_are_those_of_the_authors() {
     let labels: Vec<i64> = serde_json::from_value(golden["labels"].clone()).unwrap();
     let labels = Tensor::from_slice(&labels);
     let names = ["W1", "b1", "W2", "b2"];
-    let parameters = names.map(|name| nested(&golden[name]).set_requires_grad(true));
+    let parameters = names.map(|name| tensor_of(&golden[name]).set_requires_grad(true));
     let [w1, b1, w2, b2] = &parameters;
     let gradient = |images: &Tensor, differentiable: bool| {
         let variable = images.detach().set_requires_grad(true);
@@ -43,16 +27,16 @@ fn value_and_gradients_are_those_of_the_authors() {
         let loss = -log_probability_of(&logits, &labels).sum(Kind::Double);
         Tensor::run_backward(&[loss], &[&variable], differentiable, differentiable).remove(0)
     };
-    let images = nested(&golden["x"]);
-    let misaligned = misalignment(&gradient(&images, false), &gradient(&(&images + nested(&golden["noise"])), true));
+    let images = tensor_of(&golden["x"]);
+    let misaligned = misalignment(&gradient(&images, false), &gradient(&(&images + tensor_of(&golden["noise"])), true));
     let expected = &golden["grad1_detached"];
     let apart = |one: &Tensor, other: &Tensor| f64::try_from((one - other).abs().max()).unwrap();
-    assert!(apart(&(1.0 - &misaligned), &nested(&expected["cos"])) < 1e-12);
+    assert!(apart(&(1.0 - &misaligned), &tensor_of(&expected["cos"])) < 1e-12);
     let total = misaligned.mean(Kind::Double) * golden["lam"].as_f64().unwrap();
     assert!((f64::try_from(&total).unwrap() - expected["reg"].as_f64().unwrap()).abs() < 1e-12);
     total.backward();
     for (name, parameter) in names.iter().zip(&parameters) {
-        let apart = apart(&parameter.grad(), &nested(&expected["grad"][*name]));
+        let apart = apart(&parameter.grad(), &tensor_of(&expected["grad"][*name]));
         assert!(apart < 1e-12, "the gradient of {name} is {apart:e} off");
     }
 }

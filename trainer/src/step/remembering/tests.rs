@@ -7,17 +7,12 @@ use tch::Device;
 
 use super::*;
 use crate::config::{Precision, RunConfig};
-use crate::fixtures::on_ranks;
+use crate::fixtures::{on_ranks, tensor_of};
 use crate::method::memory::Memory;
 use crate::model::{Mode, Model, ModelSpec};
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../../../../tests/fixtures/golden_distillation.json")).unwrap()
-}
-
-fn matrix(value: &Value) -> Tensor {
-    let rows: Vec<Vec<f64>> = serde_json::from_value(value.clone()).unwrap();
-    Tensor::from_slice2(&rows)
 }
 
 fn config(preset: &str) -> RunConfig {
@@ -48,7 +43,7 @@ fn networks(config: &RunConfig) -> Networks {
 fn step(config: &RunConfig, networks: &Networks, case: &Value, rows: &[i64]) -> (f64, [Tensor; 2], Vec<f64>) {
     let golden = fixture();
     let rows = Tensor::from_slice(rows);
-    let pick = |name: &str| matrix(&golden["logits"][name]).index_select(0, &rows);
+    let pick = |name: &str| tensor_of(&golden["logits"][name]).index_select(0, &rows);
     let shift: Vec<f64> = serde_json::from_value(case["parameters"]["student_b2_shift"].clone()).unwrap();
     let student = |name: &str| (pick(name) + Tensor::from_slice(&shift)).set_requires_grad(true);
     let (natural, adversarial) = (student("s_nat"), student("s_adv"));
@@ -91,7 +86,7 @@ fn two_teachers_in_balance_have_the_golden_weights_and_gradients() {
             // The code adds 1e-5 in the logarithm of the target, which changes the value and no gradient.
             assert!((loss - number("loss")).abs() < 2e-5, "{name}: loss {loss}");
             for (gradient, key) in [(natural, "d_student_nat"), (adversarial, "d_student_adv")] {
-                let apart = f64::try_from((gradient - matrix(&case[key])).abs().max()).unwrap();
+                let apart = f64::try_from((gradient - tensor_of(&case[key])).abs().max()).unwrap();
                 assert!(apart < 1e-9, "{name}: {key} is {apart:e} off");
             }
             let expected = [number("weight_nat"), number("temp_adv_after"), number("temp_nat_after")];

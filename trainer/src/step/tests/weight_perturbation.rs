@@ -3,19 +3,13 @@
 use super::ranks::{Student, distance, same, steps as on_ranks};
 use super::*;
 use crate::config::{Comm, STUDENT};
+use crate::fixtures::tensor_of;
 use crate::model::{ModelSpec, Named};
 use crate::run::cost::{Forward, passes};
 use crate::step::optimizer::{Optimizer, Rate};
 use crate::step::weight_perturbation::WeightPerturbation;
 
 const AWP: &str = "awp={ gamma = 0.02 }";
-
-fn array(values: &Value) -> Tensor {
-    if let Ok(rows) = serde_json::from_value::<Vec<Vec<f64>>>(values.clone()) {
-        return Tensor::from_slice2(&rows);
-    }
-    Tensor::from_slice(&serde_json::from_value::<Vec<f64>>(values.clone()).unwrap())
-}
 
 fn apart(one: &Tensor, other: &Tensor) -> f64 {
     f64::try_from((one - other).abs().max()).unwrap()
@@ -38,7 +32,7 @@ impl Small {
         let form = ModelSpec::new("convnet".parse().unwrap(), [1, 8, 8], 3);
         let mut model = Model::build(form, 1, Kind::Double, Device::Cpu, None);
         let named = |name: &str| {
-            let tensor = array(&weights[name]).set_requires_grad(true);
+            let tensor = tensor_of(&weights[name]).set_requires_grad(true);
             Named { name: name.to_string(), tensor }
         };
         model.parameters = Self::NAMES.map(named).into();
@@ -58,7 +52,7 @@ impl Small {
 fn steps_are_those_of_the_authors() {
     let golden: Value = serde_json::from_str(include_str!("../../../../tests/fixtures/golden_recipe.json")).unwrap();
     let golden = &golden["awp"];
-    let (x, x_adv) = (array(&golden["x"]), array(&golden["x_adv"]));
+    let (x, x_adv) = (tensor_of(&golden["x"]), tensor_of(&golden["x_adv"]));
     let labels = Tensor::from_slice(&serde_json::from_value::<Vec<i64>>(golden["labels"].clone()).unwrap());
     for method in ["at", "trades"] {
         let case = &golden[method];
@@ -92,21 +86,21 @@ fn steps_are_those_of_the_authors() {
             perturbation.perturb(&parameters, &small.model);
             let by = crate::model::cut(&(&parameters.values - &before), &small.model.parameters);
             for Named { name, tensor } in &by {
-                let expected = step["v"].get(name).map_or_else(|| tensor.zeros_like(), array) * gamma;
+                let expected = step["v"].get(name).map_or_else(|| tensor.zeros_like(), tensor_of) * gamma;
                 // The authors' code computes the move from the difference of two weights, which rounds it.
                 let apart = apart(tensor, &expected);
                 assert!(apart < 1e-12, "{method}: the move of {name} is {apart:e} off");
             }
             close(descend(&mut parameters), &step["loss_perturbed"], method);
             for Named { name, tensor } in crate::model::cut(&parameters.gradients, &small.model.parameters) {
-                let expected = array(&step["grad_perturbed"][&name]);
+                let expected = tensor_of(&step["grad_perturbed"][&name]);
                 assert!(apart(&tensor, &expected) < 1e-10, "{method}: the gradient of {name}");
             }
             let moves = Tensor::from(true);
             optimizer.step(&mut parameters, Rate::Number(golden["sgd"]["lr"].as_f64().unwrap()), &moves);
             perturbation.take_back(&parameters, &moves);
             for Named { name, tensor } in &small.model.parameters {
-                let expected = array(&step["weights_after"][name]);
+                let expected = tensor_of(&step["weights_after"][name]);
                 assert!(apart(&tensor.detach(), &expected) < 1e-10, "{method}: {name} after the step");
             }
         }

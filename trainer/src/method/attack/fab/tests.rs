@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Norm;
-use crate::method::attack::golden::{classes, golden, near, network, tensor};
+use crate::method::attack::golden::{classes, golden, near, network, tensor_of};
 use crate::method::attack::tests::{BALL, Reference, close, noise, plane, three_pixels};
 
 #[test]
@@ -45,7 +45,7 @@ fn compare(reference: &Reference) {
 #[test]
 fn golden_images_and_distances_in_l2() {
     let (networks, case) = (golden("apgd_l2"), golden("fab_l2_run"));
-    let (forward, images, labels) = (network(&networks), tensor(&networks["x"]), classes(&case["labels"]));
+    let (forward, images, labels) = (network(&networks), tensor_of(&networks["x"]), classes(&case["labels"]));
     // A radius that every adversarial image fits into.
     let search = FabT { ball: Ball { norm: Norm::L2, eps: 10.0 }, iterations: 15, targets: &[2] };
     let subject = Subject::new(&forward);
@@ -53,8 +53,8 @@ fn golden_images_and_distances_in_l2() {
     fab.targets = classes(&case["targets"]);
     assert_eq!(case["n_iter"], search.iterations);
     (0..search.iterations).for_each(|_| fab.advance());
-    near(&fab.distance, &tensor(&case["l2"]), 1e-9, "distances");
-    near(&fab.found.images, &tensor(&case["adv"]), 1e-9, "images");
+    near(&fab.distance, &tensor_of(&case["l2"]), 1e-9, "distances");
+    near(&fab.found.images, &tensor_of(&case["adv"]), 1e-9, "images");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::Norm;
 use crate::fixtures::digest;
-use crate::method::attack::golden::{golden, near, network, tensor};
+use crate::method::attack::golden::{golden, near, network, tensor_of};
 use crate::method::attack::objective::cross_entropy;
 use crate::method::attack::tests::{Reference, close};
 use datasets::Draws;
@@ -101,7 +101,7 @@ fn the_start_of_a_sample_does_not_depend_on_its_batch() {
 #[test]
 fn the_golden_attack_of_trades_in_l2() {
     let case = golden("trades_l2_pgd");
-    let (forward, images) = (network(&case), tensor(&case["x"]));
+    let (forward, images) = (network(&case), tensor_of(&case["x"]));
     let (eps, steps) = (case["eps"].as_f64().unwrap(), 5);
     assert_eq!(case["steps"], steps);
     let ball = Ball { norm: Norm::L2, eps };
@@ -111,10 +111,10 @@ fn the_golden_attack_of_trades_in_l2() {
         let adversarial = forward(candidate).log_softmax(1, None::<Kind>);
         (&natural * (natural.log() - adversarial)).sum(Kind::Double)
     };
-    let start = &images + tensor(&case["start_normal"]) * 0.001;
+    let start = &images + tensor_of(&case["start_normal"]) * 0.001;
     let found = attack.ascend(&images, start, &divergence);
     // The golden ball is narrower by 1e-7 of its radius, as torch.renorm makes it.
-    near(&found, &tensor(&case["x_adv"]), 1e-6, "adversarial images");
+    near(&found, &tensor_of(&case["x_adv"]), 1e-6, "adversarial images");
 }
 
 #[test]

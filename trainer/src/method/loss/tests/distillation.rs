@@ -109,7 +109,7 @@ fn adaad_by_the_mean_over_classes_has_the_golden_value_and_gradients() {
 #[test]
 fn low_temperature_distillation_has_the_gradient_of_a_soft_cross_entropy() {
     let golden = fixture();
-    let logits = |name: &str| matrix(&golden["logits"][name]);
+    let logits = |name: &str| tensor_of(&golden["logits"][name]);
     let labels: Vec<i64> = serde_json::from_value(golden["y"].clone()).unwrap();
     let (networks, nothing) = (networks(), Tensor::zeros([4, 1, 8, 8], tch::kind::DOUBLE_CPU));
     let views = Views::new(&networks, Mode::Train, &nothing, &nothing);
@@ -142,7 +142,7 @@ fn dkl_and_gkl_are_the_sums_over_pairs_of_classes() {
         let kept = networks.memory.tensors().into_iter().find(|named| named.name == "class_means").unwrap();
         kept.tensor.shallow_clone().copy_(&means.view([4, 4]));
         let weights = means.view([4, 4]).index_select(0, &labels).pow_tensor_scalar(exponent);
-        let student = |name: &str| matrix(&golden["logits"][name]).set_requires_grad(true);
+        let student = |name: &str| tensor_of(&golden["logits"][name]).set_requires_grad(true);
         let nothing = Tensor::zeros([4, 1, 8, 8], tch::kind::DOUBLE_CPU);
 
         let (natural, adversarial) = (student("s_nat"), student("s_adv"));
@@ -191,11 +191,11 @@ fn helper_images_are_not_clamped() {
 #[test]
 fn objectives_of_attacks_have_the_golden_gradients() {
     let golden = fixture();
-    let rows = |name: &str| matrix(&golden[name]);
+    let rows = |name: &str| tensor_of(&golden[name]);
     let network = |name: &str, images: &Tensor| {
         let layer = |weight: &str, bias: &str, input: &Tensor| {
             let bias: Vec<f64> = serde_json::from_value(golden["networks"][name][bias].clone()).unwrap();
-            input.matmul(&matrix(&golden["networks"][name][weight]).transpose(0, 1)) + Tensor::from_slice(&bias)
+            input.matmul(&tensor_of(&golden["networks"][name][weight]).transpose(0, 1)) + Tensor::from_slice(&bias)
         };
         layer("W2", "b2", &layer("W1", "b1", images).tanh())
     };
@@ -207,7 +207,7 @@ fn objectives_of_attacks_have_the_golden_gradients() {
     let slope = gradient(of_label, &natural);
     let natural = natural.detach();
     let close = |found: &Tensor, expected: &Value, what: &str| {
-        let apart = f64::try_from((found - matrix(expected)).abs().max()).unwrap();
+        let apart = f64::try_from((found - tensor_of(expected)).abs().max()).unwrap();
         assert!(apart < 1e-9, "{what}: {apart:e}");
     };
     for case in golden["cases"].as_array().unwrap() {

@@ -50,7 +50,7 @@ pub(super) fn assert_golden_of(
     let nothing = Tensor::zeros([4, 1, 8, 8], tch::kind::DOUBLE_CPU);
     let views = Views::new(networks, Mode::Train, &nothing, &nothing);
     for (network, images, values, _) in logits {
-        views.give(network, *images, matrix(values).set_requires_grad(*network == STUDENT));
+        views.give(network, *images, tensor_of(values).set_requires_grad(*network == STUDENT));
     }
     let labels: Vec<i64> = serde_json::from_value(labels.clone()).unwrap();
     let total: Tensor =
@@ -60,8 +60,8 @@ pub(super) fn assert_golden_of(
     assert!((found - loss).abs() <= tolerance * loss.abs(), "{name}: loss {found}, golden {loss}");
     for (network, images, values, golden) in logits.iter().filter(|(network, ..)| *network == STUDENT) {
         let gradient = views.cached(network, *images).unwrap().grad();
-        let gradient = if gradient.defined() { gradient } else { matrix(values).zeros_like() };
-        let golden = golden.map_or_else(|| gradient.zeros_like(), matrix);
+        let gradient = if gradient.defined() { gradient } else { tensor_of(values).zeros_like() };
+        let golden = golden.map_or_else(|| gradient.zeros_like(), tensor_of);
         let apart = f64::try_from((gradient - golden).abs().max()).unwrap();
         assert!(apart < 1e-9, "{name}: the gradient of {images:?} logits is {apart:e} off");
     }
@@ -96,7 +96,7 @@ fn limits_of_mart_and_of_smoothing() {
         plan.passes(&crate::config::AttackConfig { kind: crate::config::AttackKind::None, ..Default::default() });
     assert_eq!(passes[STUDENT].forward, 1);
     let labels: Vec<i64> = serde_json::from_value(golden["labels"].clone()).unwrap();
-    let (logits, labels) = (matrix(&golden["logits_adv"]), Tensor::from_slice(&labels));
+    let (logits, labels) = (tensor_of(&golden["logits_adv"]), Tensor::from_slice(&labels));
     assert!(cross_entropy(&logits, &labels, 0.0).equal(&-log_probability_of(&logits, &labels)));
 }
 

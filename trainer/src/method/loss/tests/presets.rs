@@ -124,7 +124,7 @@ fn every_preset_and_every_golden_loss_is_covered() {
         ("IAD-II_warm", "iad-2", &[], 39),
     ];
     assert_eq!(golden["presets"].as_object().unwrap().len(), members.len());
-    let input = |name: &str| matrix(&golden["inputs"][name]);
+    let input = |name: &str| tensor_of(&golden["inputs"][name]);
     let logits = [
         (STUDENT, Images::Natural, input("student_nat")),
         (STUDENT, Images::Adversarial, input("student_adv")),
@@ -139,7 +139,7 @@ fn every_preset_and_every_golden_loss_is_covered() {
         let (loss, gradients) = evaluate(&terms(preset, overrides, epoch), &logits, &labels, Kind::Double);
         assert!((loss - expected["loss"].as_f64().unwrap()).abs() < 1e-9, "{name}: {loss}");
         for (gradient, key) in gradients.iter().zip(["grad_student_nat", "grad_student_adv"]) {
-            let difference = f64::try_from((gradient - matrix(&expected[key])).abs().max()).unwrap();
+            let difference = f64::try_from((gradient - tensor_of(&expected[key])).abs().max()).unwrap();
             assert!(difference < 1e-9, "{name}: {key} differs by {difference}");
         }
     }

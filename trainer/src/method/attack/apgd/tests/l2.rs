@@ -4,21 +4,21 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::Norm;
-use crate::method::attack::golden::{classes, golden, near, network, tensor};
+use crate::method::attack::golden::{classes, golden, near, network, tensor_of};
 
 /// How far golden points may be: 40 or 60 steps spread the rounding of a golden value's last digit.
 const TOLERANCE: f64 = 1e-9;
 
 /// Runs a golden case from its start, and compares the results.
 fn follow(case: &Value, expected: &Value, iterations: usize, objective: &dyn Fn(&Tensor) -> Tensor) {
-    let (labels, images) = (classes(&case["labels"]), tensor(&case["x"]));
+    let (labels, images) = (classes(&case["labels"]), tensor_of(&case["x"]));
     let (forward, ball) = (network(case), Ball { norm: Norm::L2, eps: case["eps"].as_f64().unwrap() });
     let subject = Subject::new(&forward);
-    let mut apgd = Apgd::start_at(tensor(&case["x_init"]), ball, &subject, &images, &labels, objective);
+    let mut apgd = Apgd::start_at(tensor_of(&case["x_init"]), ball, &subject, &images, &labels, objective);
     let trajectory = expected["trajectory"].as_array();
     let compare = |apgd: &Apgd, number: usize| {
         if let Some(point) = trajectory.and_then(|trajectory| trajectory.get(number)) {
-            near(&apgd.point, &tensor(point), TOLERANCE, &format!("point {number}"));
+            near(&apgd.point, &tensor_of(point), TOLERANCE, &format!("point {number}"));
         }
     };
     compare(&apgd, 0);
@@ -27,19 +27,19 @@ fn follow(case: &Value, expected: &Value, iterations: usize, objective: &dyn Fn(
         apgd.advance(if iteration == 0 { 1.0 } else { 0.75 });
         compare(&apgd, iteration + 1);
         if iteration + 1 == iterations {
-            near(&apgd.point, &tensor(&expected["x_last_iterate"]), TOLERANCE, "last point");
+            near(&apgd.point, &tensor_of(&expected["x_last_iterate"]), TOLERANCE, "last point");
         }
         if let Some((_, window)) = checks.next_if(|&(after, _)| after == iteration + 1) {
             apgd.check(window);
         }
     }
-    near(&apgd.best_value, &tensor(&expected["loss_best"]), TOLERANCE, "best objective");
-    near(&apgd.best_point, &tensor(&expected["x_best"]), TOLERANCE, "best point");
+    near(&apgd.best_value, &tensor_of(&expected["loss_best"]), TOLERANCE, "best objective");
+    near(&apgd.best_point, &tensor_of(&expected["x_best"]), TOLERANCE, "best point");
     let stands: Vec<bool> = serde_json::from_value(expected["still_correct"].clone()).unwrap();
     assert_eq!(apgd.found.fallen(), stands.iter().map(|stands| !stands).collect::<Vec<_>>());
     for (row, _) in stands.iter().enumerate().filter(|(_, stands)| !**stands) {
         let row = row as i64;
-        near(&apgd.found.images.get(row), &tensor(&expected["x_adv"]).get(row), TOLERANCE, "adversarial image");
+        near(&apgd.found.images.get(row), &tensor_of(&expected["x_adv"]).get(row), TOLERANCE, "adversarial image");
     }
 }
 
@@ -65,10 +65,10 @@ fn golden_trajectories() {
 #[test]
 fn the_golden_start_is_the_surface_in_a_direction_cut_to_the_pixel_range() {
     let case = golden("apgd_l2");
-    let draws = tensor(&case["start"]["normal_draws"]);
-    let images = tensor(&case["x"]).narrow(0, 0, draws.size()[0]);
+    let draws = tensor_of(&case["start"]["normal_draws"]);
+    let images = tensor_of(&case["x"]).narrow(0, 0, draws.size()[0]);
     let ball = Ball { norm: Norm::L2, eps: case["eps"].as_f64().unwrap() };
-    near(&ball.towards(&images, &draws), &tensor(&case["start"]["x0"]), 1e-12, "start");
+    near(&ball.towards(&images, &draws), &tensor_of(&case["start"]["x0"]), 1e-12, "start");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::method::attack::golden::{golden, near, tensor};
+use crate::method::attack::golden::{golden, near, tensor_of};
 
 fn vector(value: &Value) -> Vec<f64> {
     serde_json::from_value(value.clone()).unwrap()
@@ -33,7 +33,7 @@ fn golden_vectors_in_l2() {
             let value = (&points * &slope).sum_dim_intlist(1i64, false, None::<Kind>) - case["b"].as_f64().unwrap();
             let found = onto_plane(Norm::L2, &points, &slope, &value).get(0).to_kind(Kind::Double);
             for expected in ["delta", "exact"] {
-                near(&found, &tensor(&case[expected]), tolerance, &format!("case {number}, {expected}"));
+                near(&found, &tensor_of(&case[expected]), tolerance, &format!("case {number}, {expected}"));
             }
         }
     }

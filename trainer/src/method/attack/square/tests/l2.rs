@@ -1,7 +1,7 @@
 //! Square in L2 against golden values and PyTorch, and what an exchange of windows keeps.
 
 use super::*;
-use crate::method::attack::golden::{classes, golden, near, tensor};
+use crate::method::attack::golden::{classes, golden, near, tensor_of};
 
 #[test]
 fn windows_have_odd_sides() {
@@ -16,7 +16,7 @@ fn windows_have_odd_sides() {
 fn golden_bumps() {
     let case = golden("square_l2");
     for (side, expected) in case["eta_not_transposed"].as_object().unwrap() {
-        let expected = tensor(expected);
+        let expected = tensor_of(expected);
         let bump = Bump::new(side.parse().unwrap(), &expected);
         let turned = bump.turned(&Tensor::from_slice(&[0.4, 0.6])).view([2, bump.side, bump.side]);
         near(&turned.get(0), &expected, 1e-12, &format!("bump of side {side}"));
@@ -27,8 +27,8 @@ fn golden_bumps() {
 #[test]
 fn golden_queries() {
     let case = golden("square_l2")["run"].clone();
-    let (images, labels) = (tensor(&case["x"]), classes(&case["labels"]));
-    let (w, b, lead) = (tensor(&case["W"]), tensor(&case["b"]), case["margin"].as_f64().unwrap());
+    let (images, labels) = (tensor_of(&case["x"]), classes(&case["labels"]));
+    let (w, b, lead) = (tensor_of(&case["W"]), tensor_of(&case["b"]), case["margin"].as_f64().unwrap());
     let forward = |images: &Tensor| images.flatten(1, -1).linear(&w, Some(&b)) + labels.one_hot(3) * lead;
     let ball = Ball { norm: Norm::L2, eps: case["eps"].as_f64().unwrap() };
     // Both images share all numbers but signs, of which there is one for each image and channel.
@@ -43,7 +43,7 @@ fn golden_queries() {
     let (begin, queries) = draws.split_at(50);
     assert_eq!(numbers(begin).size()[1], numbers_of_first_moves(&images));
     let first = ball.towards(&images, &first_moves(&images, &numbers(begin)));
-    near(&first, &tensor(&case["x_init"]), 1e-12, "start");
+    near(&first, &tensor_of(&case["x_init"]), 1e-12, "start");
 
     let (subject, noise) = (Subject::new(&forward), noise(&[0, 1]));
     let mut state = State::start_at(first, ball, &subject, images.copy(), &labels, &noise);
@@ -53,8 +53,8 @@ fn golden_queries() {
         let moves = bump.exchange(&(&state.best - &images), ball.eps, &numbers(draws));
         state.take(&ball.towards(&images, &moves));
     }
-    near(&state.best, &tensor(&case["x_best"]), 1e-12, "best images");
-    near(&state.margin, &tensor(&case["margin_best"]), 1e-12, "margins");
+    near(&state.best, &tensor_of(&case["x_best"]), 1e-12, "best images");
+    near(&state.margin, &tensor_of(&case["margin_best"]), 1e-12, "margins");
 }
 
 #[test]
