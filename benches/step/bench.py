@@ -33,8 +33,12 @@ TOLERANCE = {"float32": (1e-3, 5e-2), "bfloat16": (2e-2, 1e-1), "tf32": (5e-3, 5
 PARITY = 1e-4
 
 
+# Without TF32, as plain.py computes.
+FLOAT32 = ["precision.dtype=float32", "precision.name=strict"]
+
+
 def ours(dtype, *changes):
-    return ["ours", dtype, [f"precision.dtype={dtype}", *changes]]
+    return ["ours", dtype, [*(FLOAT32 if dtype == "float32" else [f"precision.dtype={dtype}"]), *changes]]
 
 
 def plain(dtype, *options):
@@ -106,7 +110,7 @@ class Bench:
 
     def parity(self, method):
         """Ends the program unless two steps in float32, each with one attack step, have the same losses on both sides."""
-        changes = ["precision.dtype=float32", "attack.steps=1"]
+        changes = [*FLOAT32, "attack.steps=1"]
         both = (
             self.our_command(method, changes, "--ranks", 1, "--steps", 2),
             self.plain_command(self.state(method), method, ["--attack-steps", 1, "--steps", 2]),

@@ -71,12 +71,11 @@ impl Augment {
     /// Refuses a padding that could leave nothing of an image of `shape` (channels, height, width).
     pub fn check(&self, shape: [usize; 3]) -> Result<(), UserError> {
         let limit = shape[1].min(shape[2]);
-        let crops = self.policy.is_some_and(Policy::crops);
-        if crops && limit <= Policy::MOST_CROPPED {
-            return Err(UserError::expected(format!("a policy for images of {limit} pixels"))
+        let cropped = self.policy.map_or(0, Policy::cropped);
+        if cropped >= limit {
+            return Err(UserError::expected(format!("another policy: IDBH cuts off up to {cropped} pixels of a side"))
                 .key("data.augment.policy")
-                .value("idbh")
-                .hint(format!("IDBH cuts off up to {} pixels", Policy::MOST_CROPPED)));
+                .value(format!("IDBH for images of {limit} pixels")));
         }
         if self.crop < limit {
             return Ok(());

@@ -132,7 +132,9 @@ impl Pipeline {
     fn largest_group(&self) -> usize {
         let size: usize = self.source.shape().iter().product();
         let most = if self.extra.is_some() { self.global_batch } else { self.source.len() };
-        let batch = self.global_batch.div_ceil(self.shard.world_size).min(most) * size;
+        // CutMix reads a second image for each.
+        let images = if self.augment.as_ref().is_some_and(|augment| augment.cutmix > 0.0) { 2 } else { 1 };
+        let batch = self.global_batch.div_ceil(self.shard.world_size).min(most) * size * images;
         (self.window / (2 * self.threads.max(1) * batch.max(1))).max(1)
     }
 
@@ -163,19 +165,19 @@ impl Pipeline {
                 augment.apply(shape, draws, sample as u64, image, &mut scratch);
             }
             if augment.cutmix > 0.0 {
-                batches.iter_mut().try_for_each(|batch| self.mix(augment, batch, order, draws))?;
+                self.mix(augment, &mut batches, order, draws)?;
             }
         }
         Ok(batches)
     }
 
-    /// Pastes rectangles of other images of the epoch into those of `batch`. The other images are read and varied here,
-    /// whichever rank has them in its batches.
-    fn mix(&self, augment: &Augment, batch: &mut HostBatch, order: &[usize], draws: &Draws) -> Result<()> {
+    /// Pastes rectangles of other images of the epoch into those of `batches`. The other images are read together and varied
+    /// here, whichever rank has them in its batches.
+    fn mix(&self, augment: &Augment, batches: &mut [HostBatch], order: &[usize], draws: &Draws) -> Result<()> {
         let shape = self.source.shape();
         let size: usize = shape.iter().product();
-        let patches: Vec<Option<Patch>> =
-            batch.samples.iter().map(|&sample| augment.patch(shape, draws, sample, order.len())).collect();
+        let patch = |sample: &u64| augment.patch(shape, draws, *sample, order.len());
+        let patches: Vec<Option<Patch>> = batches.iter().flat_map(|batch| &batch.samples).map(patch).collect();
         let mut partners = vec![0; patches.iter().flatten().count() * size];
         let numbers = patches.iter().flatten().map(|patch| order[patch.partner]);
         let mut wanted: Vec<(usize, &mut [u8])> = numbers.zip(partners.chunks_exact_mut(size)).collect();
@@ -184,17 +186,17 @@ impl Pipeline {
         for (sample, image) in wanted {
             augment.apply(shape, draws, sample as u64, image, &mut scratch);
         }
-        let mut mixture = Mixture { labels: batch.labels.clone(), pixels: vec![0; batch.labels.len()] };
-        let mut partners = partners.chunks_exact(size);
-        for (row, image) in batch.images.chunks_exact_mut(size).enumerate() {
-            if let Some(patch) = &patches[row] {
-                let partner = partners.next().context("an image for each patch")?;
-                patch.paste(shape, partner, image);
+        let (mut patches, mut partners) = (patches.iter(), partners.chunks_exact(size));
+        for batch in batches {
+            let mut mixture = Mixture { labels: batch.labels.clone(), pixels: vec![0; batch.labels.len()] };
+            for (row, image) in batch.images.chunks_exact_mut(size).enumerate() {
+                let Some(patch) = patches.next().context("a draw for each image")? else { continue };
+                patch.paste(shape, partners.next().context("an image for each patch")?, image);
                 mixture.labels[row] = self.source.label(order[patch.partner]);
                 mixture.pixels[row] = patch.pixels() as i64;
             }
+            batch.mixture = Some(mixture);
         }
-        batch.mixture = Some(mixture);
         Ok(())
     }
 }

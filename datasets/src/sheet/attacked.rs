@@ -49,7 +49,6 @@ pub struct AttackRow<'a> {
 
 /// An image of one or three channels, natural, adversarial and its amplified change, as values of pixels.
 struct Attacked {
-    shape: [usize; 3],
     largest: f32,
     planes: [Vec<u8>; 3],
 }
@@ -68,16 +67,7 @@ impl Attacked {
             adversarial.iter().map(|value| (255.0 * value).round() as u8).collect(),
             changes.iter().map(|change| (128.0 + scale * change).round() as u8).collect(),
         ];
-        Ok(Self { shape, largest, planes })
-    }
-
-    /// Draws one of the three, each pixel a square of `scale`.
-    fn draw(&self, plane: usize, canvas: &mut Canvas, (left, top): (usize, usize), scale: usize) {
-        let [channels, height, width] = self.shape;
-        for (x, y) in (0..height * scale).flat_map(|y| (0..width * scale).map(move |x| (x, y))) {
-            let place = |channel: usize| channel.min(channels - 1) * height * width + y / scale * width + x / scale;
-            canvas.set(left + x, top + y, [0, 1, 2].map(|channel| self.planes[plane][place(channel)]));
-        }
+        Ok(Self { largest, planes })
     }
 }
 
@@ -90,7 +80,7 @@ impl AttackPictures {
         let attacked = Attacked::new(shape, natural, adversarial)?;
         let picture = |plane: usize| {
             let mut canvas = Canvas::new(shape[2], shape[1]);
-            attacked.draw(plane, &mut canvas, (0, 0), 1);
+            canvas.draw(shape, &attacked.planes[plane], (0, 0), 1);
             canvas.encoded()
         };
         Ok(Self { largest: attacked.largest, natural: picture(0)?, adversarial: picture(1)?, change: picture(2)? })
@@ -114,8 +104,8 @@ pub fn attack_sheet(shape: [usize; 3], rows: &[AttackRow]) -> Result<Vec<u8>> {
     for (number, row) in rows.iter().enumerate() {
         let attacked = Attacked::new(shape, row.natural, row.adversarial)?;
         let top = GAP + number * step_y;
-        for plane in 0..3 {
-            attacked.draw(plane, &mut canvas, (GAP + plane * step_x, top), scale);
+        for (place, plane) in attacked.planes.iter().enumerate() {
+            canvas.draw(shape, plane, (GAP + place * step_x, top), scale);
         }
         for (place, words) in row.lines.iter().enumerate() {
             canvas.write(words, text, top + place * line);

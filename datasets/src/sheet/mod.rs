@@ -44,6 +44,14 @@ impl Canvas {
         }
     }
 
+    /// Draws the bytes of an image of `shape` (1 or 3 channels, height, width), each pixel a square of `scale`.
+    fn draw(&mut self, [channels, height, width]: [usize; 3], bytes: &[u8], (left, top): (usize, usize), scale: usize) {
+        for (x, y) in (0..height * scale).flat_map(|y| (0..width * scale).map(move |x| (x, y))) {
+            let place = |channel: usize| channel.min(channels - 1) * height * width + y / scale * width + x / scale;
+            self.set(left + x, top + y, [0, 1, 2].map(|channel| bytes[place(channel)]));
+        }
+    }
+
     /// Letters of 5x7 points, each point a square of 2 pixels.
     fn write(&mut self, text: &str, x: usize, y: usize) {
         for (number, letter) in text.chars().enumerate() {
@@ -110,11 +118,7 @@ pub fn write_sheet(data: &Path, split: Split, to: &Path) -> Result<()> {
         canvas.write(&short_name(&names[class]), GAP, top + (step_y - GAP - 14) / 2);
         for (place, sample) in samples.into_iter().enumerate() {
             images.read(sample, &mut pixels)?;
-            for (x, y) in (0..height * scale).flat_map(|y| (0..width * scale).map(move |x| (x, y))) {
-                let at = y / scale * width + x / scale;
-                let color = [0, 1, 2].map(|channel| pixels[channel.min(channels - 1) * height * width + at]);
-                canvas.set(left + place * step_x + x, top + y, color);
-            }
+            canvas.draw([channels, height, width], &pixels, (left + place * step_x, top), scale);
         }
     }
     canvas.save(to).with_context(|| format!("writing {}", to.display())).inspect_err(|_| {

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use toml::Value;
-use trainer::config::{Architecture, RunConfig, Target, Teacher};
+use trainer::config::{Architecture, RunConfig, Teacher};
 
 use super::names::DataSet;
 
 /// The epochs that the presets' warm-ups are meant for.
 const USUAL_EPOCHS: u64 = 200;
+/// Those that the milestones of MTARD and B-MTARD are meant for.
+const EPOCHS_OF_BALANCE: u64 = 300;
 
 /// A configuration to make.
 pub(super) struct Recipe<'a> {
@@ -32,11 +34,8 @@ pub(super) fn teachers_of(method: &str) -> Result<Vec<(&'static str, &'static st
     let teachers: BTreeMap<_, _> =
         both.iter().map(|(name, _)| ((*name).to_string(), (PathBuf::from("a.toml"), PathBuf::from("a")))).collect();
     let config = Recipe { dataset: &dataset, method, model: Architecture::ResNet8, teachers: &teachers }.config()?;
-    let named = |name: &str| {
-        let attacked = matches!(&config.attack.towards, Target::Prediction(prediction) if prediction.network == name);
-        attacked || config.loss.terms.iter().any(|term| term.asks().any(|(network, _)| network == name))
-    };
-    Ok(both.into_iter().filter(|(name, _)| named(name)).collect())
+    let asked = config.asked(&config.loss.terms);
+    Ok(both.into_iter().filter(|(name, _)| asked.contains(name)).collect())
 }
 
 impl Recipe<'_> {
@@ -57,18 +56,19 @@ impl Recipe<'_> {
             if let Some(trust) = &mut term.trust {
                 trust.from_epoch = scaled(trust.from_epoch);
             }
-            // The divergence is averaged over the classes there, too.
-            let averaged = match self.method {
-                "ard-orig" | "fair-ard" => term.name == "teach",
-                "mtard" | "b-mtard" => true,
-                _ => false,
+            // The divergence is averaged over the classes there, too. MTARD counts it ten times on CIFAR-100.
+            let averaged = match (self.method, self.dataset.name.as_str()) {
+                ("mtard" | "b-mtard", "cifar100") => 10.0,
+                ("mtard" | "b-mtard", _) => 1.0,
+                ("ard-orig" | "fair-ard", _) if term.name == "teach" => 1.0,
+                _ => continue,
             };
-            if let (true, Some(classes)) = (averaged, self.classes()) {
-                term.weight = 1.0 / classes;
+            if let Some(classes) = self.classes() {
+                term.weight = averaged / classes;
             }
         }
         for milestone in config.loss.balance.iter_mut().flat_map(|balance| &mut balance.milestones) {
-            *milestone = scaled(*milestone);
+            *milestone = (*milestone * config.epochs / EPOCHS_OF_BALANCE).max(1);
         }
         for (name, (file, folder)) in self.teachers {
             let own: Value =
@@ -201,5 +201,9 @@ mod tests {
         assert_eq!((short.epochs, short.loss.terms[2].from_epoch), (6, 1));
         assert_eq!(long.teachers["robust"].config.as_deref(), Some(Path::new("t.toml")));
         assert!((of("ard-orig", "resnet18").loss.terms[0].weight - 0.01).abs() < 1e-15);
+        let balanced = of("mtard", "wrn-34-10").loss;
+        assert!((balanced.terms[0].weight - 0.1).abs() < 1e-15);
+        assert_eq!(balanced.balance.unwrap().milestones, [143, 173, 190]);
+        assert_eq!(of("b-mtard", "resnet8").loss.balance.unwrap().milestones, [4, 5, 5]);
     }
 }

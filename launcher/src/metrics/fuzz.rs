@@ -3,6 +3,7 @@
 use trainer::run::folder::RunFolder;
 
 use super::histograms::of_alpha;
+use super::images::pictures;
 use super::scalars::{csv, scalars};
 use super::tensorboard;
 use crate::report::RecordedRun;
@@ -18,7 +19,8 @@ fn the_numbers_of_changed_runs_are_finite_or_refused_by_name() {
         let numbers = scalars(&recorded);
         assert!(numbers.iter().all(|number| number.value.is_finite()));
         assert!(!csv(&numbers).is_empty());
-        assert!(!tensorboard::file(0.0, &numbers, &of_alpha(&recorded, &config), &[]).is_empty());
+        let pictures = pictures(run);
+        assert!(!tensorboard::file(0.0, &numbers, &of_alpha(&recorded, &config), &pictures).is_empty());
         Ok(())
     });
 }

@@ -5,12 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use toml::Table;
-use trainer::evaluate::examples::Examples;
 use trainer::run::folder::RunFolder;
 use trainer::system::files::write_atomically;
 
 use super::histograms::of_alpha;
-use super::images::picture;
+use super::images::pictures;
 use super::scalars::{csv, scalars};
 use super::tensorboard;
 use crate::command::Metrics;
@@ -28,10 +27,8 @@ pub(crate) fn run(command: &Metrics) -> Result<()> {
     let numbers = scalars(&recorded);
     if let Some(folder) = &command.tensorboard {
         std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
-        // A run that was made before there were such images, or is under way, has none.
-        let pictures: Vec<_> =
-            Examples::read(&run.examples()).and_then(|examples| picture(&examples)).into_iter().collect();
-        let bytes = tensorboard::file(began(&recorded), &numbers, &of_alpha(&recorded, &config), &pictures);
+        let bytes =
+            tensorboard::file(began(&recorded), &numbers, &of_alpha(&recorded, &config), &pictures(&command.run));
         let file = folder.join(tensorboard::NAME);
         write_atomically(&file, &bytes)?;
         tell(&format!("written {}; `tensorboard --logdir {}` shows it", file.display(), folder.display()));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
+use super::file::CostMetric;
 use super::plan::Chosen;
 use super::results::{MeasuredWeights, Results, RunState};
 use super::table::{PaperTable, Row};
@@ -131,7 +132,8 @@ impl<'a> Comparison<'a> {
 
 /// The metrics of a row: the paper's, or the run's own attacks if the paper has none.
 fn metrics(row: &Row) -> Vec<String> {
-    let costs = row.costs.iter().map(|cost| cost.name().to_string());
+    let shown = |cost: &&CostMetric| !row.numbers.iter().any(|number| number.metric == cost.name());
+    let costs = row.costs.iter().filter(shown).map(|cost| cost.name().to_string());
     if row.numbers.is_empty() {
         let suite = row.runs.first().map(|run| run.job.config.evaluation.suite.clone()).unwrap_or_default();
         return suite.into_iter().chain(costs).collect();
@@ -159,7 +161,7 @@ fn grid<'a>(metric: &str, lines: impl Iterator<Item = &'a ComparisonLine<'a>>) -
     let columns = [metric, "best", "final", "paper", "difference"].map(str::to_owned).into();
     let cell = |text: Option<String>| text.unwrap_or_else(|| NOTHING.to_owned());
     // Costs belong to the run, not to one of its weights.
-    let both = !["seconds_per_epoch", "peak_memory_mib", "pflop"].contains(&metric);
+    let both = CostMetric::named(metric).is_none();
     let row = |line: &ComparisonLine| {
         let several = line.row.runs.len() > 1;
         let name = if several {

@@ -59,6 +59,13 @@ pub(super) enum CostMetric {
 }
 
 impl CostMetric {
+    const ALL: [Self; 3] = [Self::SecondsPerEpoch, Self::PeakMemoryMib, Self::Pflop];
+
+    /// The one of this name among the metrics.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cost| cost.name() == name)
+    }
+
     /// Its name among the metrics.
     pub(super) fn name(self) -> &'static str {
         match self {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::file::CostMetric;
 use crate::report::{self, Evaluation, Measurement};
 use crate::train::Job;
 
@@ -114,13 +115,12 @@ impl Results {
 
     /// The value of one of the paper's metrics.
     pub(super) fn metric(&self, metric: &str, weights: MeasuredWeights) -> Option<Measurement> {
-        let cost = match metric {
-            "seconds_per_epoch" => Some(self.epoch_seconds),
-            "peak_memory_mib" => Some(self.peak_memory),
-            "pflop" => Some(self.operations),
-            _ => None,
-        };
-        if let Some(value) = cost {
+        if let Some(cost) = CostMetric::named(metric) {
+            let value = match cost {
+                CostMetric::SecondsPerEpoch => self.epoch_seconds,
+                CostMetric::PeakMemoryMib => self.peak_memory,
+                CostMetric::Pflop => self.operations,
+            };
             return value.map(|value| Measurement { value, error: None });
         }
         let evaluation = match weights {

@@ -173,7 +173,7 @@ fn teacher_form(name: &str, teacher: &Teacher, images: &Images) -> Result<Option
 fn step_work(config: &RunConfig, epoch: u64, networks: &BTreeMap<String, Forward>) -> StepWork {
     let mut work = StepWork { from_epoch: epoch, attack: 0.0, predictions: 0.0, backward: 0.0 };
     for (network, all) in cost::passes(config, epoch) {
-        // Each pass to the images belongs to a step of the attack, with a forward pass before it.
+        // Each pass to the images belongs to a step of the attack, or to [grad_align], with a forward pass before it.
         let attack = Passes { forward: all.to_image, to_image: all.to_image, to_parameters: 0 };
         let predictions = Passes { forward: all.forward - all.to_image, ..Passes::default() };
         let backward = Passes { to_parameters: all.to_parameters, ..Passes::default() };

@@ -15,7 +15,7 @@ pub(super) fn text(plan: &Planned) -> String {
         ("images", images(plan)),
     ];
     rows.extend(extra(plan).map(|extra| ("", extra)));
-    rows.push(("format", format!("precision {}", plan.precision)));
+    rows.push(("precision", plan.precision.clone()));
     rows.push(("step", step(plan)));
     rows.extend(plan.work.iter().map(|work| ("work", work_text(work))));
     rows.push((
@@ -135,8 +135,8 @@ fn time(plan: &Planned) -> String {
 fn over_seeds(all: &OverSeeds) -> String {
     let seeds: Vec<String> = all.seeds.iter().map(u64::to_string).collect();
     format!(
-        "{} runs ({}), one after another: about {} and {} of disk in all; the lines above are of one",
-        seeds.len(),
+        "{} ({}), one after another: about {} and {} of disk in all; the lines above are of one",
+        if seeds.len() == 1 { "1 run".into() } else { format!("{} runs", seeds.len()) },
         seeds.join(", "),
         duration(all.seconds),
         bytes(all.disk_bytes)

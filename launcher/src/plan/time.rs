@@ -6,7 +6,7 @@ use anyhow::Result;
 use datasets::UserError;
 use serde::Serialize;
 use trainer::bench::calibrate::{Calibration, calibrate};
-use trainer::config::{Dtype, Precision, RunConfig};
+use trainer::config::{Dtype, Named, Precision, RunConfig};
 
 use super::numbers::{Numbers, StepWork};
 use crate::bench::project::{Cluster, StepModel, play};
@@ -55,7 +55,7 @@ pub(super) fn by_measurement(config: &RunConfig, numbers: &Numbers, ranks: usize
         (false, _) => "with all ranks on this machine's cores",
     };
     let basis = format!("a measurement of some seconds, {place}, without sums over ranks and reading of images");
-    total(config, numbers, basis, step, all)
+    total(config, numbers, basis, step, [all; 2])
 }
 
 /// On so many GPUs of a kind.
@@ -74,14 +74,21 @@ pub(super) fn on_gpu(config: &RunConfig, numbers: &Numbers, ranks: usize, gpu: &
     });
     let basis = format!(
         "{}: {:.0} TFLOP/s of each GPU, an assumption ({:.0} % of the peak of this type), and the links of {} GPUs a node; \
-         launches of kernels are left out, and bind small batches",
+         the time to launch kernels is left out: with few images on each GPU a step takes longer",
         cluster.name,
         rate / 1e12,
         100.0 * cluster.gpu.utilisation,
         cluster.gpus_per_node
     );
     let step = step.collect();
-    Ok(total(config, numbers, basis, step, rate * ranks as f64))
+    // Selection and evaluation round nothing unless they are told to.
+    let rate_in = |dtype: Dtype| -> Result<f64> {
+        let (cluster, share) = find(gpu, Precision { name: Named::Strict, dtype, ..Precision::default() })?;
+        Ok(cluster.gpu.peak_tflops * 1e12 * cluster.gpu.utilisation * share * ranks as f64)
+    };
+    let trained = config.precision.dtype;
+    let rates = [rate_in(trained.of_evaluation())?, rate_in(trained.evaluated_in(config.evaluation.precision))?];
+    Ok(total(config, numbers, basis, step, rates))
 }
 
 fn find(gpu: &str, precision: Precision) -> Result<(Cluster, f64)> {
@@ -105,12 +112,13 @@ fn find(gpu: &str, precision: Precision) -> Result<(Cluster, f64)> {
     Err(UserError::expected(expected).key("--gpu").value(gpu).did_you_mean(gpu, names).into())
 }
 
-/// The seconds of the run, from those of its steps and the rate of all ranks together.
-fn total(config: &RunConfig, numbers: &Numbers, basis: String, step: Vec<f64>, rate: f64) -> Time {
+/// The seconds of the run, from those of its steps and the rates of all ranks together in selection and in evaluation.
+fn total(config: &RunConfig, numbers: &Numbers, basis: String, step: Vec<f64>, rates: [f64; 2]) -> Time {
     let ends = numbers.work.iter().skip(1).map(|work: &StepWork| work.from_epoch).chain([config.epochs]);
     let epochs = numbers.work.iter().zip(ends).map(|(work, end)| end - work.from_epoch);
     let training = epochs.zip(&step).map(|(epochs, seconds)| (epochs * numbers.steps.per_epoch) as f64 * seconds).sum();
-    let seconds = |multiply_adds: u128| 2.0 * multiply_adds as f64 / rate;
-    let (selection, evaluation) = (seconds(numbers.cost.selection), seconds(numbers.cost.evaluation));
+    let seconds = |multiply_adds: u128, rate: f64| 2.0 * multiply_adds as f64 / rate;
+    let (selection, evaluation) =
+        (seconds(numbers.cost.selection, rates[0]), seconds(numbers.cost.evaluation, rates[1]));
     Time { basis, step, training, selection, evaluation }
 }

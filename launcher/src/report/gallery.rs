@@ -3,7 +3,8 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use datasets::{AttackPictures, AttackedImage, Container, Split, attacked_images};
-use trainer::evaluate::examples::{Example, Examples};
+use trainer::config::STUDENT;
+use trainer::evaluate::examples::{Example, Examples, class_name};
 use trainer::run::folder::RunFolder;
 use trainer::system::files::read_regular;
 
@@ -50,7 +51,7 @@ fn of_evaluation(run: &RecordedRun) -> Option<String> {
     let source = Container::open(&config.data.test, Split::Test).ok()?;
     let images = attacked_images(&file, &source, MOST).ok()?;
     let names: Vec<String> = run.confusion.as_ref().map(|found: &Confusion| found.classes.clone()).unwrap_or_default();
-    let student = [("student".to_owned(), predictions(&folder).unwrap_or_default())];
+    let student = [(STUDENT.to_owned(), predictions(&folder).unwrap_or_default())];
     let teachers = config.teachers.iter().filter_map(|(name, teacher)| {
         Some((format!("teacher {name}"), predictions(&RunFolder::at(&teacher.checkpoint))?))
     });
@@ -60,8 +61,8 @@ fn of_evaluation(run: &RecordedRun) -> Option<String> {
         label: image.label,
         pictures: image.pictures,
         natural: said.iter().filter_map(|(who, of)| Some((who.clone(), *of.get(image.sample)?))).collect(),
-        adversarial: vec![("student".to_owned(), image.prediction)],
-        attack: image.attack.map_or("no attack turned it".to_owned(), |name| format!("by {name}")),
+        adversarial: vec![(STUDENT.to_owned(), image.prediction)],
+        attack: image.attack.map_or("no attack changed the prediction".to_owned(), |name| format!("by {name}")),
     };
     table(&run.name, &names, images.into_iter().map(row).collect())
 }
@@ -70,7 +71,7 @@ fn of_evaluation(run: &RecordedRun) -> Option<String> {
 fn of_run(run: &RecordedRun) -> Option<String> {
     let Examples { origin, shape, images } = Examples::read(&RunFolder::at(&run.folder).examples()).ok()?;
     let row = |image: &Example| {
-        let who = |name: &str| if name == "student" { name.to_owned() } else { format!("teacher {name}") };
+        let who = |name: &str| if name == STUDENT { name.to_owned() } else { format!("teacher {name}") };
         let said = |place: usize| image.predictions.iter().map(|(name, said)| (who(name), said[place])).collect();
         Some(Row {
             sample: image.sample,
@@ -85,10 +86,7 @@ fn of_run(run: &RecordedRun) -> Option<String> {
 }
 
 fn table(run: &str, classes: &[String], rows: Vec<Row>) -> Option<String> {
-    let class = |number: i64| {
-        let name = usize::try_from(number).ok().and_then(|number| classes.get(number));
-        name.map_or(number.to_string(), String::clone)
-    };
+    let class = |number: i64| class_name(classes, number);
     let said = |predictions: &[(String, i64)]| {
         let line = |(who, number): &(String, i64)| format!("<div>{}: {}</div>", escape(who), escape(&class(*number)));
         predictions.iter().map(line).collect::<String>()

@@ -17,12 +17,20 @@ pub fn made(run: &RecordedRun) -> Option<String> {
     let environment: Table = run.environment.as_ref()?.parse().ok()?;
     let session = environment.get("session")?.as_array()?.last()?;
     let text = |key: &str| session.get(key).and_then(Value::as_str).unwrap_or(NOTHING);
-    let (program, arguments) = text("command").split_once(' ').unwrap_or((text("command"), ""));
-    let program = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+    let command = without_place(text("command"));
     let known = session.get("precision").and_then(Value::as_str);
     let precision = known.map_or(String::new(), |precision| format!("; precision {precision}"));
     let (name, started, version) = (&run.name, text("started"), text("program"));
-    Some(format!("{name}: “{program} {arguments}”, started {started} by {version}{precision}"))
+    Some(format!("{name}: “{command}”, started {started} by {version}{precision}"))
+}
+
+/// A command from the program's name on: where the program stands says nothing to a reader.
+fn without_place(command: &str) -> &str {
+    let is_program = |(at, name): &(usize, &str)| {
+        let (before, behind) = (&command[..*at], &command[at + name.len()..]);
+        (before.is_empty() || before.ends_with('/')) && (behind.is_empty() || behind.starts_with(' '))
+    };
+    command.match_indices("iad-launch").find(is_program).map_or(command, |(at, _)| &command[at..])
 }
 
 /// The results of each run in one or two sentences.
@@ -84,8 +92,8 @@ pub fn beside_teachers(runs: &[RecordedRun]) -> Grid {
     for (run, evaluation) in students {
         rows.push(row(run.name.clone(), evaluation));
         for (name, teacher) in teachers(run) {
-            let same = (teacher.norm, teacher.eps, &teacher.data_sha256)
-                == (evaluation.norm, evaluation.eps, &evaluation.data_sha256);
+            let same = (teacher.norm, teacher.precision, teacher.eps, &teacher.data_sha256)
+                == (evaluation.norm, evaluation.precision, evaluation.eps, &evaluation.data_sha256);
             if same {
                 rows.push(row(format!("{}, teacher {name}", run.name), &teacher));
             }
@@ -152,6 +160,9 @@ mod tests {
                            command = \"/home/me/bin/iad-launch a.toml --run /data/a\"\n";
         let run = RecordedRun { name: "r".into(), environment: Some(environment.into()), ..RecordedRun::default() };
         assert_eq!(made(&run).unwrap(), "r: “iad-launch a.toml --run /data/a”, started now by iad-launch 1 (abc)");
+        assert_eq!(without_place("/src/iad-launch/my bin/iad-launch a b.toml"), "iad-launch a b.toml");
+        assert_eq!(without_place("iad-launch"), "iad-launch");
+        assert_eq!(without_place("/bin/own a.toml"), "/bin/own a.toml");
     }
 
     #[test]

@@ -28,12 +28,13 @@ pub fn chart(runs: &[RecordedRun]) -> Chart {
     }
 }
 
-/// The evaluations of the same weights on the same images with the same norm as the first of the other radii.
+/// The evaluations of the same weights on the same images with the same norm and precision as the final one, or else as the first
+/// of the other radii.
 fn comparable(run: &RecordedRun) -> Vec<&Evaluation> {
-    let Some(first) = run.radii.first() else { return vec![] };
+    let Some(first) = run.evaluation.as_ref().or(run.radii.first()) else { return vec![] };
     let same = |other: &&Evaluation| {
-        (other.norm, &other.weights_sha256, &other.data_sha256)
-            == (first.norm, &first.weights_sha256, &first.data_sha256)
+        (other.norm, other.precision, &other.weights_sha256, &other.data_sha256)
+            == (first.norm, first.precision, &first.weights_sha256, &first.data_sha256)
     };
     run.radii.iter().chain(&run.evaluation).filter(same).collect()
 }

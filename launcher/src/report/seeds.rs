@@ -46,8 +46,13 @@ pub(crate) fn expanded(folders: &[PathBuf]) -> Vec<PathBuf> {
 
 /// What two runs have in common that differ in their seed alone, and their seed.
 fn key(run: &RecordedRun) -> Option<(String, u64)> {
-    let config = RunConfig::parse(run.config.as_ref()?, Path::new("run.toml"), &[]).ok()?;
+    let config = configuration(run)?;
     Some((config.of_seed(0).hash(), config.seed))
+}
+
+/// The run's configuration, if it has one that is whole.
+pub(crate) fn configuration(run: &RecordedRun) -> Option<RunConfig> {
+    RunConfig::parse(run.config.as_ref()?, Path::new("run.toml"), &[]).ok()
 }
 
 /// What must be equal for two evaluations to be averaged.

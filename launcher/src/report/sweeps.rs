@@ -1,12 +1,11 @@
 //! The accuracies of runs that differ in one number of the trust alone, against that number: its exponent beta, or the epochs
 //! before it counts.
 
-use std::path::Path;
-
 use trainer::config::RunConfig;
 use trainer::evaluate::Accuracy;
 
 use super::data::RecordedRun;
+use super::seeds::configuration;
 use super::spread::{Figure, Measurement};
 use crate::draw::{Chart, LegendEntry, Line, Point};
 
@@ -58,23 +57,32 @@ impl Varied {
 /// Runs that differ in the number alone, with their values.
 struct Sweep<'a> {
     rest: String,
-    runs: Vec<(f64, &'a RecordedRun)>,
+    runs: Vec<Swept<'a>>,
+}
+
+struct Swept<'a> {
+    value: f64,
+    seed: u64,
+    run: &'a RecordedRun,
 }
 
 fn sweeps(runs: &[RecordedRun], varied: Varied) -> Vec<Sweep<'_>> {
     let mut found: Vec<Sweep> = vec![];
     for run in runs.iter().filter(|run| run.evaluation.is_some()) {
-        let config = run.config.as_ref().and_then(|text| RunConfig::parse(text, Path::new("run.toml"), &[]).ok());
-        let Some((value, rest)) = config.and_then(|config| varied.of(&config)) else { continue };
+        let Some(config) = configuration(run) else { continue };
+        let Some((value, rest)) = varied.of(&config) else { continue };
+        let one = Swept { value, seed: config.seed, run };
         match found.iter_mut().find(|sweep| sweep.rest == rest) {
-            Some(sweep) => sweep.runs.push((value, run)),
-            None => found.push(Sweep { rest, runs: vec![(value, run)] }),
+            // Two copies of a run are one run.
+            Some(sweep) if sweep.runs.iter().any(|known| (known.value, known.seed) == (one.value, one.seed)) => {}
+            Some(sweep) => sweep.runs.push(one),
+            None => found.push(Sweep { rest, runs: vec![one] }),
         }
     }
     for sweep in &mut found {
-        sweep.runs.sort_by(|one, other| one.0.total_cmp(&other.0));
+        sweep.runs.sort_by(|one, other| one.value.total_cmp(&other.value));
     }
-    found.retain(|sweep| sweep.runs.first().map(|first| first.0) != sweep.runs.last().map(|last| last.0));
+    found.retain(|sweep| sweep.runs.first().map(|first| first.value) != sweep.runs.last().map(|last| last.value));
     found
 }
 
@@ -90,7 +98,7 @@ fn chart(runs: &[RecordedRun], varied: Varied) -> Chart {
             let points = points(sweep, attack);
             // With several sweeps, a line says which runs it is of.
             let label = match (sweeps.len(), sweep.runs.first()) {
-                (2.., Some((_, run))) => format!("{attack}, {} ...", run.name),
+                (2.., Some(first)) => format!("{attack}, runs like {}", first.run.name),
                 _ => attack.to_owned(),
             };
             if points.len() > 1 {
@@ -117,12 +125,12 @@ fn points(sweep: &Sweep, attack: &str) -> Vec<Point> {
         let attacks: &[Accuracy] = run.evaluation.as_ref().map_or(&[], |evaluation| &evaluation.attacks);
         attacks.iter().find(|found| found.name == attack).and_then(Measurement::of)
     };
-    let point = |same: &[(f64, &RecordedRun)]| {
-        let all: Vec<Measurement> = same.iter().filter_map(|(_, run)| measured(run)).collect();
+    let point = |same: &[Swept]| {
+        let all: Vec<Measurement> = same.iter().filter_map(|one| measured(one.run)).collect();
         let figure = Figure::of(&all)?;
-        Some(Point { x: same[0].0, y: Some(figure.value), error: figure.spread.unwrap_or(0.0) })
+        Some(Point { x: same[0].value, y: Some(figure.value), error: figure.spread.unwrap_or(0.0) })
     };
-    sweep.runs.chunk_by(|one, other| one.0 == other.0).filter_map(point).collect()
+    sweep.runs.chunk_by(|one, other| one.value == other.value).filter_map(point).collect()
 }
 
 #[cfg(test)]

@@ -13,11 +13,16 @@ use super::script::{Job, quoted};
 use crate::command::{Plan, Sbatch, Scheduler};
 use crate::console::{Out, say};
 use crate::plan;
-use crate::train::seeds_of;
+use crate::train::{refuse_run, seeds_of};
 
 /// Minutes without a plan, and at most with one: the job is requeued until the run is done.
 const USUAL: u32 = 4 * 60;
 const LONGEST: u32 = 24 * 60;
+
+/// A job's name of letters, digits and the marks that no scheduler splits or refuses.
+fn job_name(name: &str) -> String {
+    name.chars().map(|one| if one.is_ascii_alphanumeric() || "-_.".contains(one) { one } else { '-' }).collect()
+}
 
 /// Prints the script, or writes it and hands it to the scheduler.
 ///
@@ -26,7 +31,11 @@ const LONGEST: u32 = 24 * 60;
 pub(crate) fn run(command: &Sbatch) -> Result<()> {
     // A mistake is told here, not by the queue.
     let config = RunConfig::read(&command.config, &command.overrides)?;
-    seeds_of(&config, &command.seeds)?;
+    if !seeds_of(&config, &command.seeds)?.is_empty()
+        && let Some(folder) = &command.run
+    {
+        refuse_run(folder)?;
+    }
     let name = command.config.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let file = command.to.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.{}", command.scheduler.ending())));
     let ranks_per_node = command.ranks_per_node.unwrap_or(command.gpus_per_node.max(1));
@@ -37,7 +46,7 @@ pub(crate) fn run(command: &Sbatch) -> Result<()> {
             .into());
     }
     let job = Job {
-        name,
+        name: job_name(&name),
         nodes: command.nodes,
         ranks_per_node,
         gpus_per_node: command.gpus_per_node,

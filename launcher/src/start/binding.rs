@@ -6,32 +6,46 @@ use std::thread;
 
 use super::environment::variable;
 
-/// Variables by which users choose cores themselves: of Open MPI 4 and 5, Hydra (MPICH), Intel MPI and MVAPICH.
-const CHOICES: [&str; 12] = [
-    "OMPI_MCA_hwloc_base_binding_policy",
-    "OMPI_MCA_rmaps_base_mapping_policy",
-    "OMPI_MCA_rmaps_rank_file_path",
-    "PRTE_MCA_hwloc_default_binding_policy",
-    "PRTE_MCA_rmaps_default_mapping_policy",
-    "HYDRA_BINDING",
-    "HYDRA_MAPPING",
-    "I_MPI_PIN",
-    "I_MPI_PIN_DOMAIN",
-    "I_MPI_PIN_PROCESSOR_LIST",
-    "MV2_ENABLE_AFFINITY",
-    "MV2_CPU_BINDING_POLICY",
-];
+/// Variables by which users choose the cores of ranks themselves, and those that give mpirun its hosts.
+struct Variables {
+    choices: &'static [&'static str],
+    hosts: &'static [&'static str],
+}
 
-/// Variables of what gives mpirun its hosts: ranks may start on others than this one, or with fewer slots than cores.
-const HOSTS: [&str; 7] = [
-    "SLURM_JOB_ID",
-    "PBS_NODEFILE",
-    "LSB_DJOB_HOSTFILE",
-    "PE_HOSTFILE",
-    "OMPI_MCA_orte_default_hostfile",
-    "PRTE_MCA_prte_default_hostfile",
-    "HYDRA_HOST_FILE",
-];
+/// Those of Open MPI 4 and 5.
+const OPEN_MPI: Variables = Variables {
+    choices: &[
+        "OMPI_MCA_hwloc_base_binding_policy",
+        "OMPI_MCA_rmaps_base_mapping_policy",
+        "OMPI_MCA_rmaps_rank_file_path",
+        "PRTE_MCA_hwloc_default_binding_policy",
+        "PRTE_MCA_rmaps_default_mapping_policy",
+    ],
+    hosts: &["OMPI_MCA_orte_default_hostfile", "PRTE_MCA_prte_default_hostfile"],
+};
+
+/// Those of Hydra (MPICH), Intel MPI and MVAPICH.
+const MPICH: Variables = Variables {
+    choices: &[
+        "HYDRA_BINDING",
+        "HYDRA_MAPPING",
+        "I_MPI_PIN",
+        "I_MPI_PIN_DOMAIN",
+        "I_MPI_PIN_PROCESSOR_LIST",
+        "MV2_ENABLE_AFFINITY",
+        "MV2_CPU_BINDING_POLICY",
+    ],
+    hosts: &["HYDRA_HOST_FILE"],
+};
+
+/// Variables of schedulers: ranks may start on other hosts than this one, or with fewer slots than cores.
+const SCHEDULERS: [&str; 4] = ["SLURM_JOB_ID", "PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "PE_HOSTFILE"];
+
+impl Variables {
+    fn of(open_mpi: bool) -> Self {
+        if open_mpi { OPEN_MPI } else { MPICH }
+    }
+}
 
 /// Where the ranks may compute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,16 +59,22 @@ pub(super) enum Binding {
 }
 
 impl Binding {
-    /// That of `ranks` ranks on this machine.
-    pub(super) fn of(ranks: usize) -> Self {
-        Self::decide(ranks, Processors::here(), variable)
+    /// That of `ranks` ranks on this machine, by Open MPI's mpirun or another.
+    pub(super) fn of(ranks: usize, open_mpi: bool) -> Self {
+        Self::decide(ranks, &Variables::of(open_mpi), Processors::here(), variable)
     }
 
-    fn decide(ranks: usize, processors: Result<Processors, String>, variable: impl Fn(&str) -> Option<String>) -> Self {
-        if let Some(name) = CHOICES.into_iter().find(|name| variable(name).is_some()) {
+    fn decide(
+        ranks: usize,
+        Variables { choices, hosts }: &Variables,
+        processors: Result<Processors, String>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let set = |name: &&&'static str| variable(name).is_some();
+        if let Some(name) = choices.iter().find(set) {
             return Self::Chosen(name);
         }
-        if let Some(name) = HOSTS.into_iter().find(|name| variable(name).is_some()) {
+        if let Some(name) = hosts.iter().chain(&SCHEDULERS).find(set) {
             return Self::Free(format!("{name} says where ranks start"));
         }
         let Processors { threads, cores } = match processors {
@@ -65,10 +85,30 @@ impl Binding {
         let asked = variable("OMP_NUM_THREADS").and_then(|text| text.trim().parse::<usize>().ok()).unwrap_or(0);
         match share {
             0 => Self::Free(format!("{ranks} ranks are more than the {cores} cores")),
-            _ if asked > share * (threads / cores).max(1) => {
+            _ if threads % cores != 0 => {
+                Self::Free(format!("{cores} cores have {threads} hardware threads: some are of another kind"))
+            }
+            _ if asked > share * (threads / cores) => {
                 Self::Free(format!("OMP_NUM_THREADS is {asked}, and each rank's share {share} cores"))
             }
             _ => Self::Cores(share),
+        }
+    }
+
+    /// What `iad-launch --ranks N` does with the cores of this machine, for people; this is the binding of one rank.
+    pub(super) fn in_words(&self) -> String {
+        match self {
+            Self::Cores(1) => {
+                "`iad-launch --ranks N` binds one rank to the core of this machine, and more to none".into()
+            }
+            Self::Cores(cores) => {
+                format!(
+                    "`iad-launch --ranks N` binds each rank to {cores} / N cores of its own, unless OMP_NUM_THREADS asks for more \
+                     than they have, and more than {cores} ranks to none"
+                )
+            }
+            Self::Free(reason) => format!("`iad-launch --ranks N` binds no rank to cores: {reason}"),
+            Self::Chosen(name) => format!("`iad-launch --ranks N` leaves the binding of ranks to {name}"),
         }
     }
 
@@ -86,22 +126,6 @@ impl Binding {
             (Self::Chosen(_), false) => &[],
         };
         words.iter().map(|word| (*word).to_string()).collect()
-    }
-}
-
-/// What `iad-launch --ranks N` does with the cores of this machine, for people.
-pub(crate) fn binding_in_words() -> String {
-    match Binding::of(1) {
-        Binding::Cores(1) => {
-            "`iad-launch --ranks N` binds one rank to the core of this machine, and more to none".into()
-        }
-        Binding::Cores(cores) => {
-            format!(
-                "`iad-launch --ranks N` binds each rank to {cores} / N cores of its own, and more than {cores} ranks to none"
-            )
-        }
-        Binding::Free(reason) => format!("`iad-launch --ranks N` binds no rank to cores: {reason}"),
-        Binding::Chosen(name) => format!("`iad-launch --ranks N` leaves the binding of ranks to {name}"),
     }
 }
 
@@ -125,7 +149,7 @@ impl Processors {
         let status = read("/proc/self/status")?;
         let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
         let usable = thread::available_parallelism().map_or(1, usize::from);
-        if numbers(allowed) != online || usable < online.len() {
+        if !online.is_subset(&numbers(allowed)) || usable < online.len() {
             return Err(format!("this process may use {usable} of {} processors", online.len()));
         }
         let siblings =
@@ -150,7 +174,7 @@ mod tests {
 
     fn decided(ranks: usize, (threads, cores): (usize, usize), set: &[(&str, &str)]) -> Binding {
         let value = |name: &str| set.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_string());
-        Binding::decide(ranks, Ok(Processors { threads, cores }), value)
+        Binding::decide(ranks, &OPEN_MPI, Ok(Processors { threads, cores }), value)
     }
 
     #[test]
@@ -161,20 +185,33 @@ mod tests {
         // Two threads of a core are counted as threads.
         assert_eq!(decided(8, (128, 64), &[("OMP_NUM_THREADS", "16")]), Binding::Cores(8));
         assert!(matches!(decided(8, (64, 64), &[("OMP_NUM_THREADS", "16")]), Binding::Free(_)));
+        // Eight cores with two threads, eight with one.
+        assert!(matches!(decided(2, (24, 16), &[]), Binding::Free(_)));
         let Binding::Free(reason) = decided(3, (4, 2), &[]) else { panic!("3 ranks on 2 cores are bound") };
         assert_eq!(reason, "3 ranks are more than the 2 cores");
     }
 
     #[test]
     fn what_the_user_or_a_scheduler_says_wins() {
-        for name in CHOICES {
-            assert_eq!(decided(2, (8, 8), &[(name, "none"), ("SLURM_JOB_ID", "1")]), Binding::Chosen(name));
+        let decided = |family: &Variables, set: &[&str]| {
+            let value = |name: &str| set.contains(&name).then(|| "1".to_string());
+            Binding::decide(2, family, Ok(Processors { threads: 8, cores: 8 }), value)
+        };
+        for (family, other) in [(&OPEN_MPI, &MPICH), (&MPICH, &OPEN_MPI)] {
+            for name in family.choices {
+                assert_eq!(decided(family, &[name, "SLURM_JOB_ID"]), Binding::Chosen(name));
+            }
+            for name in family.hosts.iter().chain(&SCHEDULERS) {
+                let Binding::Free(reason) = decided(family, &[name]) else { panic!("{name}") };
+                assert!(reason.contains(name), "{reason}");
+            }
+            // What another MPI is told says nothing to this one.
+            for name in other.choices.iter().chain(other.hosts) {
+                assert_eq!(decided(family, &[name]), Binding::Cores(4));
+            }
         }
-        for name in HOSTS {
-            let Binding::Free(reason) = decided(2, (8, 8), &[(name, "1")]) else { panic!("{name}") };
-            assert!(reason.contains(name), "{reason}");
-        }
-        let part = Binding::decide(2, Err("this process may use 4 of 64 processors".into()), |_| None);
+        let part = Err("this process may use 4 of 64 processors".into());
+        let part = Binding::decide(2, &OPEN_MPI, part, |_| None);
         assert_eq!(part, Binding::Free("this process may use 4 of 64 processors".into()));
     }
 

@@ -27,9 +27,8 @@ mod watch;
 mod watchdog;
 
 pub(crate) use self::announced::{check, speaks};
-pub(crate) use self::binding::binding_in_words;
 pub(crate) use self::environment::{announced_ranks, mpirun, variable};
-pub(crate) use self::mpirun::{on_ranks, one_of};
+pub(crate) use self::mpirun::{binding_in_words, on_ranks, one_of};
 pub(crate) use self::recorded::{recorded, without_passwords};
 pub(crate) use self::session::{start_line, with_session};
 pub(crate) use self::signals::{listen_to_requests, stop_flag};

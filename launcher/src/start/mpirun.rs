@@ -30,7 +30,7 @@ pub(crate) fn on_ranks<A: AsRef<OsStr>>(ranks: usize, arguments: impl IntoIterat
     let mpirun = mpirun();
     let mut command = Command::new(&mpirun);
     let open_mpi = is_open_mpi(&mpirun)?;
-    command.args(["-n", &ranks.to_string()]).args(Binding::of(ranks).arguments(open_mpi));
+    command.args(["-n", &ranks.to_string()]).args(Binding::of(ranks, open_mpi).arguments(open_mpi));
     if open_mpi {
         command.args(exports(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())));
         command.envs(OPEN_MPI.iter().filter(|(name, _)| variable(name).is_none()).copied());
@@ -39,6 +39,12 @@ pub(crate) fn on_ranks<A: AsRef<OsStr>>(ranks: usize, arguments: impl IntoIterat
     give_threads(&mut command, ranks);
     command.arg(program()?).args(arguments);
     Ok(command)
+}
+
+/// What `iad-launch --ranks N` does with the cores of this machine, for people.
+pub(crate) fn binding_in_words() -> String {
+    // Whichever mpirun it is: one that does not start is told of elsewhere.
+    Binding::of(1, is_open_mpi(&mpirun()).unwrap_or(true)).in_words()
 }
 
 /// This program with other arguments, by itself, with the threads that one of so many ranks has.

@@ -12,4 +12,4 @@ mod seeds;
 pub(crate) use self::command::run;
 pub(crate) use self::jobs::{Job, TrainOptions, check, folders, train_all};
 pub(crate) use self::replay::run_again;
-pub(crate) use self::seeds::seeds_of;
+pub(crate) use self::seeds::{refuse_run, seeds_of};

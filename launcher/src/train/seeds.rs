@@ -31,6 +31,19 @@ pub(crate) fn seeds_of(config: &RunConfig, seeds: &[u64]) -> Result<Vec<u64>, Us
     Ok(if seeds.is_empty() { config.seeds.clone() } else { seeds.to_vec() })
 }
 
+/// Refuses a folder that is a run itself: the runs of several seeds have no place in it.
+///
+/// # Errors
+/// The [`UserError`] that says so.
+pub(crate) fn refuse_run(folder: &Path) -> Result<(), UserError> {
+    if folder.join("run.toml").exists() {
+        return Err(UserError::expected("a folder for the runs of several seeds").file(folder).value("a run").hint(
+            "choose another folder with --run; a run of another seed fits beside it: --set seed=2 --run runs/OTHER",
+        ));
+    }
+    Ok(())
+}
+
 /// Adds the run of `config` in `folder` to `jobs`, or one for each seed that the command or the configuration names.
 ///
 /// # Errors
@@ -46,11 +59,7 @@ pub(super) fn add_students(
         jobs.push(Job { config, folder: RunFolder::at(folder) });
         return Ok(Students { count: 1, together: None });
     }
-    if folder.join("run.toml").exists() {
-        return Err(UserError::expected("a folder for the runs of several seeds").file(folder).value("a run").hint(
-            "choose another folder with --run; a run of another seed fits beside it: --set seed=2 --run runs/OTHER",
-        ));
-    }
+    refuse_run(folder)?;
     let run = |seed: &u64| {
         let folder = RunFolder::at(&folder.join(format!("seed-{seed}")));
         Job { config: config.of_seed(*seed), folder }

@@ -5,7 +5,7 @@
 pub mod calibrate;
 pub mod saves;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use datasets::{Draws, Purpose, Shard};
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor, no_grad};
 
-use crate::config::{AcrossRanks, Norm, Precision, RunConfig, STUDENT, Term};
+use crate::config::{AcrossRanks, EMA, Norm, Precision, RunConfig, STUDENT, Term};
 use crate::method::attack::{Attack, Ball, Noise, Pgd};
 use crate::method::loss::log_probability_of;
 use crate::method::networks::{Networks, sum_over};
@@ -92,10 +92,9 @@ impl Bench {
             model
         };
         let terms: Vec<Term> = config.active_terms(epoch).collect();
-        let rectified = config.loss.rectify.iter().map(|rectify| rectify.network.as_str());
-        let asked: BTreeSet<&str> =
-            terms.iter().flat_map(Term::asks).map(|(network, _)| network).chain(rectified).collect();
-        let teachers = asked.into_iter().filter(|network| *network != STUDENT);
+        // The student's average is made with the step.
+        let average = config.averages_teach().then_some(EMA);
+        let teachers = config.asked(&terms).into_iter().filter(|network| Some(*network) != average);
         let teachers: BTreeMap<String, Model> = teachers
             .enumerate()
             .map(|(place, name)| (name.to_string(), seasoned(config.seed + 1 + place as u64, None)))

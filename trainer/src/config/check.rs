@@ -134,6 +134,9 @@ impl RunConfig {
             "the student's own name",
             "another name for a teacher",
         )?;
+        let average = self.averages.ema.is_some() && self.teachers.contains_key(EMA);
+        let expected = "another name for a teacher: averages.ema is the network of this name";
+        must(!average, "teachers.ema", "a teacher", expected)?;
         let terms = &self.loss.terms;
         must(!terms.is_empty(), "loss.terms", "[]", "at least one term, or loss.preset")?;
         for (index, term) in terms.iter().enumerate() {

@@ -14,7 +14,7 @@ impl RunConfig {
     pub(super) fn check_awp(&self) -> Result<(), UserError> {
         let Some(Awp { gamma, from_epoch }) = self.awp else { return Ok(()) };
         let expected = "no table [loss.balance] beside [awp]: it weighs the losses of one pass a step";
-        must(self.loss.balance.is_none(), "awp", "set", expected)?;
+        must(self.loss.balance.is_none(), "awp", "a table", expected)?;
         must((0.0..=1.0).contains(&gamma), "awp.gamma", gamma, "0 to 1, as in 0.005")?;
         let expected = format!("an epoch of the run, 0 to {}", self.epochs - 1);
         must(from_epoch < self.epochs, "awp.from_epoch", from_epoch, &expected)
@@ -30,7 +30,7 @@ impl RunConfig {
             self.awp.is_none(),
             "awp",
             "a table",
-            "no [awp] beside [grad_align]: their gradients are of different losses",
+            "no [awp] beside [grad_align]: the weights would move along the loss without the regulariser",
         )?;
         let free = self.loss.terms.iter().all(|term| term.name != GradAlign::NAME);
         must(free, "loss.terms", GradAlign::NAME, "another name: [grad_align] has it")

@@ -29,7 +29,7 @@ impl RunConfig {
         let Some(term) = hard else { return Ok(()) };
         let expected = format!("0: the term {} needs one label for each image", term.name);
         Err(UserError::expected(expected).key("data.augment.cutmix").value(mixed).hint(
-            "CutMix mixes labels; towards = \"label\" and predictions take them, trust, sample_weight and \
+            "CutMix mixes labels; towards = \"label\" and predictions take them; trust, sample_weight, only, swap_label and \
              \"boosted_label\" do not",
         ))
     }

@@ -1,14 +1,27 @@
 //! The allowed values of what methods after IAD add: targets, factors of samples, and what a method remembers.
 
+use std::collections::BTreeSet;
+
 use datasets::UserError;
 
 use super::range::must;
 use super::{AttackKind, Balance, Divergence, EMA, Images, Prediction, RunConfig, STUDENT, Target, Term};
 
 impl RunConfig {
-    /// Whether the moving average of the student is a network of the loss.
+    /// The networks besides the student that `terms`, labels and the attack ask for predictions.
+    pub fn asked<'a>(&'a self, terms: &'a [Term]) -> BTreeSet<&'a str> {
+        let of_terms = terms.iter().flat_map(Term::asks).map(|(network, _)| network);
+        let rectified = self.loss.rectify.iter().map(|rectify| rectify.network.as_str());
+        let attacking = match &self.attack.towards {
+            Target::Prediction(prediction) => Some(prediction.network.as_str()),
+            Target::Label | Target::BoostedLabel => None,
+        };
+        of_terms.chain(rectified).chain(attacking).filter(|network| *network != STUDENT).collect()
+    }
+
+    /// Whether the moving average of the student is a network of the loss or of the attack.
     pub fn averages_teach(&self) -> bool {
-        self.averages.ema.is_some() && !self.teachers.contains_key(EMA) && self.loss.asks(EMA)
+        self.averages.ema.is_some() && self.asked(&self.loss.terms).contains(EMA)
     }
 
     /// Checks the keys of `[loss]` beside its terms, and those of terms and of the attack that belong to them.
@@ -41,7 +54,7 @@ impl RunConfig {
         must(!term.hard || target.is_some(), key("hard"), term.hard, expected)?;
         must(!term.swap_label || target.is_some(), key("swap_label"), term.swap_label, expected)?;
         let plain = term.divergence == Divergence::Kl;
-        must(plain || target.is_some() && !term.hard, key("divergence"), format!("{:?}", term.divergence), expected)?;
+        must(plain || target.is_some() && !term.hard, key("divergence"), term.divergence.name(), expected)?;
         if term.divergence == Divergence::LogitGaps {
             let natural = target.is_some_and(|target| target.network == STUDENT && target.images == Images::Natural);
             let expected =
@@ -93,6 +106,9 @@ impl RunConfig {
             for term in &loss.terms {
                 let key = format!("loss.terms.{}.smoothing", term.name);
                 must(term.smoothing == 0.0, key, term.smoothing, "0 where loss.rectify softens the labels")?;
+                let expected = "\"label\" or a prediction: loss.rectify mixes the labels of \"label\" alone";
+                let boosted = term.towards == Target::BoostedLabel;
+                must(!boosted, format!("loss.terms.{}.towards", term.name), "\"boosted_label\"", expected)?;
             }
         }
         loss.balance.as_ref().map_or(Ok(()), |balance| self.check_balance(balance))
@@ -103,10 +119,18 @@ impl RunConfig {
         for name in terms {
             let term = self.loss.terms.iter().find(|term| term.name == *name);
             let fits = |term: &Term| {
-                let plain = term.divergence == Divergence::Kl && !term.hard && term.target_temperature.is_none();
-                plain && term.weight > 0.0 && term.from_epoch == 0 && matches!(term.towards, Target::Prediction(_))
+                let tempered = term.temperature != 1.0 || term.target_temperature.is_some();
+                let weighed = term.trust.is_some() || term.sample_weight.is_some() || term.uncertainty.is_some();
+                let plain = term.divergence == Divergence::Kl && !term.hard && term.only.is_none();
+                plain
+                    && !tempered
+                    && !weighed
+                    && term.weight > 0.0
+                    && term.from_epoch == 0
+                    && matches!(term.towards, Target::Prediction(_))
             };
-            let expected = "two terms with a weight, from epoch 0 on, by KL towards a network's prediction";
+            let expected = "two terms with a weight, from epoch 0 on, by KL towards a network's prediction at temperature 1, without \
+                            factors of samples";
             must(term.is_some_and(fits), "loss.balance.terms", format!("{name:?}"), expected)?;
         }
         must(terms[0] != terms[1], "loss.balance.terms", format!("{terms:?}"), "two different terms")?;

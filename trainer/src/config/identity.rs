@@ -3,7 +3,7 @@
 use super::{RunConfig, Selection};
 
 /// Keys, and tables of keys with a dot at the end, that change nothing in the weights of a run or in their choice.
-const FREE: [&str; 16] = [
+const FREE: [&str; 17] = [
     "checkpoint.",
     "comm.",
     "data.prefetch",
@@ -15,6 +15,7 @@ const FREE: [&str; 16] = [
     "evaluation.every",
     "evaluation.final",
     "evaluation.images",
+    "evaluation.precision",
     "evaluation.suite",
     "guard.compare_every",
     "metrics.",
@@ -88,7 +89,14 @@ checkpoint = "runs/teacher"
     #[test]
     fn what_decides_the_weights_stays_and_the_rest_may_change() {
         let (before, now) = (config(&[]), config(&["epochs=5"]));
-        for key in ["epochs", "checkpoint.every", "evaluation.suite", "evaluation.images", "data.threads"] {
+        for key in [
+            "epochs",
+            "checkpoint.every",
+            "evaluation.suite",
+            "evaluation.images",
+            "evaluation.precision",
+            "data.threads",
+        ] {
             assert_eq!(before.may_change(key, &now, false), Ok(()), "{key}");
         }
         for key in [

@@ -20,7 +20,7 @@ pub struct LossConfig {
     /// The mean prediction of each class, for terms with `divergence = "logit_gaps"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_means: Option<ClassMeans>,
-    /// A mixture in place of every label, in the loss and in the attack.
+    /// A mixture in place of the label of every term towards `"label"`, in the loss and in the attack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rectify: Option<Rectify>,
     /// Weights of two terms that follow their values.
@@ -35,12 +35,6 @@ impl LossConfig {
         let gaps = terms().any(|term| term.divergence == Divergence::LogitGaps);
         let normalized = self.class_means.is_some_and(|means| means.normalized) && gaps;
         self.balance.is_some() || normalized || terms().any(|term| term.uncertainty.is_some())
-    }
-
-    /// Whether a term or a label needs the prediction of `network`.
-    pub fn asks(&self, network: &str) -> bool {
-        let rectified = self.rectify.as_ref().is_some_and(|rectify| rectify.network == network);
-        rectified || self.terms.iter().any(|term| term.asks().any(|(asked, _)| asked == network))
     }
 
     /// The teacher of the diagnostics: the one that a term's trust names, else the first teacher among the targets.
@@ -166,6 +160,15 @@ pub enum Divergence {
 }
 
 impl Divergence {
+    /// Its name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Divergence::Kl => "kl",
+            Divergence::MeanSquare => "mean_square",
+            Divergence::LogitGaps => "logit_gaps",
+        }
+    }
+
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

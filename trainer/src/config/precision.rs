@@ -119,9 +119,10 @@ pub(super) fn spell_out_name(table: &mut Table) {
 pub(super) fn insert_keys(table: &mut Table) {
     let Some(precision) = table.get_mut("precision").and_then(Value::as_table_mut) else { return };
     if precision.get("name").and_then(Value::as_str) == Some(Named::Fast.word()) {
-        precision.entry("dtype").or_insert("auto".into());
-        precision.entry("channels_last").or_insert(true.into());
-        precision.entry("cuda_graphs").or_insert(true.into());
+        let Precision { dtype, channels_last, cuda_graphs, .. } = Named::Fast.keys();
+        precision.entry("dtype").or_insert(dtype.name().into());
+        precision.entry("channels_last").or_insert(channels_last.into());
+        precision.entry("cuda_graphs").or_insert(cuda_graphs.into());
     }
 }
 

@@ -25,6 +25,9 @@ use crate::system::files::{read_regular, write_atomically};
 
 /// The most images.
 const COUNT: usize = 8;
+/// The most rows and columns of an image, and the most networks, that are read: a picture is drawn of all of them.
+const SIDE: usize = 1024;
+const NETWORKS: usize = 16;
 /// The rows of their batch, which give the same bits with any number of threads.
 const ROWS: usize = 16;
 /// The attack where the evaluation has no PGD.
@@ -69,6 +72,19 @@ pub struct Examples {
     pub shape: [usize; 3],
     /// The images.
     pub images: Vec<Example>,
+}
+
+impl Origin {
+    /// The name of a class, or its number where it has none.
+    pub fn class(&self, number: i64) -> String {
+        class_name(&self.classes, number)
+    }
+}
+
+/// The name of a class among `classes`, or its number where it has none.
+pub fn class_name(classes: &[String], number: i64) -> String {
+    let name = usize::try_from(number).ok().and_then(|number| classes.get(number));
+    name.map_or(number.to_string(), String::clone)
 }
 
 impl Examples {
@@ -173,6 +189,9 @@ impl Examples {
         let file = SafeTensors::deserialize(bytes)?;
         let pixels = file.tensor("natural")?;
         let &[count, channels, height, width] = pixels.shape() else { anyhow::bail!("natural is no batch of images") };
+        let fits = (1..=COUNT).contains(&count) && (1..=4).contains(&channels);
+        let drawn = (1..=SIDE).contains(&height) && (1..=SIDE).contains(&width);
+        ensure!(fits && drawn, "there are too many images, or too large ones, or none");
         let (shape, values) = ([channels, height, width], channels * height * width);
         let stored = |name: &str, dtype: Dtype, shape: &[usize]| {
             let view = file.tensor(name)?;
@@ -191,6 +210,7 @@ impl Examples {
         let (samples, labels) = (whole("samples", &[count])?, whole("labels", &[count])?);
         let mut networks: Vec<&str> =
             file.names().into_iter().filter_map(|name| name.strip_prefix(PREDICTIONS)).collect();
+        ensure!(networks.len() <= NETWORKS, "it names {} networks", networks.len());
         networks.sort_by_key(|name| (*name != STUDENT, *name));
         let said = networks.iter().map(|name| whole(&format!("{PREDICTIONS}{name}"), &[count, 2]));
         let said = said.collect::<Result<Vec<_>>>()?;
@@ -244,6 +264,15 @@ mod tests {
         assert_eq!(Examples::read(&path).unwrap(), examples());
         let bytes = std::fs::read(&path).unwrap();
         assert!((0..bytes.len()).all(|length| Examples::of_bytes(&bytes[..length]).is_err()));
+        // No images of a size that memory has no room for, and no more than are kept.
+        let whole = examples();
+        for odd in [
+            Examples { images: vec![], shape: [3, 1, 1 << 40], ..whole.clone() },
+            Examples { images: whole.images.iter().cycle().take(9).cloned().collect(), ..whole },
+        ] {
+            odd.write(&path).unwrap();
+            assert!(Examples::read(&path).is_err());
+        }
         for place in 0..8 * bytes.len() {
             let mut changed = bytes.clone();
             changed[place / 8] ^= 1 << (place % 8);

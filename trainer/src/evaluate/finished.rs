@@ -101,7 +101,8 @@ fn results(
     (place, rows): (&Worker, Vec<usize>),
 ) -> Result<Evaluation> {
     let EvaluationRequest { run, weights, data, suite, protocol, .. } = request;
-    let precision = format!("{}; {}", request.dtype.name(), torch_ext::instructions(place.device));
+    let precision =
+        format!("{}; {}", request.dtype.evaluated_in(protocol.precision).name(), torch_ext::instructions(place.device));
     Ok(Evaluation {
         run: run.clone(),
         weights: weights.name.clone(),

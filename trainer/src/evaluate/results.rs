@@ -16,8 +16,7 @@ use crate::system::files::{file_sha256, write_atomically};
 pub struct Seconds {
     /// Seconds over all sessions.
     pub seconds: f64,
-    /// What the leader's last session computed in and the instructions that it did so with, as in `float32; AVX512`. No GPU
-    /// rounds it further.
+    /// What the leader's last session computed in and the instructions that it did so with, as in `float32; AVX512`.
     pub precision: String,
     /// The numbers of rows that the leader's last session used besides the protocol's, for they gave the same bits.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -31,10 +31,10 @@ impl Term {
     pub fn evaluate(&self, views: &Views, labels: &Tensor, global_count: f64) -> Tensor {
         let student = self.side(views, STUDENT, self.of) / self.temperature;
         let divergence = match &self.towards {
-            Target::Label => match views.rectified(labels) {
-                Some(mixture) => -(mixture * log_softmax(&student)).sum_dim_intlist(1i64, false, None),
-                None => cross_entropy(&student, labels, self.smoothing),
-            },
+            Target::Label => {
+                let mixed = views.rectified(labels);
+                cross_entropy(&student, mixed.as_ref().unwrap_or(labels), self.smoothing)
+            }
             Target::BoostedLabel => boosted_cross_entropy(&student, labels),
             Target::Prediction(prediction) => {
                 let guide = self.guide(views, prediction, labels);
@@ -111,7 +111,7 @@ impl Term {
 
     /// DKL's divergence of each sample, `[N]`, of logits that differ by `gaps [N, classes]`.
     fn logit_gaps(&self, views: &Views, gaps: &Tensor, labels: &Tensor, global_count: f64) -> Tensor {
-        let Some(means) = &views.memory().means else { return gaps.sum_dim_intlist(1i64, false, None) };
+        let means = views.memory().means.as_ref().expect("a configuration with logit_gaps has class means");
         let weights = means.of(labels, gaps.kind());
         let sum = |values: &Tensor| values.sum_dim_intlist(1i64, false, None);
         let whole = sum(&weights);

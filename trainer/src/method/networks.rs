@@ -10,7 +10,7 @@ use torch_ext::Sum;
 
 use super::memory::Memory;
 use crate::config::{EMA, Precision, RunConfig};
-use crate::model::{Model, Named};
+use crate::model::{Model, flatten};
 use crate::system::{Phase, timeline::Timeline};
 
 /// The networks of a run.
@@ -25,6 +25,8 @@ pub struct Networks {
     pub timeline: Timeline,
     /// What the method remembers.
     pub memory: Memory,
+    /// The parameters of the moving average among the teachers, flat.
+    pub(crate) average: Option<Tensor>,
     /// The ranks that share a batch.
     pub(crate) ranks: Arc<dyn Communicator>,
     /// Whether a loss needs numbers of the global batch before its backward pass.
@@ -41,7 +43,16 @@ impl Networks {
             precision.freeze(teacher);
         }
         let (timeline, memory) = (Timeline::default(), Memory::default());
-        Self { student, teachers, precision, timeline, memory, ranks: Arc::new(Single), exchanges: false }
+        Self {
+            student,
+            teachers,
+            precision,
+            timeline,
+            memory,
+            average: None,
+            ranks: Arc::new(Single),
+            exchanges: false,
+        }
     }
 
     /// Prepares them for the method of `config` on these ranks: its memory, and the moving average as a network. The
@@ -55,26 +66,26 @@ impl Networks {
         self.exchanges = config.loss.exchanges();
         self.ranks = ranks;
         if config.averages_teach() {
-            let average = Model::build(form, 0, self.student.kind(), self.student.device(), None);
+            let mut average = Model::build(form, 0, self.student.kind(), self.student.device(), None);
             self.precision.lay_out(&average);
             average.freeze();
             average.load(|name| {
                 let found = self.student.tensors().find(|named| named.name == name);
                 found.map(|named| &named.tensor)
             })?;
+            let (kind, device) = (average.kind(), average.device());
+            self.average = Some(flatten(&mut average.parameters, kind, device));
             self.teachers.insert(EMA.into(), average);
         }
         Ok(())
     }
 
-    /// Copies the moving average, tensors by their names in the student, into the network that teaches; nothing where none
-    /// does.
-    pub fn take_average(&self, average: &[Named]) {
-        let Some(network) = self.teachers.get(EMA) else { return };
-        for Named { name, tensor } in network.parameters.iter().chain(&network.statistics) {
-            if let Some(value) = average.iter().find(|named| named.name == *name) {
-                no_grad(|| tensor.shallow_clone().copy_(&value.tensor));
-            }
+    /// Copies the moving average, flat like the student's parameters and running statistics, into the network that teaches;
+    /// nothing where none does.
+    pub fn take_average(&self, parameters: &Tensor, statistics: &Tensor) {
+        if let Some((average, network)) = self.average.as_ref().zip(self.teachers.get(EMA)) {
+            no_grad(|| average.shallow_clone().copy_(parameters));
+            no_grad(|| network.flat_statistics.shallow_clone().copy_(statistics));
         }
     }
 

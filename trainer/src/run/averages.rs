@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use comm::Communicator;
 use tch::{Tensor, no_grad};
 
-use crate::config::{EMA, Ema, EmaStatistics, RunConfig};
+use crate::config::{Ema, EmaStatistics, RunConfig};
 use crate::method::networks::Networks;
 use crate::model::{Model, Named, cut};
 use crate::step::gradients::Gradients;
@@ -25,8 +25,9 @@ pub struct Average {
 }
 
 enum Kind {
-    /// Each step leaves a share of the average.
-    Moving(Ema),
+    /// Each step leaves a share of the average. As a network of the loss it begins as the initial weights, not as those after
+    /// the first step (ADR).
+    Moving { ema: Ema, teaches: bool },
     /// Each epoch counts the same.
     Mean { from_epoch: u64 },
 }
@@ -35,7 +36,7 @@ impl Averages {
     /// The averages that `config` asks for, of weights in the shapes of these.
     pub fn new(config: &RunConfig, parameters: &Gradients, student: &Model) -> Self {
         let ema = config.averages.ema.as_ref();
-        let ema = ema.map(|ema| ("ema", Kind::Moving(ema.clone())));
+        let ema = ema.map(|ema| ("ema", Kind::Moving { ema: ema.clone(), teaches: config.averages_teach() }));
         let swa = config.averages.swa.as_ref().map(|swa| ("swa", Kind::Mean { from_epoch: swa.from_epoch }));
         let average = |(name, kind)| Average {
             name,
@@ -49,10 +50,10 @@ impl Averages {
     /// Takes in the weights after the step at `progress`, of a run of `steps` steps.
     pub fn after_step(&mut self, progress: Progress, steps: u64, parameters: &Gradients, student: &Model) {
         for average in &mut self.all {
-            if let Kind::Moving(ema) = &average.kind
+            if let Kind::Moving { ema, teaches } = &average.kind
                 && progress.epoch >= ema.from_epoch
             {
-                let share = 1.0 - ema.decay_at(progress, steps);
+                let share = 1.0 - ema.decay_at(progress, steps, *teaches);
                 let of_statistics = if ema.statistics == EmaStatistics::Student { 1.0 } else { share };
                 average.take(parameters, student, share, of_statistics);
             }
@@ -73,10 +74,8 @@ impl Averages {
 
     /// Gives the moving average to the loss, if it is a network of it.
     pub fn teach(&self, networks: &Networks) {
-        if networks.teachers.contains_key(EMA)
-            && let Some(average) = self.all.iter().find(|average| matches!(average.kind, Kind::Moving(_)))
-        {
-            networks.take_average(&average.named(&networks.student));
+        for average in self.all.iter().filter(|average| matches!(average.kind, Kind::Moving { teaches: true, .. })) {
+            networks.take_average(&average.parameters, &average.statistics);
         }
     }
 
@@ -163,11 +162,11 @@ impl Average {
 
 impl Ema {
     /// What is left of the average after the step at `progress`, of a run of `steps` steps. Without a warm-up the first
-    /// step is copied, as torch's `AveragedModel` does.
-    fn decay_at(&self, progress: Progress, steps: u64) -> f64 {
+    /// step is copied, as torch's `AveragedModel` does, unless the average `teaches` from the initial weights on.
+    fn decay_at(&self, progress: Progress, steps: u64, teaches: bool) -> f64 {
         let Some(warm_up) = self.warm_up else {
             let first = (progress.epoch, progress.batch) == (self.from_epoch, 0);
-            return if first { 0.0 } else { self.decay };
+            return if first && !(teaches && self.from_epoch == 0) { 0.0 } else { self.decay };
         };
         let after = (progress.step + 1) as f64 - warm_up * steps as f64;
         if after < 0.0 { 0.0 } else { self.decay.min((1.0 + after) / (10.0 + after)) }
@@ -197,7 +196,7 @@ mod tests {
         assert!(!steps.is_empty() && steps.len() == decay.len());
         let ema = Ema { decay: tau, from_epoch: 0, warm_up: Some(0.01), statistics: EmaStatistics::Average };
         for (step, expected) in steps.into_iter().zip(decay).filter(|(step, _)| *step > 0) {
-            let found = ema.decay_at(Progress { step: step - 1, ..Progress::default() }, warmup_steps * 100);
+            let found = ema.decay_at(Progress { step: step - 1, ..Progress::default() }, warmup_steps * 100, false);
             assert!((found - expected).abs() < 1e-12, "step {step}: {found}, expected {expected}");
         }
     }
@@ -205,7 +204,10 @@ mod tests {
     #[test]
     fn without_a_warm_up_the_first_step_is_copied() {
         let ema = Ema { decay: 0.9, from_epoch: 1, warm_up: None, statistics: EmaStatistics::Average };
-        let decay = |epoch, batch| ema.decay_at(Progress { epoch, batch, step: 4 * epoch + batch }, 8);
+        let decay = |epoch, batch| ema.decay_at(Progress { epoch, batch, step: 4 * epoch + batch }, 8, false);
         assert_eq!([decay(1, 0), decay(1, 1), decay(2, 0)], [0.0, 0.9, 0.9]);
+        // One that teaches is the initial network at first (ADR).
+        let teaching = Ema { from_epoch: 0, ..ema };
+        assert_eq!([true, false].map(|teaches| teaching.decay_at(Progress::default(), 8, teaches)), [0.9, 0.0]);
     }
 }

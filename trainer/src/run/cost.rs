@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::config::{Precision, Protocol, RunConfig, STUDENT, Selection, Term};
+use crate::config::{EMA, Precision, Protocol, RunConfig, STUDENT, Selection, Term};
 use crate::method::pass_plan::{Diagnosed, PassPlan, Passes};
 use crate::model::{Mode, Model, ModelSpec};
 
@@ -85,7 +85,8 @@ pub fn passes(config: &RunConfig, epoch: u64) -> BTreeMap<String, Passes> {
 /// The multiply-adds of a training step of `epoch` for one image, with these networks of the run, by name. The moving average
 /// of the student costs what the student costs.
 pub fn step_per_image(config: &RunConfig, epoch: u64, networks: &BTreeMap<String, Forward>) -> u64 {
-    let of = |network: &String| *networks.get(network).unwrap_or(&networks[STUDENT]);
+    let average = config.averages_teach();
+    let of = |network: &str| if average && network == EMA { networks[STUDENT] } else { networks[network] };
     passes(config, epoch).iter().map(|(network, passes)| passes.multiply_adds(of(network))).sum()
 }
 

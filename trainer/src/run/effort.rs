@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use comm::Communicator;
 use tch::{Device, Kind, Tensor, no_grad};
-use torch_ext::Moment;
+use torch_ext::{Moment, Tf32};
 
 use crate::config::{Dtype, RunConfig, STUDENT};
 use crate::method::networks::Networks;
@@ -32,7 +32,13 @@ impl Effort {
         counted.extend(
             networks.teachers.iter().map(|(name, teacher)| (name.clone(), Forward::through(teacher, precision))),
         );
-        let peak = config.metrics.peak_tflops.map_or_else(|| measured_peak(kind, device), |peak| peak * 1e12);
+        // Nearly all of a network's work is convolutions: the peak is that of products which are rounded like them.
+        let rounds = precision.rounds_convolutions();
+        let measured = || {
+            let _products = Tf32::allow(rounds, rounds);
+            measured_peak(kind, device)
+        };
+        let peak = config.metrics.peak_tflops.map_or_else(measured, |peak| peak * 1e12);
         let mut peaks = [peak];
         ranks.sum(&mut peaks)?;
         let peak = Peak { operations: peaks[0], is_named: config.metrics.peak_tflops.is_some() };

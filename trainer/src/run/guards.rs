@@ -51,8 +51,9 @@ impl Run<'_> {
             return Ok(());
         }
         let found = format!("the norm of the gradient, {norm:.4}, is an outlier (above {limit:.4})");
-        let exact = back_to.is_some();
-        let offence = Offence { norm: Some(norm), limit: Some(limit), exact, ..self.offence(step, found, taken) };
+        let usual = self.offence(step, found, taken);
+        let exact = back_to.is_some() && usual.exact;
+        let offence = Offence { norm: Some(norm), limit: Some(limit), exact, ..usual };
         if let Some(kept) = self.keep_offending(&taken.batch, offence)? {
             self.console.note(&kept);
         }

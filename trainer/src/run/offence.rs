@@ -37,13 +37,13 @@ impl RunFolder {
 }
 
 impl Run<'_> {
-    /// A step that went wrong: its values are not finite, and the state is as it was before.
+    /// A step that went wrong: its values are not finite, and the state is as it was before, but for an average that teaches.
     pub(super) fn offence(&self, step: u64, found: String, taken: &Taken) -> Offence {
         Offence {
             step,
             found,
             not_finite: false,
-            exact: true,
+            exact: !self.context.config.averages_teach(),
             norm: None,
             limit: None,
             ranks: self.context.ranks().world_size(),

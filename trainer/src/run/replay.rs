@@ -9,6 +9,7 @@ use tch::Tensor;
 
 use crate::config::{RunConfig, Term};
 use crate::method::attack::Noise;
+use crate::run::averages::Averages;
 use crate::run::context::RunContext;
 use crate::run::folder::RunFolder;
 use crate::run::networks::build;
@@ -77,7 +78,9 @@ pub fn replay(context: &RunContext, kept: &Kept) -> Result<Replayed> {
     let (config, ranks) = (context.config, context.ranks());
     let networks = agree(ranks, build(context))?;
     let mut step = Step::new(config, networks, Arc::clone(&context.place.ranks))?;
-    agree(ranks, take_up(&step, tensors))?;
+    let averages = Averages::new(config, &step.work.parameters, &step.work.networks.student);
+    agree(ranks, take_up(&step, tensors).and_then(|()| averages.load(&step.work.networks.student, tensors)))?;
+    averages.teach(&step.work.networks);
     let batch = agree(ranks, batch(context, tensors))?;
     let Progress { epoch, step: done, .. } = header.progress;
     let steps_per_epoch = context.prepared.train.len().div_ceil(header.global_batch) as u64;
@@ -100,7 +103,9 @@ pub fn replay(context: &RunContext, kept: &Kept) -> Result<Replayed> {
     )];
     if !offence.exact {
         lines.push(
-            "the weights are those of a step or two later: that step had moved them when its numbers were read".into(),
+            "the weights, or the average that teaches, are those of a step or two later: that step had moved them when its numbers \
+             were read"
+                .into(),
         );
     }
     lines.extend(images(tensors)?);

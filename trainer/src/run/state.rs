@@ -164,9 +164,6 @@ pub(super) fn take_up(step: &Step, tensors: &Tensors) -> Result<()> {
         let saved = saved.with_context(|| format!("there is no {name} of the method"))?;
         no_grad(|| tensor.shallow_clone().copy_(saved));
     }
-    let average = tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("ema/")?, tensor)));
-    let average = average.map(|(name, tensor)| Named { name: name.to_string(), tensor: tensor.shallow_clone() });
-    step.work.networks.take_average(&average.collect::<Vec<_>>());
     Ok(())
 }
 

@@ -128,6 +128,14 @@ pub struct Work {
     ranks: Arc<dyn Communicator>,
 }
 
+/// A part of a batch.
+struct Part {
+    batch: Batch,
+    noise: Noise,
+    /// Whether it is the last one of its step.
+    last: bool,
+}
+
 impl Work {
     fn new(config: &RunConfig, mut networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
         let precision = networks.precision;
@@ -211,15 +219,10 @@ impl Work {
         ask: Ask,
     ) -> Result<Values> {
         let attacked = self.ascend(inputs, terms, ask)?;
-        let Inputs { batch, noise, .. } = inputs;
         self.parameters.zero();
-        let shard = Shard { rank: self.ranks.rank(), world_size: self.ranks.world_size() };
-        let parts = batch.parts(self.accumulate, shard);
         let mut observed: Option<Values> = None;
-        for (index, rows) in parts.iter().enumerate() {
+        for (index, Part { batch, noise, last }) in self.parts(inputs).into_iter().enumerate() {
             ask()?;
-            let (batch, noise) = (batch.rows(rows), noise.rows(rows));
-            let last = index + 1 == parts.len();
             let part = recorder.part(&Key::of(&batch, terms), &batch, &noise, |inputs| {
                 self.learn(&inputs, terms, last, attacked.get(index), ask)
             })?;
@@ -228,6 +231,15 @@ impl Work {
             observed = Some((part.0.clone(), values));
         }
         observed.context("a step has a part")
+    }
+
+    /// The parts of the batch on this rank.
+    fn parts(&self, Inputs { batch, noise, .. }: &Inputs) -> Vec<Part> {
+        let shard = Shard { rank: self.ranks.rank(), world_size: self.ranks.world_size() };
+        let all = batch.parts(self.accumulate, shard);
+        let part =
+            |(index, rows)| Part { batch: batch.rows(rows), noise: noise.rows(rows), last: index + 1 == all.len() };
+        all.iter().enumerate().map(part).collect()
     }
 
     /// Attacks the student on a part of the batch, perhaps the last one, unless it is `attacked` already, and adds the
@@ -243,14 +255,18 @@ impl Work {
         let Inputs { batch, noise, .. } = inputs;
         let _casts = self.precision.casts();
         let timeline = &self.networks.timeline;
-        let now = attacked.is_none().then(|| self.attack(batch, noise, ask)).transpose()?;
-        let Attacked { adversarial, teachers, survived } = attacked.or(now.as_ref()).context("a part is attacked")?;
+        let now;
+        let attacked = match attacked {
+            Some(attacked) => attacked,
+            None => {
+                now = self.attack(batch, noise, ask)?;
+                &now
+            }
+        };
         if last {
             self.parameters.expect_last_pass()?;
         }
-        let plan = PassPlan::new(terms, &self.observer.diagnosed);
-        let views = Views::new(&self.networks, Mode::Train, &batch.images, adversarial);
-        let views = views.knowing(teachers).following(&plan);
+        let views = self.views(Mode::Train, batch, attacked, terms);
         let global_count = batch.global_count as f64;
         let mut summands = vec![];
         timeline.during(Phase::Forward, "forward", || {
@@ -270,8 +286,15 @@ impl Work {
         Ok(timeline.during(Phase::Other, "observe", || {
             let classes = batch.classes();
             let values = self.observer.observe(&views, &classes, &summands);
-            remembering::with_sums(&self.networks, &views, &classes, survived.as_ref(), values)
+            remembering::with_sums(&self.networks, &views, &classes, attacked.survived.as_ref(), values)
         }))
+    }
+
+    /// The views of an attacked part of the batch.
+    fn views<'a>(&'a self, mode: Mode, batch: &'a Batch, attacked: &'a Attacked, terms: &[Term]) -> Views<'a> {
+        let plan = PassPlan::new(terms, &self.observer.diagnosed);
+        let views = Views::new(&self.networks, mode, &batch.images, &attacked.adversarial);
+        views.knowing(&attacked.teachers).following(&plan)
     }
 
     /// Attacks the student on a part of the batch.

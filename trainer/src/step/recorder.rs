@@ -81,7 +81,7 @@ impl Recorder {
     pub fn leave_parts_alone(&mut self) {
         if std::mem::take(&mut self.captures_parts) {
             self.parts = PartRecorder(Runner::default());
-            let reason = "with [awp] and several ranks, a step sums gradients twice; on one rank it is recorded";
+            let reason = "a step of [awp] is recorded as a whole or not at all";
             self.warning = Some(not_captured(reason));
         }
     }

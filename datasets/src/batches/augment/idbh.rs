@@ -8,7 +8,7 @@ use super::stream::Stream;
 #[derive(Debug)]
 pub(super) struct Idbh {
     /// The most pixels that are cut off along both sides together.
-    crop: usize,
+    pub(super) crop: usize,
     /// The probabilities, summed up, of colour, brightness, contrast, sharpness, contrast stretched, histogram made even, shear; the
     /// rest is rotation.
     until: [f64; 7],

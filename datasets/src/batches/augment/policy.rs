@@ -25,12 +25,14 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The most pixels that a policy cuts off along one side.
-    pub(super) const MOST_CROPPED: usize = 10;
-
     /// Whether it crops images itself.
     pub fn crops(self) -> bool {
         self.idbh().is_some()
+    }
+
+    /// The most pixels that it cuts off along one side.
+    pub(super) fn cropped(self) -> usize {
+        self.idbh().map_or(0, |idbh| idbh.crop)
     }
 
     fn idbh(self) -> Option<&'static Idbh> {
@@ -45,6 +47,9 @@ impl Policy {
     /// Changes `image` (channels x height x width bytes) in place.
     pub(super) fn apply(self, shape: [usize; 3], draws: &mut Stream, image: &mut [u8], scratch: &mut Vec<u8>) {
         let [_, height, width] = shape;
+        if let Some(idbh) = self.idbh() {
+            return idbh.apply(shape, draws, image, scratch);
+        }
         match self {
             Self::AutoAugment => {
                 let pair = &AUTO_AUGMENT[draws.below(AUTO_AUGMENT.len())];
@@ -66,11 +71,8 @@ impl Policy {
                 let (kind, level, negative) = (SPACE[draws.below(SPACE.len())], draws.below(31), draws.coin());
                 WIDE.operation(kind, [height, width], (level, 31), negative).apply(shape, image, scratch);
             }
-            Self::IdbhWeak | Self::IdbhStrong | Self::IdbhSvhn => {
-                if let Some(idbh) = self.idbh() {
-                    idbh.apply(shape, draws, image, scratch);
-                }
-            }
+            // Above.
+            Self::IdbhWeak | Self::IdbhStrong | Self::IdbhSvhn => {}
         }
     }
 }

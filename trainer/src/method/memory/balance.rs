@@ -1,7 +1,5 @@
 //! The weights of two terms that follow their values (Zhao et al., ECCV 2022 and TPAMI 2024: MTARD, B-MTARD).
 
-use std::cell::RefCell;
-
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::state::{set, zeros};
@@ -15,8 +13,8 @@ pub struct Balance {
     config: config::Balance,
     /// The second weight, the two first values (0: there was no step), the two temperatures: `[5]`.
     state: Tensor,
-    /// The state after the step under way.
-    next: RefCell<Option<Tensor>>,
+    /// The state after the step under way, in memory of its own: a step that is replayed writes it too.
+    next: Tensor,
     /// The rates of weights and temperatures, `[2]`.
     rates: Tensor,
 }
@@ -24,7 +22,8 @@ pub struct Balance {
 impl Balance {
     pub(super) fn new(config: config::Balance, device: Device) -> Self {
         let state = Tensor::from_slice(&[0.5, 0.0, 0.0, 1.0, 1.0]).to_device(device);
-        Self { config, state, next: RefCell::new(None), rates: zeros(&[2], device) }
+        let next = state.copy();
+        Self { config, state, next, rates: zeros(&[2], device) }
     }
 
     pub(super) fn begin_epoch(&self, epoch: u64) {
@@ -61,16 +60,14 @@ impl Balance {
             let softer = (entropies / entropies.flip([0]) - 1.0).sign();
             let temperatures = self.state.narrow(0, 3, 2) - softer * self.rates.get(1);
             let temperatures = temperatures.clamp(TEMPERATURES.0, TEMPERATURES.1);
-            *self.next.borrow_mut() = Some(Tensor::cat(&[&second, &first_values, &temperatures], 0));
+            set(&self.next, &Tensor::cat(&[&second, &first_values, &temperatures], 0));
             Tensor::cat(&[&(1.0 - &second), &second], 0)
         })
     }
 
     /// Takes in the step where it `moves`.
     pub(super) fn keep(&self, moves: &Tensor) {
-        if let Some(next) = self.next.take() {
-            set(&self.state, &next.where_self(moves, &self.state));
-        }
+        set(&self.state, &self.next.where_self(moves, &self.state));
     }
 
     pub(super) fn tensors(&self) -> [(&'static str, &Tensor); 1] {

@@ -106,3 +106,20 @@ fn mixed_labels_and_their_schedule_are_the_golden_ones() {
         close(&found, &Vec::<f64>::try_from(tensor_of(&case["label"]).flatten(0, -1)).unwrap());
     }
 }
+
+/// Source: DKLv1. Two batches of an epoch, and the sums over both.
+#[test]
+fn mean_predictions_are_the_golden_ones() {
+    let golden: Value = serde_json::from_str(include_str!("../../../../tests/fixtures/golden_recipe.json")).unwrap();
+    let case = &golden["dkl_class_mean"];
+    let (logits, labels) = (tensor_of(&case["logits_nat"]), tensor_of(&case["labels"]).to_kind(Kind::Int64));
+    let config = ClassMeans { temperature: case["T"].as_f64().unwrap(), exponent: 1.0, normalized: false };
+    let memory = Memory { means: Some(Means::new(config, 3, Device::Cpu)), ..Memory::default() };
+    for (from, count) in [(0, 4), (4, 2)] {
+        let part = |tensor: &Tensor| tensor.narrow(0, from, count);
+        memory.keep(&memory.sums(&part(&labels), Some(&part(&logits)), None).unwrap(), &flag(true));
+    }
+    memory.after_epoch();
+    let means = memory.means.as_ref().unwrap().of(&Tensor::from_slice(&[0i64, 1, 2]), Kind::Double);
+    close(&means, &Vec::<f64>::try_from(tensor_of(&case["class_mean"]).flatten(0, -1)).unwrap());
+}

@@ -33,6 +33,11 @@ fn steps(step: &mut Step, config: &RunConfig, count: u64, images_of: impl Fn(u64
         let batch = Batch { images, labels: Tensor::from_slice(&labels), samples, global_count: whole.len() };
         let terms: Vec<Term> = config.active_terms(number / 6).collect();
         step.work.optimizer.set_momentum(Some(0.95 - 0.01 * number as f64));
+        // Epochs of six steps.
+        step.work.networks.memory.begin_step(number / 6, number, 18);
+        if number > 0 && number.is_multiple_of(6) {
+            step.work.networks.memory.after_epoch();
+        }
         step.run(&batch, &noise, &terms, 0.05 / (1.0 + number as f64)).unwrap().read().unwrap()
     };
     (0..count).map(one).collect()
@@ -47,7 +52,8 @@ fn state(step: &Step) -> Vec<Tensor> {
     let (Gradients { values, gradients, .. }, student) = (&step.work.parameters, &step.work.networks.student);
     let optimizer = step.work.optimizer.buffers().into_iter().map(|(_, buffer)| buffer);
     let all = [values, gradients, &student.flat_statistics, &student.batches_tracked].into_iter().chain(optimizer);
-    all.map(|tensor| tensor.detach().copy()).collect()
+    let memory = step.work.networks.memory.tensors().into_iter().map(|named| named.tensor);
+    all.map(Tensor::detach).chain(memory).map(|tensor| tensor.copy()).collect()
 }
 
 /// Fails unless both results are equal to the bit.

@@ -174,6 +174,38 @@ fn dkl_and_gkl_are_the_sums_over_pairs_of_classes() {
     }
 }
 
+/// Source: DKLv1 and DKLv2. The code's cross-entropy with a fixed prediction is the divergence and that prediction's entropy.
+#[test]
+fn dkl_and_gkl_have_the_golden_values_and_gradients() {
+    let golden: Value = serde_json::from_str(include_str!("../../../../../tests/fixtures/golden_recipe.json")).unwrap();
+    let inputs = &golden["dkl_v1"];
+    let labels = tensor_of(&inputs["labels"]).to_kind(Kind::Int64);
+    for (preset, name) in [("dkl", "dkl_v1"), ("gkl", "gkl_v2")] {
+        let memory = Memory::new(&config(preset, &[]).loss, 5, Device::Cpu);
+        let kept = memory.tensors().into_iter().find(|named| named.name == "class_means").unwrap();
+        kept.tensor.shallow_clone().copy_(&tensor_of(&inputs["class_mean"]));
+        let networks = Networks { memory, ..networks() };
+        let nothing = Tensor::zeros([4, 1, 8, 8], tch::kind::DOUBLE_CPU);
+        let views = Views::new(&networks, Mode::Train, &nothing, &nothing);
+        let [natural, adversarial] =
+            ["logits_nat", "logits_adv"].map(|name| tensor_of(&inputs[name]).set_requires_grad(true));
+        views.give(STUDENT, Images::Natural, natural.shallow_clone());
+        views.give(STUDENT, Images::Adversarial, adversarial.shallow_clone());
+        let found: Tensor = terms(preset, &[], 0).iter().map(|term| term.evaluate(&views, &labels, 4.0)).sum();
+        found.backward();
+        let fixed = natural.detach();
+        let entropy = -(fixed.softmax(1, Kind::Double) * fixed.log_softmax(1, Kind::Double)).sum(Kind::Double) / 4.0;
+        let case = &golden[name];
+        let (loss, expected) =
+            (f64::try_from(found + entropy * case["alpha"].as_f64().unwrap()).unwrap(), case["loss"].as_f64().unwrap());
+        assert!((loss - expected).abs() < 1e-9 * expected, "{name}: {loss} instead of {expected}");
+        for (logits, key) in [(&natural, "grad_nat"), (&adversarial, "grad_adv")] {
+            let apart = f64::try_from((logits.grad() - tensor_of(&case[key])).abs().max()).unwrap();
+            assert!(apart < 1e-9, "{name}: {key} is {apart:e} off");
+        }
+    }
+}
+
 /// Helper images lie twice as far as the adversarial ones, beyond the range of pixels too.
 #[test]
 fn helper_images_are_not_clamped() {
