@@ -190,9 +190,9 @@ mod tests {
     #[test]
     fn warm_ups_fit_into_short_runs_and_stay_as_published_in_long_ones() {
         let dataset = DataSet { name: "cifar100".into(), file: "data/cifar100.h5".into() };
-        let teachers: BTreeMap<_, _> =
-            [("robust".to_string(), (PathBuf::from("t.toml"), PathBuf::from("runs/t")))].into();
         let of = |method, model: &str| {
+            let place = |name: &str| (name.to_string(), (PathBuf::from("t.toml"), PathBuf::from("runs/t")));
+            let teachers: BTreeMap<_, _> = teachers_of(method).unwrap().iter().map(|(name, _)| place(name)).collect();
             let recipe = Recipe { dataset: &dataset, method, model: model.parse().unwrap(), teachers: &teachers };
             recipe.config().unwrap()
         };

@@ -184,7 +184,11 @@ mod tests {
         for method in preset_names().filter(|method| *method != "ard-orig") {
             let meant = config(method, "resnet18");
             let preset = format!("loss.preset={method}").parse().unwrap();
-            let read = RunConfig::parse(&text(&meant, &head()), Path::new("new.toml"), &[preset]).unwrap();
+            let mut read = RunConfig::parse(&text(&meant, &head()), Path::new("new.toml"), &[preset]).unwrap();
+            // A preset knows no length of a run.
+            if let (Some(read), Some(meant)) = (&mut read.loss.balance, &meant.loss.balance) {
+                read.milestones.clone_from(&meant.milestones);
+            }
             assert_eq!(read.resolved(), meant.resolved());
         }
     }
