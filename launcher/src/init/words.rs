@@ -46,7 +46,7 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 11] = [
             ),
             (
                 "first_order",
-                "Whether the label's part of that prediction follows the attacked image, as far as its slope tells.",
+                "Whether the logit of the label in that prediction follows the attacked image, by its gradient at the natural one.",
             ),
         ],
     ),
@@ -190,7 +190,7 @@ pub(super) fn term(term: &Term) -> String {
         Divergence::Kl => {}
         Divergence::MeanSquare => sentences.push("Probabilities are compared by their squared differences".into()),
         Divergence::LogitGaps => {
-            sentences.push("Differences of logits are compared, as the class of the image is usually seen".into());
+            sentences.push("The gaps between the logits of two classes are compared, for all pairs; pairs of classes that images of this label are often taken for count more".into());
         }
     }
     if term.hard {
@@ -200,10 +200,9 @@ pub(super) fn term(term: &Term) -> String {
         sentences.push("Where the target is wrong, its largest logit and that of the label change places".into());
     }
     if let Some(only) = &term.only {
-        let right = if only.right { "right" } else { "wrong" };
+        let right = if only.right { "correctly" } else { "wrongly" };
         let kind = images(only.images);
-        sentences
-            .push(format!("Only images count of which the teacher {} is {right} on the {kind} image", only.teacher));
+        sentences.push(format!("Only images count whose {kind} form the teacher {} classifies {right}", only.teacher));
     }
     if let Some(one) = &term.uncertainty {
         let (more, teacher) = (if one.complement { "less" } else { "more" }, &one.teacher);

@@ -32,7 +32,8 @@ pub(super) fn listing(table: &PaperTable, chosen: &Chosen, tflops: f64) -> anyho
     let shown = chosen.rows.iter().filter(|&&row| table.rows[row].shown).count();
     let runs = grid.rows.len();
     let mut text = format!("{}\n\n{}\n", table.title, text_of(&grid));
-    text += &format!("{shown} rows of the paper, {runs} runs with their teachers");
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    text += &format!("{} of the table, {} with their teachers", counted(shown, "row"), counted(runs, "run"));
     if all > 0.0 {
         let partly = if known { "" } else { ", without those of unknown size" };
         text += &format!(

@@ -35,7 +35,7 @@ pub(super) fn text(plan: &Planned) -> String {
     rows.extend(plan.over_seeds.as_ref().map(|all| ("seeds", over_seeds(all))));
     let mut text = rows.into_iter().fold(String::new(), |mut text, (name, value)| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<9}{value}");
+        let _ = writeln!(text, "{name:<10}{value}");
         text
     });
     for warning in &plan.warnings {

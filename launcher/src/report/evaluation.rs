@@ -21,7 +21,8 @@ pub fn print_evaluation(evaluation: &Evaluation, file: &Path) -> Result<()> {
         NetworkSpec::Model(_) => format!("{weights} weights after {step} steps"),
         NetworkSpec::Script(_) => "a TorchScript network".into(),
     };
-    writeln!(out, "{run}, {trained}, {images} test images, on {ranks} rank(s)")?;
+    let plural = if *ranks == 1 { "" } else { "s" };
+    writeln!(out, "{run}, {trained}, {images} test images, on {ranks} rank{plural}")?;
     if evaluation.norm != Norm::Linf {
         writeln!(out, "  attacks of norm {}, eps {}", evaluation.norm, evaluation.eps)?;
     }

@@ -22,7 +22,8 @@ pub(super) fn announce(jobs: &[Job], students: usize, changes: &[Override]) {
             None => String::new(),
         };
         tell(&format!(
-            "teacher missing: {folder} is trained first{from}, {epochs} epochs{}; --no-teachers refuses instead",
+            "teacher missing: {folder} is trained first{from}, {epochs} epoch{}{}; --no-teachers refuses instead",
+            if epochs == 1 { "" } else { "s" },
             cost_text(teacher)
         ));
     }

@@ -92,16 +92,16 @@ const PAPER: [&str; 6] = ["natural", "fgsm", "fgsm_rs", "pgd20", "cw_inf", "auto
 impl Suite {
     /// The known names, for messages.
     pub const NAMES: &'static str = "natural, fgsm, fgsm_rs, pgdN with N steps as in pgd20, cw_inf, apgd_ce, apgd_t, fab_t, \
-                                     square, autoattack (the last four, one after another), fast (short apgd_ce, then \
-                                     short apgd_t) or paper (natural, fgsm, fgsm_rs, \
-                                     pgd20, cw_inf, autoattack)";
+                                     square, autoattack (the last four, one after another), apgd_ce_20, apgd_t_20 (the \
+                                     same of 20 iterations, apgd_t_20 towards 4 classes), fast (these two, one after \
+                                     another) or paper (natural, fgsm, fgsm_rs, pgd20, cw_inf, autoattack)";
 
     /// The attack nearest to a mistyped name.
     pub fn nearest(name: &str) -> Option<String> {
         let digits: String = name.chars().filter(char::is_ascii_digit).collect();
         let pgd = if digits.is_empty() { "pgd20".to_string() } else { format!("pgd{digits}") };
         let named = ["cw_inf", "autoattack", "fast", "paper", pgd.as_str()].into_iter();
-        let known = named.chain(AUTOATTACK).chain(PAPER);
+        let known = named.chain(AUTOATTACK).chain(FAST).chain(PAPER);
         nearest(name, known.filter(|known| Self::named([*known]).is_ok())).map(str::to_string)
     }
 

@@ -10,8 +10,8 @@ use crate::run::fingerprint::fingerprints;
 use crate::step::Step;
 use crate::system::agreement::Agreed;
 
-/// Makes sure that all ranks hold the same parameters, running statistics, optimizer state and averages, to the bit, after
-/// `step` steps.
+/// Makes sure that all ranks hold the same parameters, running statistics, optimizer state, averages and memory of the method, to
+/// the bit, after `after` steps.
 ///
 /// # Errors
 /// The first tensor that differs and its rank, or a failure of the transport.

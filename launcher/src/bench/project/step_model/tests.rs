@@ -6,7 +6,7 @@ use super::super::projection::deviation;
 use super::*;
 
 fn step_of(overrides: &[&str], images: f64, rate: f64) -> (StepModel, Vec<Work>) {
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/cifar10_resnet18_iad1.toml");
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/paper/runs/cifar10_resnet18_iad1.toml");
     let overrides = overrides.iter().chain(&["batch_norm.compat=lean"]).map(|text| text.parse().unwrap());
     let overrides: Vec<_> = overrides.collect();
     let config = RunConfig::read(&config, &overrides).unwrap();
