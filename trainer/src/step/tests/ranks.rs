@@ -5,7 +5,7 @@ use datasets::Shard;
 use super::*;
 use crate::fixtures::network_across;
 use crate::fixtures::{Call, on_ranks};
-use crate::method::networks::sum_over;
+use crate::method::networks::over_ranks;
 use crate::model::ModelSpec;
 use crate::system::timeline::Timeline;
 
@@ -16,6 +16,7 @@ pub(super) type States = Vec<[Tensor; 3]>;
 pub(super) enum Student {
     WithoutBatchNorm,
     Sync,
+    Fused,
     Local,
 }
 
@@ -31,11 +32,12 @@ pub(super) fn steps(
     on_ranks(world_size, overlaps, |ranks| {
         let shard = Shard { rank: ranks.rank(), world_size };
         let convnet = ModelSpec::new("convnet".parse().unwrap(), [3, 16, 16], 5);
-        let across_ranks =
-            (student == Student::Sync && world_size > 1).then(|| sum_over(Arc::clone(&ranks), Timeline::default()));
+        let fused = student == Student::Fused;
+        let sync = (fused || student == Student::Sync) && world_size > 1;
+        let reached = sync.then(|| over_ranks(Arc::clone(&ranks), Timeline::default(), fused));
         let student = match student {
             Student::WithoutBatchNorm => Model::build(convnet, 1, kind, Device::Cpu, None),
-            Student::Sync | Student::Local => network_across(1, 5, kind, across_ranks),
+            Student::Sync | Student::Fused | Student::Local => network_across(1, 5, kind, reached),
         };
         let networks = Networks { student, ..networks(kind) };
         let mut step = Step::new(config, networks, ranks).unwrap();
