@@ -2,16 +2,17 @@ use std::path::Path;
 
 use super::*;
 
-fn config(text: &str) -> RunConfig {
-    let base = r#"
+fn config(changes: &[&str]) -> RunConfig {
+    let text = r#"
 epochs = 10
 batch = { size = 8 }
 data = { train = "a.h5", test = "a.h5" }
-teachers = { robust.checkpoint = "none" }
 student = { architecture = "resnet8" }
 optimizer = { lr = 0.1, lr_policy = "constant" }
+loss = { preset = "at" }
 "#;
-    RunConfig::parse(&format!("{base}{text}"), Path::new("test.toml"), &[]).unwrap()
+    let changes: Vec<_> = changes.iter().map(|change| change.parse().unwrap()).collect();
+    RunConfig::parse(text, Path::new("test.toml"), &changes).unwrap()
 }
 
 fn all(config: &RunConfig, form: ModelSpec) -> [f64; 3] {
@@ -45,8 +46,8 @@ fn fused_batch_norms_launch_eight_kernels_and_the_others_some_forty() {
     let [ahead, back] = exact();
     assert!((20.0..45.0).contains(&ahead) && (12.0..35.0).contains(&back), "{ahead} and {back}");
     for (attack, passes) in [("train_update", [11.0, 11.0]), ("eval", [1.0, 1.0])] {
-        let text = format!("loss.preset = \"at\"\nattack = {{ steps = 10, batch_norm = {attack:?} }}\n");
-        let [own, exact, fused] = all(&config(&text), form);
+        let changes = ["metrics.diagnostics=free", "attack.steps=10", &format!("attack.batch_norm={attack}")];
+        let [own, exact, fused] = all(&config(&changes), form);
         let with =
             |[forward, backward]: [f64; 2]| norms * (passes[0] * (forward - OWN[0]) + passes[1] * (backward - OWN[1]));
         assert!((fused - own - with(FUSED)).abs() < 1e-6, "{attack}: {own} and {fused}");
@@ -58,10 +59,9 @@ fn fused_batch_norms_launch_eight_kernels_and_the_others_some_forty() {
 #[test]
 fn launches_follow_the_passes() {
     let form = |depth: u32| ModelSpec::new(format!("wrn-{depth}-1").parse().unwrap(), [3, 16, 16], 5);
-    let preset = "loss.preset = \"at\"\nattack.steps = 2\n";
-    let of = |depth| all(&config(preset), form(depth))[0];
+    let of = |depth| all(&config(&["attack.steps=2"]), form(depth))[0];
     let (ten, sixteen, twenty_two) = (of(10), of(16), of(22));
     assert!(((twenty_two - sixteen) / (sixteen - ten) - 1.0).abs() < 0.01, "{ten}, {sixteen}, {twenty_two}");
-    let parts = all(&config(&format!("{preset}batch.accumulate = 2\n")), form(10))[0];
+    let parts = all(&config(&["attack.steps=2", "batch.accumulate=2"]), form(10))[0];
     assert!((1.8..2.1).contains(&(parts / ten)), "{ten}, in two parts {parts}");
 }

@@ -164,6 +164,33 @@ fn parts_with_batch_norm_across_ranks_are_the_same_on_any_number_of_ranks() {
     assert!(distance(&alone[0][1], &run(1, 1)[0][1]) > 1e-3, "batch norm does not see the parts");
 }
 
+/// The same steps and as many sums as with statistics in double precision: one a batch norm and pass, on ranks without images too.
+#[test]
+fn fused_batch_norm_takes_the_same_steps_with_as_many_sums() {
+    for (accumulate, counts) in [(1, [5, 4, 1]), (3, [6, 4, 1])] {
+        let config = config("iad-1", &[&format!("batch.accumulate={accumulate}")]);
+        let run = |student, world_size: usize| steps(&config, student, world_size, false, &counts);
+        let alone = run(Student::Fused, 1).remove(0).0;
+        for world_size in 2..=3 {
+            let (fused, exact) = (run(Student::Fused, world_size), run(Student::Sync, world_size));
+            for (states, calls) in &fused {
+                assert!(same(states, &fused[0].0) && *calls == fused[0].1, "ranks of {world_size} differ");
+            }
+            for (one, other) in alone.iter().flatten().zip(fused[0].0.iter().flatten()) {
+                let distance = distance(one, other);
+                assert!(distance < 1e-9, "{accumulate} parts on {world_size} ranks: {distance:e}");
+            }
+            let sums = |calls: &[Call]| calls.iter().filter(|call| matches!(call, Call::Sum(..))).count();
+            assert_eq!(sums(&fused[0].1), sums(&exact[0].1), "{accumulate} parts on {world_size} ranks");
+            // A table with a row for each rank ahead, two sums of each of 16 channels back.
+            for values in [world_size * 33, 32] {
+                let call = Call::Sum(Kind::Double, values);
+                assert!(fused[0].1.contains(&call), "no sum of {values} values on {world_size} ranks");
+            }
+        }
+    }
+}
+
 #[test]
 fn running_statistics_of_ranks_apart_are_equal_after_every_step() {
     let config = config("iad-1", &[]);
