@@ -17,6 +17,8 @@ const SUM: f64 = 15e-6;
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Kernels {
     pub(super) all: f64,
+    /// Of these, in the last backward passes to the parameters.
+    pub(super) in_backward: f64,
     /// Where batch norm measures all ranks: without `batch_norm.fused`, and with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) not_fused_and_fused: Option<[f64; 2]>,
@@ -54,7 +56,8 @@ impl Counted {
         let all = |statistics| last.of(statistics).all().round();
         let not_fused_and_fused =
             (self.statistics != Statistics::Own).then(|| [Statistics::Exact, Statistics::Fused].map(all));
-        Some(Kernels { all: all(self.statistics), not_fused_and_fused, recorded: self.recorded })
+        let in_backward = last.of(self.statistics).backward.round();
+        Some(Kernels { all: all(self.statistics), in_backward, not_fused_and_fused, recorded: self.recorded })
     }
 
     /// The least seconds of the host before and in the last backward pass of the steps of this place, with so many sums in each.

@@ -116,7 +116,11 @@ fn kernels_text(kernels: &Kernels) -> String {
         format!(": {} without batch_norm.fused, {} with it", count(without), count(with))
     });
     let recorded = if kernels.recorded { ", in a CUDA graph" } else { "" };
-    format!("about {} of a step on each GPU{recorded}{fused}; counted, not measured", count(kernels.all))
+    let [before, backward] = [kernels.all - kernels.in_backward, kernels.in_backward].map(count);
+    format!(
+        "about {} of a step on each GPU{recorded} ({before} before the last backward pass, {backward} in it){fused}; counted, not measured",
+        count(kernels.all)
+    )
 }
 
 fn memory(plan: &Planned) -> String {
