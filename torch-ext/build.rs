@@ -4,7 +4,17 @@ use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=src");
-    let sources = ["library", "device", "gradient", "batch_norm", "precision", "update", "graph", "graph/recording"];
+    let sources = [
+        "library",
+        "device",
+        "gradient",
+        "batch_norm",
+        "fused_batch_norm",
+        "precision",
+        "update",
+        "graph",
+        "graph/recording",
+    ];
     for variable in ["LIBTORCH", "CUDA_HOME", "CUDA_PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }

@@ -61,6 +61,7 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 11] = [
                 "compat",
                 "Whether terms of weight 0 are left out (lean) or move the running statistics as in the method's published code (reference).",
             ),
+            ("fused", "Whether GPUs compute the statistics of all ranks by libtorch's fused kernels."),
         ],
     ),
     (

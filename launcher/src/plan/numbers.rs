@@ -111,7 +111,7 @@ impl Numbers {
             networks.iter().filter(|(name, _)| *name != STUDENT).map(|(name, one)| (name.clone(), *one)).collect();
         let cost = cost::of(config, networks[STUDENT], &own, images.counts(config, ranks));
         let work = cost.step_per_image.iter().map(|(epoch, _)| step_work(config, *epoch, &networks)).collect();
-        let model = StepModel::counted(config, config.epochs - 1, forward, &traffic);
+        let model = StepModel::counted(config, config.epochs - 1, forward, &traffic, fused_ranks(config, ranks));
         let batch_norm = model.sums_before.iter().chain(&model.sums_in_backward);
         let alone = ranks == 1;
         let sums = Sums {
@@ -142,6 +142,11 @@ impl Numbers {
             activations: bytes_per_image.map(|bytes| bytes * rows as f64),
         }
     }
+}
+
+/// The ranks whose batch norm is fused on GPUs.
+pub(super) fn fused_ranks(config: &RunConfig, ranks: usize) -> Option<usize> {
+    config.batch_norm.fused.then_some(ranks)
 }
 
 fn value_bytes(config: &RunConfig) -> f64 {

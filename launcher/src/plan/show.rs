@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::launches::Kernels;
 use super::numbers::StepWork;
 use super::planned::{OverSeeds, Planned};
 use crate::console::{bytes, duration, operations};
@@ -28,6 +29,7 @@ pub(super) fn text(plan: &Planned) -> String {
         ),
     ));
     rows.push(("sums", sums(plan)));
+    rows.extend(plan.kernels.as_ref().map(|kernels| ("kernels", kernels_text(kernels))));
     rows.push(("memory", memory(plan)));
     rows.push(("time", time(plan)));
     rows.push(("", format!("by {}", plan.time.basis)));
@@ -106,6 +108,19 @@ fn sums(plan: &Planned) -> String {
         count => format!(", {} of batch norm ({})", grouped(count as i64), bytes(sums.batch_norm_bytes)),
     };
     format!("in a step: gradients ({}){norms}", bytes(sums.gradient_bytes))
+}
+
+fn kernels_text(kernels: &Kernels) -> String {
+    let count = |all: f64| grouped(all as i64);
+    let fused = kernels.not_fused_and_fused.map_or(String::new(), |[without, with]| {
+        format!(": {} without batch_norm.fused, {} with it", count(without), count(with))
+    });
+    let recorded = if kernels.recorded { ", in a CUDA graph" } else { "" };
+    let [before, backward] = [kernels.all - kernels.in_backward, kernels.in_backward].map(count);
+    format!(
+        "about {} of a step on each GPU{recorded} ({before} before the last backward pass, {backward} in it){fused}; counted, not measured",
+        count(kernels.all)
+    )
 }
 
 fn memory(plan: &Planned) -> String {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use anyhow::Result;
 use comm::{Communicator, Single};
 use tch::{Kind, Tensor, no_grad};
-use torch_ext::Sum;
+use torch_ext::{StatisticsRanks, Sum};
 
 use super::memory::Memory;
 use crate::config::{EMA, Precision, RunConfig};
-use crate::model::{Model, flatten};
+use crate::model::{Model, OverRanks, flatten};
 use crate::system::{Phase, timeline::Timeline};
 
 /// The networks of a run.
@@ -118,11 +118,15 @@ impl Networks {
     }
 }
 
-/// The sum over the ranks for batch norm. It runs inside forward and backward passes, which cannot return errors.
-pub fn sum_over(ranks: Arc<dyn Communicator>, timeline: Timeline) -> Sum {
-    Arc::new(move |tensor| {
+/// How batch norm reaches the other ranks: by libtorch's `fused` kernels, or by sums in double precision. It runs inside forward and
+/// backward passes, which cannot return errors.
+pub fn over_ranks(ranks: Arc<dyn Communicator>, timeline: Timeline, fused: bool) -> OverRanks {
+    let (rank, count) = (ranks.rank(), ranks.world_size());
+    let sum: Sum = Arc::new(move |tensor| {
         let sum = || ranks.start_sum(tensor).and_then(|()| ranks.finish_sums());
         let summed = timeline.during_piece(Phase::Communication, "batch norm sum", sum);
         summed.unwrap_or_else(|error| panic!("batch norm across ranks: {error:#}"));
-    })
+    });
+    let fused = fused.then(|| Arc::new(StatisticsRanks::new(&sum, rank, count)));
+    OverRanks { sum, fused }
 }

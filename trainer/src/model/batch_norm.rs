@@ -5,10 +5,19 @@ use std::cell::OnceCell;
 use std::sync::{Arc, OnceLock};
 
 use tch::{Kind, Tensor, no_grad};
-use torch_ext::Sum;
+use torch_ext::{StatisticsRanks, Sum};
 
 use crate::model::Mode;
 use crate::model::layers::Convolution;
+
+/// How batch norms reach the other ranks.
+#[derive(Clone)]
+pub struct OverRanks {
+    /// Adds up a tensor over the ranks.
+    pub sum: Sum,
+    /// The ranks for libtorch's fused kernels; without it, statistics are added up in double precision.
+    pub fused: Option<Arc<StatisticsRanks>>,
+}
 
 /// Batch normalisation with PyTorch's constants: epsilon 1e-5, momentum 0.1.
 pub struct BatchNorm {
@@ -16,7 +25,7 @@ pub struct BatchNorm {
     pub(super) bias: Tensor,
     pub(super) running_mean: Tensor,
     pub(super) running_variance: Tensor,
-    pub(super) across_ranks: Option<Sum>,
+    pub(super) over_ranks: Option<OverRanks>,
     pub(super) folds: Arc<OnceLock<Kind>>,
     /// Weight and bias of the preceding convolution with this batch norm folded in.
     pub(super) folded: OnceCell<(Tensor, Tensor)>,
@@ -28,9 +37,15 @@ impl BatchNorm {
 
     /// Normalises `[N, C, H, W]` by the batch's statistics (training) or the running ones (evaluation).
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
-        match (&self.across_ranks, mode) {
+        match (&self.over_ranks, mode) {
             (_, Mode::Eval) => self.normalise(images, true, false),
-            (Some(sum), _) => self.across_ranks(images, mode, sum),
+            // The fused kernels divide by n - 1, and one image of one pixel would make that 0.
+            (Some(OverRanks { fused: Some(ranks), .. }), _) if images.size()[2..] != [1, 1] => {
+                let running = (mode == Mode::Train).then_some([&self.running_mean, &self.running_variance]);
+                let parameters = [&self.weight, &self.bias];
+                torch_ext::fused_batch_norm(images, parameters, running, Self::MOMENTUM, Self::EPSILON, ranks)
+            }
+            (Some(OverRanks { sum, .. }), _) => self.across_ranks(images, mode, sum),
             // An empty batch has no statistics: the running statistics keep their values.
             (None, _) if images.size()[0] == 0 => self.normalise(images, true, false),
             (None, _) => self.normalise(images, mode == Mode::Train, true),

@@ -5,9 +5,8 @@ use std::sync::{Arc, OnceLock};
 use datasets::Draws;
 use datasets::random::{Purpose, uniform};
 use tch::{Device, Kind, Tensor};
-use torch_ext::Sum;
 
-use super::batch_norm::BatchNorm;
+use super::batch_norm::{BatchNorm, OverRanks};
 use super::layers::{Convolution, Counter, Linear, Named};
 
 /// Makes layers and lists their tensors in PyTorch's order of registration.
@@ -16,7 +15,7 @@ pub struct Builder {
     draws: Option<Draws>,
     kind: Kind,
     device: Device,
-    across_ranks: Option<Sum>,
+    over_ranks: Option<OverRanks>,
     /// The type of folded weights, once batch norms are folded into their convolutions.
     pub folds: Arc<OnceLock<Kind>>,
     /// Trainable tensors.
@@ -31,12 +30,12 @@ pub struct Builder {
 
 impl Builder {
     /// Layers of type `kind` on `device`. Initial values depend only on `seed` and the parameter's name. With
-    /// `across_ranks`, batch norm in training uses the statistics of the batch over all ranks.
-    pub fn new(seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
+    /// `over_ranks`, batch norm in training uses the statistics of the batch over all ranks.
+    pub fn new(seed: u64, kind: Kind, device: Device, over_ranks: Option<OverRanks>) -> Self {
         let draws = Some(Draws::new(seed, Purpose::Initialise, 0));
         let (parameters, statistics, constants, counters) = (vec![], vec![], vec![], vec![]);
         let folds = Arc::default();
-        Self { draws, kind, device, across_ranks, folds, parameters, statistics, constants, counters }
+        Self { draws, kind, device, over_ranks, folds, parameters, statistics, constants, counters }
     }
 
     /// Layers whose tensors have shapes only; all values share one memory cell.
@@ -114,8 +113,8 @@ impl Builder {
         };
         let running_mean = statistic(format!("{name}.running_mean"), Tensor::zeros([channels], options));
         let running_variance = statistic(format!("{name}.running_var"), Tensor::ones([channels], options));
-        let (across_ranks, folds) = (self.across_ranks.clone(), Arc::clone(&self.folds));
-        BatchNorm { weight, bias, running_mean, running_variance, across_ranks, folds, folded: Default::default() }
+        let (over_ranks, folds) = (self.over_ranks.clone(), Arc::clone(&self.folds));
+        BatchNorm { weight, bias, running_mean, running_variance, over_ranks, folds, folded: Default::default() }
     }
 
     /// Values per channel that training does not change, stored with the network.

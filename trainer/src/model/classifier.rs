@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor, no_grad};
-use torch_ext::Sum;
 
+use super::batch_norm::OverRanks;
 use super::builder::Builder;
 use super::flat::flatten;
 use super::layers::{Counter, Named};
@@ -43,9 +43,9 @@ impl Model {
     pub const STATISTICS_MOMENTUM: f64 = batch_norm::BatchNorm::MOMENTUM;
 
     /// A network with its initial values, a function of `seed` and the parameters' names.
-    pub fn build(form: ModelSpec, seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
-        let sums_ranks = across_ranks.is_some();
-        let mut layers = Builder::new(seed, kind, device, across_ranks);
+    pub fn build(form: ModelSpec, seed: u64, kind: Kind, device: Device, over_ranks: Option<OverRanks>) -> Self {
+        let across_ranks = over_ranks.is_some();
+        let mut layers = Builder::new(seed, kind, device, over_ranks);
         let (normalization, network) = build_network(&mut layers, form);
         let Builder { parameters, mut statistics, constants, counters, folds, .. } = layers;
         let flat_statistics = flatten(&mut statistics, kind, device);
@@ -57,7 +57,7 @@ impl Model {
             constants,
             flat_statistics,
             batches_tracked,
-            across_ranks: sums_ranks,
+            across_ranks,
             folds,
             normalization,
             network,

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use torch_ext::has_fused_batch_norm;
 
 use crate::config::AcrossRanks;
-use crate::method::networks::{Networks, sum_over};
+use crate::method::networks::{Networks, over_ranks};
 use crate::model::Model;
 use crate::run::context::RunContext;
 use crate::system::timeline::Timeline;
@@ -18,9 +19,10 @@ use crate::weights::student::load_student;
 pub fn student(context: &RunContext, timeline: &Timeline) -> Model {
     let RunContext { config, prepared, place, .. } = *context;
     // With one rank the batch of all ranks is the batch.
-    let across_ranks = config.batch_norm.across_ranks == AcrossRanks::Sync && place.ranks.world_size() > 1;
-    let sum = across_ranks.then(|| sum_over(Arc::clone(&place.ranks), timeline.clone()));
-    Model::build(prepared.form, config.seed, config.precision.dtype.kind(), place.device, sum)
+    let sync = config.batch_norm.across_ranks == AcrossRanks::Sync && place.ranks.world_size() > 1;
+    let fused = config.batch_norm.fused && has_fused_batch_norm(place.device);
+    let reached = sync.then(|| over_ranks(Arc::clone(&place.ranks), timeline.clone(), fused));
+    Model::build(prepared.form, config.seed, config.precision.dtype.kind(), place.device, reached)
 }
 
 /// The student with its initial values, random or from `student.checkpoint`, and the teachers from their files.

@@ -25,6 +25,7 @@ use anyhow::{Context, Result};
 use comm::{Communicator, Single};
 use datasets::Shard;
 use tch::{Tensor, no_grad};
+use torch_ext::has_fused_batch_norm;
 
 use crate::config::{AttackKind, Images, Precision, RunConfig, Term};
 use crate::method::attack::{Attack, Noise};
@@ -51,6 +52,7 @@ pub struct Step {
     /// The student, its teachers and its optimizer.
     pub work: Work,
     recorder: Recorder,
+    warning: Option<String>,
 }
 
 impl Step {
@@ -73,7 +75,12 @@ impl Step {
             work.parameters.sum_at_the_end();
             work.asks_in_attacks = false;
         }
-        Ok(Self { work, recorder })
+        let student = &work.networks.student;
+        let no_kernels = config.batch_norm.fused && student.across_ranks && !has_fused_batch_norm(student.device());
+        let warning = no_kernels.then(|| {
+            "batch_norm.fused: only GPUs have these kernels; statistics over the ranks are computed without them".into()
+        });
+        Ok(Self { work, recorder, warning })
     }
 
     /// Attacks the student on `batch` and takes one step of size `rate` down the gradient of `terms` over the global
@@ -90,7 +97,7 @@ impl Step {
     /// # Errors
     /// [`GivenUp`](stopping::GivenUp): the state of this rank is that before the step. Or a failure of the transport.
     pub fn run_until(&mut self, ask: Ask, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
-        let Self { work, recorder } = self;
+        let Self { work, recorder, .. } = self;
         let key = Key::of(batch, terms).perturbing(work.perturbation.active);
         // Captured work may not communicate.
         let ask = || if torch_ext::is_recording() { Ok(()) } else { ask() };
@@ -99,9 +106,9 @@ impl Step {
         Observed::send(&computed)
     }
 
-    /// A warning about graph capture for the user, returned once.
+    /// A warning about batch norm or graph capture for the user, returned once.
     pub fn take_warning(&mut self) -> Option<String> {
-        self.recorder.take_warning()
+        self.warning.take().or_else(|| self.recorder.take_warning())
     }
 }
 

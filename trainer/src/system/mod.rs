@@ -15,7 +15,7 @@ pub mod transfer;
 mod watched;
 mod worker;
 
-pub use self::activity::{Activity, Doing};
+pub use self::activity::{Activity, Doing, Sums};
 pub use self::background::Background;
 pub use self::fault::{Fault, FaultKind};
 pub use self::phase::{Phase, Seconds};

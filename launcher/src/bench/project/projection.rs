@@ -7,6 +7,7 @@ use datasets::random::{bits, uniform};
 use serde::Serialize;
 use trainer::config::RunConfig;
 use trainer::model::ModelSpec;
+use trainer::run::cost::{Forward, Traffic};
 
 use super::super::output::{check_new, print, write_json};
 use super::cluster::Cluster;
@@ -44,11 +45,15 @@ pub(crate) fn run(command: &Project) -> Result<()> {
     let config = RunConfig::read(&command.config, &command.overrides)?;
     let clusters: Vec<Cluster> = command.cluster.iter().map(|file| Cluster::read(file)).collect::<Result<_>>()?;
     let form = form(command, &config);
-    let run = StepModel::new(&config, form, config.epochs - 1);
+    let (forward, traffic) = (Forward::of(form), Traffic::of(form));
     let mut all = vec![];
     for cluster in &clusters {
-        let projected: Vec<Projected> =
-            command.gpus.iter().map(|gpus| project(command, &config, &run, cluster, *gpus as usize)).collect();
+        let of_gpus = |gpus: usize| {
+            let fused = config.batch_norm.fused.then_some(gpus);
+            let run = StepModel::counted(&config, config.epochs - 1, forward, &traffic, fused);
+            project(command, &config, &run, cluster, gpus)
+        };
+        let projected: Vec<Projected> = command.gpus.iter().map(|gpus| *gpus as usize).map(of_gpus).collect();
         print(&format!("{}: {form}, {}\n", cluster.name, assumptions(cluster)))?;
         print(&text(&grid(&projected), 120))?;
         print(&format!("sources: {}\n\n", cluster.sources.join("; ")))?;

@@ -1,6 +1,6 @@
 //! One training step as a sequence of computations and all-reduces, counted from its configuration.
 
-use trainer::config::{AcrossRanks, AttackKind, GradientDtype, Mode, RunConfig, STUDENT};
+use trainer::config::{AcrossRanks, AttackKind, Dtype, GradientDtype, Mode, RunConfig, STUDENT};
 use trainer::model::ModelSpec;
 use trainer::run::cost::{Forward, Traffic, passes, step_per_image};
 
@@ -20,13 +20,19 @@ pub(crate) struct StepModel {
 }
 
 impl StepModel {
-    /// A step of `epoch`, with a student of this form and teachers like it.
+    /// A step of `epoch` without fused batch norm, with a student of this form and teachers like it.
     pub(crate) fn new(config: &RunConfig, form: ModelSpec, epoch: u64) -> Self {
-        Self::counted(config, epoch, Forward::of(form), &Traffic::of(form))
+        Self::counted(config, epoch, Forward::of(form), &Traffic::of(form), None)
     }
 
-    /// The same for a student whose forward pass and traffic are known.
-    pub(crate) fn counted(config: &RunConfig, epoch: u64, forward: Forward, traffic: &Traffic) -> Self {
+    /// The same for a student whose forward pass and traffic are known; `fused` is the number of ranks whose batch norm is fused.
+    pub(crate) fn counted(
+        config: &RunConfig,
+        epoch: u64,
+        forward: Forward,
+        traffic: &Traffic,
+        fused: Option<usize>,
+    ) -> Self {
         let names = config.teachers.keys().cloned().chain([STUDENT.to_string()]);
         let networks = names.map(|name| (name, forward)).collect();
         let whole = 2.0 * step_per_image(config, epoch, &networks) as f64;
@@ -38,11 +44,14 @@ impl StepModel {
         let backward = 2.0 * to_parameters.multiply_adds(forward) as f64 / halves as f64;
         let value = if config.comm.gradient_dtype == GradientDtype::Bfloat16 { 2.0 } else { 4.0 };
 
-        // Forward sums are n, sum x and sum x^2 in float64; backward sums are two gradients for each channel.
+        // Forward sums are n, sum x and sum x^2 in float64; backward sums are two gradients for each channel. Fused, each rank has a
+        // row of its own, and all is in the type of the parameters.
+        let norm_value = if config.precision.dtype == Dtype::Float64 { 8.0 } else { 4.0 };
+        let (row, sums) = fused.map_or((8.0, 8.0), |ranks| (norm_value * ranks as f64, norm_value));
         let sync = config.batch_norm.across_ranks == AcrossRanks::Sync;
         let norms = || traffic.batch_norms.iter().filter(|_| sync).map(|channels| *channels as f64);
-        let ahead: Vec<f64> = norms().map(|channels| 8.0 * (2.0 * channels + 1.0)).collect();
-        let back: Vec<f64> = norms().map(|channels| 16.0 * channels).rev().collect();
+        let ahead: Vec<f64> = norms().map(|channels| row * (2.0 * channels + 1.0)).collect();
+        let back: Vec<f64> = norms().map(|channels| sums * 2.0 * channels).rev().collect();
         let attacked = config.attack.kind != AttackKind::None && config.attack.batch_norm != Mode::Eval;
         let steps = if attacked { student.to_image } else { 0 };
         let mut sums_before = vec![];

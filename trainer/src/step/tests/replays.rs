@@ -4,7 +4,7 @@ use super::*;
 use crate::config::preset_names;
 use crate::fixtures::network_across;
 use crate::fixtures::on_ranks;
-use crate::method::networks::sum_over;
+use crate::method::networks::over_ranks;
 use crate::step::diagnostics::Seen;
 use crate::step::graph_capture::WARM_UP;
 use crate::system::timeline::Timeline;
@@ -188,8 +188,8 @@ fn parts_in_bfloat16_are_replayed_with_the_weights_of_their_step() {
 fn sums_of_batch_norm_are_not_recorded() {
     let config = config("iad-1", &["precision.dtype=float32"]);
     on_ranks(2, false, |ranks| {
-        let sum = sum_over(Arc::clone(&ranks), Timeline::default());
-        let student = network_across(1, 5, Kind::Float, Some(sum));
+        let reached = over_ranks(Arc::clone(&ranks), Timeline::default(), false);
+        let student = network_across(1, 5, Kind::Float, Some(reached));
         let teachers = ["robust", "standard"].map(|name| (name.to_string(), network(2, Kind::Float)));
         let networks = Networks::new(student, BTreeMap::from(teachers), config.precision);
         let mut step = Step::new(&config, networks, ranks).unwrap();

@@ -4,7 +4,7 @@ use datasets::Shard;
 
 use super::*;
 use crate::fixtures::{network_across, on_ranks};
-use crate::method::networks::sum_over;
+use crate::method::networks::over_ranks;
 use crate::step::stopping::GivenUp;
 use crate::system::timeline::Timeline;
 
@@ -22,10 +22,10 @@ fn same(one: &[Tensor; 4], other: &[Tensor; 4]) -> bool {
 fn gives_up_everywhere(config: &RunConfig, world_size: usize, sync: bool, global_count: usize) -> usize {
     let of_ranks = on_ranks(world_size, true, |ranks| {
         let kind = Kind::Double;
-        let across_ranks = (sync && world_size > 1).then(|| sum_over(Arc::clone(&ranks), Timeline::default()));
+        let reached = (sync && world_size > 1).then(|| over_ranks(Arc::clone(&ranks), Timeline::default(), false));
         let networks = |across| Networks { student: network_across(1, 5, kind, across), ..networks(kind) };
-        let mut step = Step::new(config, networks(across_ranks.clone()), Arc::clone(&ranks)).unwrap();
-        let mut unbroken = Step::new(config, networks(across_ranks), Arc::clone(&ranks)).unwrap();
+        let mut step = Step::new(config, networks(reached.clone()), Arc::clone(&ranks)).unwrap();
+        let mut unbroken = Step::new(config, networks(reached), Arc::clone(&ranks)).unwrap();
         let slots: Vec<i64> =
             Shard { rank: ranks.rank(), world_size }.slots(global_count).map(|slot| slot as i64).collect();
         let images = pattern(global_count * 3 * 16 * 16, 7).view([-1, 3, 16, 16]);
