@@ -11,6 +11,7 @@
 //! | [`set_gradient`] | `Tensor::mutable_grad` |
 //! | [`on_gradient`] | `set_post_acc_grad_hooks` |
 //! | [`batch_norm_across_ranks`] | an autograd function with its own backward |
+//! | [`Kernels`] | none: kernels of this program, in libtorch's stream and graph |
 //! | [`Moment`] | `c10::Event` with timing |
 //! | [`peak_memory`] | `DeviceAllocator::getDeviceStats` |
 //! | [`Autocast`], [`Casts`] | `at::autocast` |
@@ -25,6 +26,8 @@ mod answer;
 mod batch_norm;
 mod gradient;
 mod graph;
+mod kernels;
+mod known_backward;
 mod library;
 mod moment;
 mod page_locked;
@@ -36,6 +39,7 @@ mod waits;
 pub use crate::batch_norm::{Normalised, Sum, batch_norm_across_ranks};
 pub use crate::gradient::{on_gradient, set_gradient};
 pub use crate::graph::{Graph, Queue, is_recording};
+pub use crate::kernels::{Finished, Judged, Kernels, Layer, Trust};
 pub use crate::library::{cuda_version, exact_arithmetic, keep_memory, load_cuda, version};
 pub use crate::moment::{Moment, peak_memory};
 pub use crate::page_locked::page_locked;

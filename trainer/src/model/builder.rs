@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use datasets::Draws;
 use datasets::random::{Purpose, uniform};
 use tch::{Device, Kind, Tensor};
-use torch_ext::Sum;
+use torch_ext::{Kernels, Sum};
 
 use super::batch_norm::BatchNorm;
 use super::layers::{Convolution, Counter, Linear, Named};
@@ -19,6 +19,8 @@ pub struct Builder {
     across_ranks: Option<Sum>,
     /// The type of folded weights, once batch norms are folded into their convolutions.
     pub folds: Arc<OnceLock<Kind>>,
+    /// Fused kernels, once batch norms are to use them.
+    pub fuses: Arc<OnceLock<Arc<Kernels>>>,
     /// Trainable tensors.
     pub parameters: Vec<Named>,
     /// Running means and variances of batch norm.
@@ -35,8 +37,8 @@ impl Builder {
     pub fn new(seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
         let draws = Some(Draws::new(seed, Purpose::Initialise, 0));
         let (parameters, statistics, constants, counters) = (vec![], vec![], vec![], vec![]);
-        let folds = Arc::default();
-        Self { draws, kind, device, across_ranks, folds, parameters, statistics, constants, counters }
+        let (folds, fuses) = Default::default();
+        Self { draws, kind, device, across_ranks, folds, fuses, parameters, statistics, constants, counters }
     }
 
     /// Layers whose tensors have shapes only; all values share one memory cell.
@@ -114,8 +116,16 @@ impl Builder {
         };
         let running_mean = statistic(format!("{name}.running_mean"), Tensor::zeros([channels], options));
         let running_variance = statistic(format!("{name}.running_var"), Tensor::ones([channels], options));
-        let (across_ranks, folds) = (self.across_ranks.clone(), Arc::clone(&self.folds));
-        BatchNorm { weight, bias, running_mean, running_variance, across_ranks, folds, folded: Default::default() }
+        BatchNorm {
+            weight,
+            bias,
+            running_mean,
+            running_variance,
+            across_ranks: self.across_ranks.clone(),
+            folds: Arc::clone(&self.folds),
+            fuses: Arc::clone(&self.fuses),
+            folded: Default::default(),
+        }
     }
 
     /// Values per channel that training does not change, stored with the network.
