@@ -167,7 +167,7 @@ fn a_graph_replays_kernels() {
     let (graph, moved) = Graph::record(gpu.device, step).unwrap();
     graph.replay().unwrap();
     assert_eq!(moved, expected);
-    no_grad(|| gradient.shallow_clone().neg_());
+    let _ = no_grad(|| gradient.shallow_clone().neg_());
     graph.replay().unwrap();
     assert_eq!(moved, step());
     assert_ne!(moved, expected);
