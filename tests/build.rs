@@ -26,7 +26,10 @@ fn build_stand_in() {
     let library = folder.join("libnccl.so");
     let mut compiler = cc::Build::new().warnings(true).extra_warnings(true).pic(true).get_compiler().to_command();
     compiler.args(["-std=gnu11", "-shared", "-pthread", "-o"]).arg(&library);
-    let status = compiler.args(["stand-in/driver.c", "stand-in/nccl.c"]).status().expect("starting the C compiler");
+    let status = compiler
+        .args(["stand-in/driver.c", "stand-in/kernels.c", "stand-in/nccl.c", "-lm"])
+        .status()
+        .expect("starting the C compiler");
     assert!(status.success(), "the stand-in does not compile");
     // One file by two names is one library in a process.
     let driver = folder.join("libcuda.so");

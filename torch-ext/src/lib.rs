@@ -12,6 +12,7 @@
 //! | [`on_gradient`] | `set_post_acc_grad_hooks` |
 //! | [`batch_norm_across_ranks`] | an autograd function with its own backward |
 //! | [`fused_batch_norm`] | the same by the kernels of PyTorch's `SyncBatchNorm` |
+//! | [`Kernels`] | none: kernels of this program, in libtorch's stream and graph |
 //! | [`Moment`] | `c10::Event` with timing |
 //! | [`peak_memory`] | `DeviceAllocator::getDeviceStats` |
 //! | [`Autocast`], [`Casts`] | `at::autocast` |
@@ -28,6 +29,8 @@ mod batch_norm;
 mod fused_batch_norm;
 mod gradient;
 mod graph;
+mod kernels;
+mod known_backward;
 mod library;
 mod moment;
 mod operations;
@@ -41,6 +44,7 @@ pub use crate::batch_norm::{Normalised, Sum, batch_norm_across_ranks};
 pub use crate::fused_batch_norm::{StatisticsRanks, fused_batch_norm, has_fused_batch_norm};
 pub use crate::gradient::{on_gradient, set_gradient};
 pub use crate::graph::{Graph, Queue, is_recording};
+pub use crate::kernels::{Finished, Judged, Kernels, Layer, Trust};
 pub use crate::library::{cuda_version, exact_arithmetic, keep_memory, load_cuda, version};
 pub use crate::moment::{Moment, peak_memory};
 pub use crate::operations::{Called, Operations, count_operations};

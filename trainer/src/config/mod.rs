@@ -70,7 +70,7 @@ pub use self::normalize::Normalize;
 pub use self::optimizer::{LrPolicy, LrScale, OneCycleCosine, OptimizerConfig, OptimizerKind, Pace, Undecayed};
 pub use self::overrides::Override;
 pub use self::pixels::Pixels;
-pub use self::precision::{Dtype, Named, Precision};
+pub use self::precision::{Dtype, Fused, Named, Precision};
 pub use self::preset::names as preset_names;
 pub use self::protocol::Protocol;
 pub use self::remembered::{Balance, ClassMeans, ClassWeights, Rectify};

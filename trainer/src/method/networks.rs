@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use comm::{Communicator, Single};
 use tch::{Kind, Tensor, no_grad};
-use torch_ext::{StatisticsRanks, Sum};
+use torch_ext::{Kernels, StatisticsRanks, Sum};
 
 use super::memory::Memory;
 use crate::config::{EMA, Precision, RunConfig};
@@ -21,6 +21,10 @@ pub struct Networks {
     pub teachers: BTreeMap<String, Model>,
     /// The number formats of training, on the student's device.
     pub(crate) precision: Precision,
+    /// Fused kernels, if they are asked for and there are some.
+    pub(crate) kernels: Option<Arc<Kernels>>,
+    /// Why there are none although they are asked for: a warning that the user has not had yet.
+    pub(crate) unfused: Option<String>,
     /// The timeline of their forward passes.
     pub timeline: Timeline,
     /// What the method remembers.
@@ -42,11 +46,18 @@ impl Networks {
             precision.lay_out(teacher);
             precision.freeze(teacher);
         }
+        let (kernels, unfused) = match precision.kernels(student.device()) {
+            Ok(kernels) => (kernels, None),
+            Err(warning) => (None, Some(warning)),
+        };
+        student.fuse(kernels.as_ref());
         let (timeline, memory) = (Timeline::default(), Memory::default());
         Self {
             student,
             teachers,
             precision,
+            kernels,
+            unfused,
             timeline,
             memory,
             average: None,

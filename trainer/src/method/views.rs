@@ -2,8 +2,10 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use tch::{Kind, Tensor, no_grad};
+use torch_ext::Kernels;
 
 use super::memory::Memory;
 use super::networks::Networks;
@@ -82,6 +84,11 @@ impl<'a> Views<'a> {
     /// natural images, which carry no gradient.
     pub fn with_candidate<'b>(&'b self, candidate: &'b Tensor) -> Views<'b> {
         Views { natural_views: Some(self), ..Views::new(self.networks, self.mode, self.natural, candidate) }
+    }
+
+    /// Fused kernels, if there are some.
+    pub fn kernels(&self) -> Option<&Arc<Kernels>> {
+        self.networks.kernels.as_ref()
     }
 
     /// Logits `[N, classes]` of the student or a named teacher.

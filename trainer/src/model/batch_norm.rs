@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::sync::{Arc, OnceLock};
 
 use tch::{Kind, Tensor, no_grad};
-use torch_ext::{StatisticsRanks, Sum};
+use torch_ext::{Finished, Kernels, Layer, StatisticsRanks, Sum};
 
 use crate::model::Mode;
 use crate::model::layers::Convolution;
@@ -27,6 +27,7 @@ pub struct BatchNorm {
     pub(super) running_variance: Tensor,
     pub(super) over_ranks: Option<OverRanks>,
     pub(super) folds: Arc<OnceLock<Kind>>,
+    pub(super) fuses: Arc<OnceLock<Arc<Kernels>>>,
     /// Weight and bias of the preceding convolution with this batch norm folded in.
     pub(super) folded: OnceCell<(Tensor, Tensor)>,
 }
@@ -37,6 +38,43 @@ impl BatchNorm {
 
     /// Normalises `[N, C, H, W]` by the batch's statistics (training) or the running ones (evaluation).
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
+        self.fused(images, None, false, mode).unwrap_or_else(|| self.forward_alone(images, mode))
+    }
+
+    /// The same, through a ReLU.
+    pub fn forward_relu(&self, images: &Tensor, mode: Mode) -> Tensor {
+        self.fused(images, None, true, mode).unwrap_or_else(|| self.forward_alone(images, mode).relu())
+    }
+
+    /// A convolution, this batch norm, the addition of `addend` if there is one, and a ReLU; see [`after`](Self::after).
+    pub fn after_relu(
+        &self,
+        convolution: &Convolution,
+        images: &Tensor,
+        addend: Option<&Tensor>,
+        mode: Mode,
+    ) -> Tensor {
+        let add = |map: Tensor| addend.map_or_else(|| map.shallow_clone(), |addend| &map + addend);
+        if mode == Mode::Eval {
+            return add(self.after(convolution, images, mode)).relu();
+        }
+        let map = convolution.forward(images);
+        self.fused(&map, addend, true, mode).unwrap_or_else(|| add(self.forward_alone(&map, mode)).relu())
+    }
+
+    /// Batch norm by the batch's statistics, the addition and the ReLU by fused kernels, if there are some and they fit.
+    fn fused(&self, images: &Tensor, addend: Option<&Tensor>, relu: bool, mode: Mode) -> Option<Tensor> {
+        let kernels = self.fuses.get().filter(|_| mode != Mode::Eval)?;
+        let (weight, bias, sum) = (&self.weight, &self.bias, self.over_ranks.as_ref().map(|over| &over.sum));
+        let layer = Layer { weight, bias, epsilon: Self::EPSILON, addend, relu, sum };
+        let Finished { output, mean, variance, count } = kernels.batch_norm(images, &layer)?;
+        if mode == Mode::Train {
+            self.update(&mean, &variance, &count);
+        }
+        Some(output)
+    }
+
+    fn forward_alone(&self, images: &Tensor, mode: Mode) -> Tensor {
         match (&self.over_ranks, mode) {
             (_, Mode::Eval) => self.normalise(images, true, false),
             // The fused kernels divide by n - 1, and one image of one pixel would make that 0.
@@ -81,13 +119,18 @@ impl BatchNorm {
     fn across_ranks(&self, images: &Tensor, mode: Mode, sum: &Sum) -> Tensor {
         let normalised = torch_ext::batch_norm_across_ranks(images, &self.weight, &self.bias, Self::EPSILON, sum);
         if mode == Mode::Train {
-            no_grad(|| {
-                let unbiased = &normalised.count / (&normalised.count - 1.0).clamp_min(1.0);
-                let variance = &normalised.variance * unbiased.to_kind(normalised.variance.kind());
-                let _ = self.running_mean.shallow_clone().lerp_(&normalised.mean, Self::MOMENTUM);
-                let _ = self.running_variance.shallow_clone().lerp_(&variance, Self::MOMENTUM);
-            });
+            self.update(&normalised.mean, &normalised.variance, &normalised.count);
         }
         normalised.output
+    }
+
+    /// Moves the running statistics towards those of a batch of `count` values, whose variance is the biased one.
+    fn update(&self, mean: &Tensor, variance: &Tensor, count: &Tensor) {
+        no_grad(|| {
+            let unbiased = count / (count - 1.0).clamp_min(1.0);
+            let variance = variance * unbiased.to_kind(variance.kind());
+            let _ = self.running_mean.shallow_clone().lerp_(mean, Self::MOMENTUM);
+            let _ = self.running_variance.shallow_clone().lerp_(&variance, Self::MOMENTUM);
+        });
     }
 }

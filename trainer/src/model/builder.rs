@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use datasets::Draws;
 use datasets::random::{Purpose, uniform};
 use tch::{Device, Kind, Tensor};
+use torch_ext::Kernels;
 
 use super::batch_norm::{BatchNorm, OverRanks};
 use super::layers::{Convolution, Counter, Linear, Named};
@@ -18,6 +19,8 @@ pub struct Builder {
     over_ranks: Option<OverRanks>,
     /// The type of folded weights, once batch norms are folded into their convolutions.
     pub folds: Arc<OnceLock<Kind>>,
+    /// Fused kernels, once batch norms are to use them.
+    pub fuses: Arc<OnceLock<Arc<Kernels>>>,
     /// Trainable tensors.
     pub parameters: Vec<Named>,
     /// Running means and variances of batch norm.
@@ -34,8 +37,8 @@ impl Builder {
     pub fn new(seed: u64, kind: Kind, device: Device, over_ranks: Option<OverRanks>) -> Self {
         let draws = Some(Draws::new(seed, Purpose::Initialise, 0));
         let (parameters, statistics, constants, counters) = (vec![], vec![], vec![], vec![]);
-        let folds = Arc::default();
-        Self { draws, kind, device, over_ranks, folds, parameters, statistics, constants, counters }
+        let (folds, fuses) = Default::default();
+        Self { draws, kind, device, over_ranks, folds, fuses, parameters, statistics, constants, counters }
     }
 
     /// Layers whose tensors have shapes only; all values share one memory cell.
@@ -113,8 +116,16 @@ impl Builder {
         };
         let running_mean = statistic(format!("{name}.running_mean"), Tensor::zeros([channels], options));
         let running_variance = statistic(format!("{name}.running_var"), Tensor::ones([channels], options));
-        let (over_ranks, folds) = (self.over_ranks.clone(), Arc::clone(&self.folds));
-        BatchNorm { weight, bias, running_mean, running_variance, over_ranks, folds, folded: Default::default() }
+        BatchNorm {
+            weight,
+            bias,
+            running_mean,
+            running_variance,
+            over_ranks: self.over_ranks.clone(),
+            folds: Arc::clone(&self.folds),
+            fuses: Arc::clone(&self.fuses),
+            folded: Default::default(),
+        }
     }
 
     /// Values per channel that training does not change, stored with the network.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor, no_grad};
+use torch_ext::Kernels;
 
 use super::batch_norm::OverRanks;
 use super::builder::Builder;
@@ -33,6 +34,7 @@ pub struct Model {
     /// Whether batch norm uses the statistics of the batch over all ranks.
     pub across_ranks: bool,
     folds: Arc<OnceLock<Kind>>,
+    fuses: Arc<OnceLock<Arc<Kernels>>>,
     normalization: Option<Normalization>,
     network: Box<dyn Network>,
     counters: Vec<Counter>,
@@ -47,7 +49,7 @@ impl Model {
         let across_ranks = over_ranks.is_some();
         let mut layers = Builder::new(seed, kind, device, over_ranks);
         let (normalization, network) = build_network(&mut layers, form);
-        let Builder { parameters, mut statistics, constants, counters, folds, .. } = layers;
+        let Builder { parameters, mut statistics, constants, counters, folds, fuses, .. } = layers;
         let flat_statistics = flatten(&mut statistics, kind, device);
         let batches_tracked = Tensor::zeros([], (Kind::Int64, device));
         Self {
@@ -59,6 +61,7 @@ impl Model {
             batches_tracked,
             across_ranks,
             folds,
+            fuses,
             normalization,
             network,
             counters,
@@ -90,6 +93,14 @@ impl Model {
     pub fn freeze(&self) {
         for parameter in &self.parameters {
             let _ = parameter.tensor.set_requires_grad(false);
+        }
+    }
+
+    /// Computes batch norm in training, with the addition and the ReLU behind it, by `kernels` where they fit; nothing changes
+    /// without any.
+    pub fn fuse(&self, kernels: Option<&Arc<Kernels>>) {
+        if let Some(kernels) = kernels {
+            self.fuses.get_or_init(|| Arc::clone(kernels));
         }
     }
 

@@ -20,11 +20,14 @@ impl Guard {
     /// Judges the gradients and the running statistics that a step has computed, before its update. The new momentum is
     /// bounded by the largest values that it is made of.
     pub fn of(parameters: &Gradients, student: &Model, optimizer: &Optimizer) -> Self {
-        let (finite, place) = all_finite(&parameters.gradients);
+        let (finite, place, bound) = optimizer.judge(parameters).unwrap_or_else(|| {
+            let (finite, place) = all_finite(&parameters.gradients);
+            (finite, place, optimizer.bound(parameters))
+        });
         let counted = |tensor: &Tensor| tensor.numel() as i64;
         let (gradients, statistics) = (counted(&parameters.gradients), &student.flat_statistics);
         let behind = place.full_like(gradients + counted(statistics));
-        let bounded = optimizer.bound(parameters).isfinite();
+        let bounded = bound.isfinite();
         let (sound, elsewhere) = match counted(statistics) {
             0 => (bounded, behind),
             _ => {

@@ -106,9 +106,9 @@ impl Step {
         Observed::send(&computed)
     }
 
-    /// A warning about batch norm or graph capture for the user, returned once.
+    /// A warning about batch norm, fused kernels or graph capture for the user, returned once.
     pub fn take_warning(&mut self) -> Option<String> {
-        self.warning.take().or_else(|| self.recorder.take_warning())
+        self.warning.take().or_else(|| self.work.networks.unfused.take()).or_else(|| self.recorder.take_warning())
     }
 }
 
@@ -151,11 +151,12 @@ impl Work {
         parameters.take_time_from(&networks.timeline)?;
         let attack: Option<Box<dyn Attack>> = match config.attack.kind {
             AttackKind::None => None,
-            AttackKind::Pgd | AttackKind::FgsmRs => Some(Box::new(config.attack.pgd())),
+            AttackKind::Pgd | AttackKind::FgsmRs => Some(config.attack.pgd().fused(networks.kernels.as_ref())),
             AttackKind::NFgsm => Some(Box::new(config.attack.n_fgsm())),
         };
         Ok(Self {
-            optimizer: Optimizer::new(&config.optimizer, &parameters, &networks.student),
+            optimizer: Optimizer::new(&config.optimizer, &parameters, &networks.student)
+                .fused(networks.kernels.clone()),
             watch: Watch::new(&config.guard, &parameters),
             perturbation: WeightPerturbation::new(config),
             alignment: GradientAlignment::new(config),

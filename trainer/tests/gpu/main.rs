@@ -2,6 +2,7 @@
 //! with `IAD_TEST_GPU=cpu` they rehearse, the CPU in the GPU's place; those of graphs with `IAD_TEST_GRAPHS=1` too.
 
 mod graphs;
+mod kernels;
 mod queue;
 mod steps;
 mod sums;
