@@ -271,7 +271,7 @@ fn the_label_follows_the_teacher_to_first_order() {
     let step = (crate::fixtures::pattern(128, 4).view([2, 1, 8, 8]) - 0.5) * 1e-5;
     let candidate = &natural + &step;
     let origin = Views::new(&networks, Mode::Eval, &natural, &natural);
-    let found = origin.with_candidate(&candidate).first_order("robust", &labels);
+    let found = origin.with_candidate(&candidate, Mode::Eval).first_order("robust", &labels);
     let (at, there) = (
         origin.logits("robust", Images::Natural),
         Views::new(&networks, Mode::Eval, &natural, &candidate).logits("robust", Images::Adversarial),
