@@ -181,7 +181,7 @@ mod tests {
             assert_eq!(found, teachers, "{method}");
         }
         for method in preset_names() {
-            let alone = ["st", "at", "trades", "trades-ls", "mart", "dkl", "gkl", "adr", "adr-trades"];
+            let alone = ["st", "at", "trades", "trades-ls", "mart", "nuat", "dkl", "gkl", "adr", "adr-trades"];
             let distils = !alone.contains(&method);
             assert_eq!(!teachers_of(method).unwrap().is_empty(), distils, "{method}");
         }

@@ -41,6 +41,10 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 11] = [
                 "What batch norm does during the attack: normalise by the batch and remember it (train_update), forget it (train_frozen), or normalise by its running statistics (eval).",
             ),
             (
+                "natural_batch_norm",
+                "What batch norm does in the pass on natural images that the attack compares with, if not the same.",
+            ),
+            (
                 "towards",
                 "What the attack moves the student's prediction away from: the label, or the prediction of a network.",
             ),
@@ -148,6 +152,7 @@ pub(super) fn method(preset: &str) -> &'static str {
         "ltd" => "Low temperature distillation, LTD (Chen and Lee, 2021)",
         "hat" => "HAT, helper images against too large margins (Rade and Moosavi-Dezfooli, ICLR 2022)",
         "dgad" => "DGAD, the teacher's mistakes corrected and distilled on natural images (Park and Min, ECCV 2024)",
+        "nuat" => "NuAT, single-step training with the nuclear norm (Sriramanan et al., NeurIPS 2021)",
         "dkl" => "DKL, the improved divergence IKL (Cui et al., NeurIPS 2024)",
         "gkl" => "GKL, the generalised divergence (Cui et al., 2025)",
         "saad" => "SAAD, images weighed by the teacher's uncertainty (Lee et al., TMLR 2026)",
@@ -193,6 +198,9 @@ pub(super) fn term(term: &Term) -> String {
         Divergence::LogitGaps => {
             sentences.push("The gaps between the logits of two classes are compared, for all pairs; pairs of classes that images of this label are often taken for count more".into());
         }
+        Divergence::Nuclear => {
+            sentences.push("Differences of logits are compared over the whole batch, by their nuclear norm".into());
+        }
     }
     if term.hard {
         sentences.push("The target's most probable class is taken as the label".into());
@@ -213,8 +221,15 @@ pub(super) fn term(term: &Term) -> String {
     if term.sample_weight.is_some() {
         sentences.push("An image counts the more, the less sure the student is of its label".into());
     }
-    if term.ramp == Some(Ramp::Linear) {
-        sentences.push("The weight grows with every epoch".into());
+    match term.ramp {
+        Some(Ramp::Linear) => sentences.push("The weight grows with every epoch".into()),
+        Some(Ramp::Hold(epochs)) => {
+            sentences.push(format!("The weight grows from 0 with every epoch, and stays in the last {epochs}"));
+        }
+        None => {}
+    }
+    if term.in_attack {
+        sentences.push("In every second step the attack raises it too".into());
     }
     if term.from_epoch > 0 {
         sentences.push(format!("The term begins in epoch {}", term.from_epoch));

@@ -62,6 +62,18 @@ impl RunConfig {
             must(natural, key("divergence"), "logit_gaps", expected)?;
             must(self.loss.class_means.is_some(), "loss.class_means", "nothing", "a table for logit_gaps")?;
         }
+        if term.divergence == Divergence::Nuclear {
+            let weighed = term.trust.is_some() || term.sample_weight.is_some() || term.uncertainty.is_some();
+            let weighed = weighed || term.only.is_some() || self.loss.class_weights.is_some();
+            let expected =
+                "kl or mean_square: the nuclear norm is one number of the whole batch, without factors of samples";
+            must(!weighed, key("divergence"), "nuclear", expected)?;
+        }
+        let natural = target.is_some_and(|target| target.network == STUDENT && target.images == Images::Natural);
+        let raised = natural && term.of == Images::Adversarial && self.attack.kind != AttackKind::None;
+        let expected =
+            "false, or an attack and adversarial images towards = { network = \"student\", images = \"natural\" }";
+        must(raised || !term.in_attack, key("in_attack"), true, expected)?;
         for (field, teacher) in [
             ("only.teacher", term.only.as_ref().map(|only| &only.teacher)),
             ("uncertainty.teacher", term.uncertainty.as_ref().map(|one| &one.teacher)),

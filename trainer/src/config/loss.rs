@@ -34,7 +34,13 @@ impl LossConfig {
         let terms = || self.terms.iter().filter(|term| term.weight > 0.0);
         let gaps = terms().any(|term| term.divergence == Divergence::LogitGaps);
         let normalized = self.class_means.is_some_and(|means| means.normalized) && gaps;
-        self.balance.is_some() || normalized || terms().any(|term| term.uncertainty.is_some())
+        let whole = |term: &Term| term.uncertainty.is_some() || term.divergence == Divergence::Nuclear;
+        self.balance.is_some() || normalized || terms().any(whole)
+    }
+
+    /// Whether the attack raises other terms in every second step.
+    pub fn alternates(&self) -> bool {
+        self.terms.iter().any(|term| term.in_attack && term.weight > 0.0)
     }
 
     /// The teacher of the diagnostics: the one that a term's trust names, else the first teacher among the targets.
@@ -119,6 +125,9 @@ pub struct Term {
     /// How the weight grows over the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramp: Option<Ramp>,
+    /// Whether the attack raises this term beside its own objective, in every second step of an epoch, from the second on (NuAT).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub in_attack: bool,
     /// Whether a target that is the student's own prediction is detached; the reference lets its gradient flow.
     #[serde(default)]
     pub stop_gradient: bool,
@@ -157,6 +166,8 @@ pub enum Divergence {
     /// 1/4 of the sum over pairs of classes of s_a s_b (d_a - d_b)^2, where d are the differences of the logits and s is the
     /// mean prediction of the label's class (`loss.class_means`; DKL).
     LogitGaps,
+    /// The nuclear norm of the differences of the logits, a matrix with a row for each sample of the global batch (NuAT).
+    Nuclear,
 }
 
 impl Divergence {
@@ -166,6 +177,7 @@ impl Divergence {
             Divergence::Kl => "kl",
             Divergence::MeanSquare => "mean_square",
             Divergence::LogitGaps => "logit_gaps",
+            Divergence::Nuclear => "nuclear",
         }
     }
 
@@ -222,6 +234,21 @@ pub enum SampleWeight {
 pub enum Ramp {
     /// By the same amount with each epoch, up to the whole weight in the last one.
     Linear,
+    /// By the same amount with each epoch, from 0 in the first one up to the whole weight in the last so many epochs (NuAT).
+    Hold(u64),
+}
+
+impl Ramp {
+    /// The share of the weight in `epoch` of `epochs`.
+    pub fn share(self, epoch: u64, epochs: u64) -> f64 {
+        match self {
+            Ramp::Linear => (epoch + 1) as f64 / epochs as f64,
+            Ramp::Hold(hold) => {
+                let whole = epochs.saturating_sub(hold).max(1);
+                epoch.min(whole) as f64 / whole as f64
+            }
+        }
+    }
 }
 
 impl Term {
@@ -244,6 +271,7 @@ impl Term {
             trust: None,
             sample_weight: None,
             ramp: None,
+            in_attack: false,
             stop_gradient: false,
             from_epoch: 0,
             first_order: false,

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::Override;
 
 /// The presets, compiled in so that the program needs no files.
-const PRESETS: [(&str, &str); 32] = [
+const PRESETS: [(&str, &str); 33] = [
     ("st", include_str!("../../../configs/losses/st.toml")),
     ("at", include_str!("../../../configs/losses/at.toml")),
     ("trades", include_str!("../../../configs/losses/trades.toml")),
@@ -27,6 +27,7 @@ const PRESETS: [(&str, &str); 32] = [
     ("igdm", include_str!("../../../configs/losses/igdm.toml")),
     ("igdm-ard", include_str!("../../../configs/losses/igdm-ard.toml")),
     ("igdm-rslad", include_str!("../../../configs/losses/igdm-rslad.toml")),
+    ("nuat", include_str!("../../../configs/losses/nuat.toml")),
     ("ltd", include_str!("../../../configs/losses/ltd.toml")),
     ("hat", include_str!("../../../configs/losses/hat.toml")),
     ("dgad", include_str!("../../../configs/losses/dgad.toml")),

@@ -4,6 +4,8 @@
 //! divergences take log-softmax of the logits; the guide's prediction is the first argument of the textbook
 //! Kullback-Leibler divergence, as in the reference code (IAD-I.py, trades.py), not as the paper prints it.
 
+mod nuclear;
+
 use tch::{Kind, Tensor, no_grad};
 
 use super::views::Views;
@@ -67,6 +69,7 @@ impl Term {
                     Divergence::Kl if self.hard => cross_entropy(student, &guide.argmax(1, false), 0.0),
                     Divergence::Kl => divergence(&guide, student),
                     Divergence::MeanSquare => mean_square(&guide, student),
+                    Divergence::Nuclear => nuclear::shares(&(guide - student), &|values| views.sum_over_ranks(values)),
                     Divergence::LogitGaps => self.logit_gaps(views, &(guide - student), labels, global_count),
                 }
             }

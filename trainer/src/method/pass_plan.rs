@@ -51,6 +51,8 @@ pub struct PassPlan {
     predictions: BTreeMap<(String, Images), bool>,
     /// Student passes that only update running statistics, one for each term of weight 0.
     for_statistics: Vec<Images>,
+    /// Whether the attack, too, compares with the student's natural prediction for a term.
+    in_attack: bool,
 }
 
 impl PassPlan {
@@ -81,7 +83,8 @@ impl PassPlan {
         for (teacher, images) in diagnosed.of_teacher() {
             need(teacher, images, false);
         }
-        Self { predictions, for_statistics }
+        let in_attack = terms.iter().any(|term| term.in_attack && term.weight != 0.0);
+        Self { predictions, for_statistics, in_attack }
     }
 
     /// The student's passes of one image for the gradient of `terms` alone, as in an ascent on the weights.
@@ -111,11 +114,11 @@ impl PassPlan {
             let steps = attack.steps as u64;
             let search = Passes { forward: steps, to_image: steps, to_parameters: 0 };
             all.insert(STUDENT.into(), search);
+            let own = |towards: &Target| matches!(towards, Target::Prediction(Prediction { network, images: Images::Natural }) if network == STUDENT);
+            // The loss makes its own prediction, which has a gradient and may be of another mode.
+            all.entry(STUDENT.into()).or_default().forward += u64::from(self.in_attack || own(&attack.towards));
             match &attack.towards {
-                // The loss makes its own prediction, which has a gradient and may be of another mode.
-                Target::Prediction(Prediction { network, images: Images::Natural }) if network == STUDENT => {
-                    all.entry(network.clone()).or_default().forward += 1;
-                }
+                towards if own(towards) => {}
                 // A teacher's prediction serves the attack and the loss.
                 Target::Prediction(Prediction { network, images: Images::Natural }) => {
                     predictions.entry((network.clone(), Images::Natural)).or_default();

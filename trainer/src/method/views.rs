@@ -80,10 +80,10 @@ impl<'a> Views<'a> {
         self
     }
 
-    /// Views of another candidate for the adversarial images. All candidates of an attack share the predictions on
+    /// Views of another candidate for the adversarial images, with the student in `mode`. All candidates of an attack share the predictions on
     /// natural images, which carry no gradient.
-    pub fn with_candidate<'b>(&'b self, candidate: &'b Tensor) -> Views<'b> {
-        Views { natural_views: Some(self), ..Views::new(self.networks, self.mode, self.natural, candidate) }
+    pub fn with_candidate<'b>(&'b self, candidate: &'b Tensor, mode: Mode) -> Views<'b> {
+        Views { natural_views: Some(self), ..Views::new(self.networks, mode, self.natural, candidate) }
     }
 
     /// Fused kernels, if there are some.

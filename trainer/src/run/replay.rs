@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use datasets::{Draws, Purpose, Shard, UserError};
 use tch::Tensor;
 
-use crate::config::{RunConfig, Term};
+use crate::config::RunConfig;
 use crate::method::attack::Noise;
 use crate::run::averages::Averages;
 use crate::run::context::RunContext;
@@ -89,7 +89,7 @@ pub fn replay(context: &RunContext, kept: &Kept) -> Result<Replayed> {
     step.work.optimizer.set_momentum(rates.momentum(epoch, done));
     step.work.begin_epoch(config, epoch);
     step.work.networks.memory.begin_step(epoch, done, rates.steps());
-    let terms: Vec<Term> = config.active_terms(epoch).collect();
+    let terms = config.terms_of_step(epoch, offence.step.saturating_sub(1) % steps_per_epoch);
     let draws = Draws::new(config.seed, Purpose::AttackStart, epoch);
     let noise = Noise::new(&draws, &batch.samples, context.place.device);
     let seen = step.run(&batch, &noise, &terms, offence.rate)?.read()?;

@@ -164,7 +164,7 @@ impl Run<'_> {
     /// The steps of the current epoch that are not done yet. It ends early where a guard leads back.
     fn epoch(&mut self, pipeline: &Pipeline) -> Result<Ending> {
         let Progress { epoch, batch: done, .. } = self.state.progress;
-        let terms: Vec<Term> = self.context.config.active_terms(epoch).collect();
+        let terms: [Vec<Term>; 2] = [0, 1].map(|place| self.context.config.terms_of_step(epoch, place));
         let draws = Draws::new(self.context.config.seed, Purpose::AttackStart, epoch);
         let (shape, kind) = (self.context.prepared.form.image, self.context.config.precision.dtype.kind());
         self.step.work.begin_epoch(self.context.config, epoch);
@@ -199,7 +199,8 @@ impl Run<'_> {
             self.step.work.networks.memory.begin_step(epoch, self.state.progress.step, rates.steps());
             let (context, slow) = (self.context, self.slow);
             let ask = || ask_within_step(context, slow);
-            let observed = match self.step.run_until(&ask, &batch, &noise, &terms, rate) {
+            let terms = &terms[(self.state.progress.batch % 2) as usize];
+            let observed = match self.step.run_until(&ask, &batch, &noise, terms, rate) {
                 Err(error) if error.is::<GivenUp>() => return self.give_up(pending),
                 observed => observed?,
             };

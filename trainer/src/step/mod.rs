@@ -27,7 +27,7 @@ use datasets::Shard;
 use tch::{Tensor, no_grad};
 use torch_ext::has_fused_batch_norm;
 
-use crate::config::{AttackKind, Images, Precision, RunConfig, Term};
+use crate::config::{AttackKind, Images, Precision, RunConfig, STUDENT, Term};
 use crate::method::attack::{Attack, Noise};
 use crate::method::networks::Networks;
 use crate::method::pass_plan::PassPlan;
@@ -69,6 +69,9 @@ impl Step {
         let mut recorder = Recorder::new(precision, &work.networks, ranks.as_ref())?;
         if config.awp.is_some() {
             recorder.leave_parts_alone();
+        }
+        if config.loss.alternates() {
+            recorder.leave_all_alone();
         }
         if recorder.captures_parts() {
             // A captured part cannot start a sum, and one rank may replay a part that another one runs eagerly.
@@ -126,6 +129,7 @@ pub struct Work {
     alignment: Option<GradientAlignment>,
     attack: Option<Box<dyn Attack>>,
     attack_mode: Mode,
+    natural_mode: Option<Mode>,
     objective: Term,
     observer: Observer,
     accumulate: usize,
@@ -164,6 +168,7 @@ impl Work {
             parameters,
             attack,
             attack_mode: config.attack.batch_norm,
+            natural_mode: config.attack.natural_batch_norm,
             objective: Term {
                 first_order: config.attack.first_order,
                 ..Term::plain("attack", Images::Adversarial, config.attack.towards.clone())
@@ -267,7 +272,7 @@ impl Work {
         let attacked = match attacked {
             Some(attacked) => attacked,
             None => {
-                now = self.attack(batch, noise, ask)?;
+                now = self.attack(batch, noise, terms, ask)?;
                 &now
             }
         };
@@ -305,11 +310,20 @@ impl Work {
         views.knowing(&attacked.teachers).following(&plan)
     }
 
-    /// Attacks the student on a part of the batch.
-    fn attack(&self, batch: &Batch, noise: &Noise, ask: Ask) -> Result<Attacked> {
-        let natural = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
+    /// Attacks the student on a part of the batch. The attack raises its objective, and those of `terms` that say so.
+    fn attack(&self, batch: &Batch, noise: &Noise, terms: &[Term], ask: Ask) -> Result<Attacked> {
+        let mode = self.natural_mode.unwrap_or(self.attack_mode);
+        let natural = Views::new(&self.networks, mode, &batch.images, &batch.images);
         let survived = Survived::new(&self.networks, &batch.labels);
-        let attack = || self.adversarial(batch, noise, &natural, &survived, ask);
+        let raised: Vec<&Term> = terms.iter().filter(|term| term.in_attack && term.weight != 0.0).collect();
+        let attack = || {
+            let mut compared = raised.iter().copied().chain([&self.objective]).flat_map(Term::asks);
+            if self.natural_mode.is_some() && compared.any(|asked| asked == (STUDENT, Images::Natural)) {
+                // It may move the running statistics, by which the passes of the attack normalise.
+                let _ = no_grad(|| natural.logits(STUDENT, Images::Natural));
+            }
+            self.adversarial(batch, noise, &raised, (&natural, &survived), ask)
+        };
         let adversarial = self.networks.timeline.during(Phase::Attack, "attack", attack)?;
         Ok(Attacked { adversarial, teachers: natural.teachers(), survived: survived.counts() })
     }
@@ -319,8 +333,8 @@ impl Work {
         &self,
         batch: &Batch,
         noise: &Noise,
-        natural: &Views,
-        survived: &Survived,
+        raised: &[&Term],
+        (natural, survived): (&Views, &Survived),
         ask: Ask,
     ) -> Result<Tensor> {
         let Some(attack) = &self.attack else { return Ok(batch.images.shallow_clone()) };
@@ -330,10 +344,10 @@ impl Work {
             steps.set(steps.get() + 1);
             self.networks.timeline.mark("step", steps.get());
             interruptible.evaluate(candidate, |candidate| {
-                let views = natural.with_candidate(candidate);
+                let views = natural.with_candidate(candidate, self.attack_mode);
                 let objective = self.objective.evaluate(&views, &batch.labels, 1.0);
                 survived.see(&views);
-                objective
+                raised.iter().fold(objective, |sum, term| sum + term.evaluate(&views, &batch.labels, 1.0))
             })
         });
         interruptible.finish().map(|()| adversarial)

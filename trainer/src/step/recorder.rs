@@ -86,6 +86,14 @@ impl Recorder {
         }
     }
 
+    /// Captures nothing: two kinds of steps come in turn, and a capture of one takes the place of the other's.
+    pub fn leave_all_alone(&mut self) {
+        if std::mem::take(&mut self.captures_parts) || self.whole.records() {
+            (self.whole, self.parts) = (Runner::default(), PartRecorder(Runner::default()));
+            self.warning = Some(not_captured("the attack raises a term of the loss in every second step alone"));
+        }
+    }
+
     /// Whether parts of steps are captured. A captured part cannot start a sum.
     pub fn captures_parts(&self) -> bool {
         self.captures_parts

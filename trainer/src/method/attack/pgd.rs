@@ -61,6 +61,7 @@ impl Pgd {
             Start::Natural => images.copy(),
             Start::Uniform => self.ball.inner_point(images, noise),
             Start::Gaussian => images + noise.normal(images) * 0.001,
+            Start::Signs => images + (-noise.uniform(images) + 0.5).sign() * (self.ball.eps / 2.0),
         };
         if self.clamp_start { start.clamp(0.0, 1.0) } else { start }
     }
@@ -90,7 +91,7 @@ impl Pgd {
                 // TRADES, which uses this start, projects in its own order.
                 match self.start {
                     Start::Gaussian => surroundings.project_clamped(&moved),
-                    Start::Natural | Start::Uniform => surroundings.project(&moved),
+                    Start::Natural | Start::Uniform | Start::Signs => surroundings.project(&moved),
                 }
             });
         }

@@ -79,6 +79,20 @@ fn a_step_can_be_given_up_before_each_part_and_each_step_of_its_attack() {
     }
 }
 
+/// NuAT's attack, which sums over the ranks within its objective.
+#[test]
+fn a_step_whose_attack_raises_a_term_of_the_whole_batch_can_be_given_up() {
+    let term = "{ name = \"smooth\", of = \"adversarial\", towards = { network = \"student\", images = \"natural\" }, \
+                divergence = \"nuclear\", in_attack = true }";
+    let terms = format!("loss.terms=[{{ name = \"label\", of = \"natural\", towards = \"label\" }}, {term}]");
+    let natural = "attack.natural_batch_norm=train_update";
+    for world_size in 1..=3 {
+        assert_eq!(gives_up_everywhere(&config("at", &[&terms, natural]), world_size, true, 5), 1 + 3);
+        // The last ranks have no image.
+        assert_eq!(gives_up_everywhere(&config("at", &[&terms, natural]), world_size, true, 2), 1 + 3);
+    }
+}
+
 /// It asks before the parts of either pass and within the attacks, of which there is one for each part.
 #[test]
 fn a_step_of_perturbed_weights_can_be_given_up_in_both_passes() {
