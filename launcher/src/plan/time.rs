@@ -66,7 +66,8 @@ pub(super) fn on_gpu(config: &RunConfig, numbers: &Numbers, ranks: usize, gpu: &
     let (cluster, share) = find(gpu, config.precision.on(true))?;
     let rate = cluster.gpu.peak_tflops * 1e12 * cluster.gpu.utilisation * share;
     let step = numbers.work.iter().map(|work| {
-        let model = StepModel::counted(config, work.from_epoch, numbers.cost.forward, &numbers.traffic);
+        let model =
+            StepModel::counted(config, work.from_epoch, numbers.cost.forward, &numbers.traffic, &numbers.learners);
         // The model takes teachers for networks like the student: the work is the counted one.
         let images = numbers.steps.most as f64;
         let step = model.step((work.attack + work.predictions) * images / rate, work.backward * images / rate, true);
