@@ -1,20 +1,19 @@
 //! Networks that learn beside the student: the number of ranks changes nothing, a stopped run resumes to the bit, and what
 //! cannot be combined is refused.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tests::{Images, Program, World, assert_same_on_ranks_and_resumed, tensors};
 
-fn config(world: &World, name: &str, changes: &[(&str, &str)]) -> Result<PathBuf> {
-    let data = world.images("data", Images::colour(45))?;
+fn config(world: &World, data: &Path, name: &str, changes: &[(&str, &str)]) -> Result<PathBuf> {
     let common = [
         ("epochs", "2"),
         ("student.architecture", "\"resnet8\""),
         ("precision.dtype", "\"float64\""),
         ("batch_norm.across_ranks", "\"sync\""),
     ];
-    world.config(name, &data, &[&common, changes].concat())
+    world.config(name, data, &[&common, changes].concat())
 }
 
 #[test]
@@ -31,7 +30,8 @@ fn any_number_of_ranks_takes_the_same_steps_and_a_stopped_run_resumes() -> Resul
     ] {
         let world = World::new()?;
         let changes = [&[("loss.preset", preset), ("attack", attack.as_str())], others].concat();
-        let config = config(&world, "learners", &changes)?;
+        let data = world.images("data", Images::colour(45))?;
+        let config = config(&world, &data, "learners", &changes)?;
         assert_same_on_ranks_and_resumed(&world, &config, preset)?;
         let saved = tensors(&world.run("1-ranks").join("checkpoints/step-00000006.safetensors"))?;
         assert!(saved.keys().any(|name| name.starts_with("learners/")), "{:?}", saved.keys());
@@ -44,6 +44,7 @@ fn any_number_of_ranks_takes_the_same_steps_and_a_stopped_run_resumes() -> Resul
 #[test]
 fn what_cannot_be_combined_is_refused() -> Result<()> {
     let world = World::new()?;
+    let data = world.images("data", Images::colour(16))?;
     let peer = ("loss.preset", "\"peeraid\"");
     for (changes, said) in [
         (&[peer, ("awp", "{ gamma = 0.01 }")][..], &["awp", "learners.peer"][..]),
@@ -58,7 +59,7 @@ fn what_cannot_be_combined_is_refused() -> Result<()> {
             &["loss.terms.label.network", "add [learners.pier]"],
         ),
     ] {
-        let config = config(&world, "refused", changes)?;
+        let config = config(&world, &data, "refused", changes)?;
         Program::alone().train(&config, &world.run("refused")).run()?.expect(2).expect_error(said);
     }
     Ok(())
