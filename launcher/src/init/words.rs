@@ -111,6 +111,13 @@ pub(super) const TEACHER: [(&str, &str); 2] = [
     ("config", "The configuration that makes the teacher. If it is missing, it is trained first, by the same command."),
 ];
 
+/// What `[learners.NAME]` means.
+pub(super) const LEARNER: [(&str, &str); 3] = [
+    ("architecture", "The network that learns beside the student; the student's own without it."),
+    ("from_epoch", "The epoch from which on it learns."),
+    ("optimizer", "How it learns; as the student without it."),
+];
+
 /// What a method remembers, as keys of `[loss]`.
 pub(super) const REMEMBERED: [(&str, &str); 4] = [
     (
@@ -164,6 +171,8 @@ pub(super) fn method(preset: &str) -> &'static str {
         "fair-rslad" => "Fair-RSLAD, RSLAD with these weights (Yue et al., NeurIPS 2023)",
         "mtard" => "MTARD, a robust and a natural teacher in balance (Zhao et al., ECCV 2022)",
         "b-mtard" => "B-MTARD, MTARD with balanced temperatures (Zhao et al., TPAMI 2024)",
+        "lbgat" => "LBGAT, guided by a natural network that learns along (Cui et al., ICCV 2021)",
+        "peeraid" => "PeerAiD, taught by a peer that learns from the student's images (Jung et al., CVPR 2024)",
         _ => "A method of your own",
     }
 }
@@ -195,6 +204,7 @@ pub(super) fn term(term: &Term) -> String {
     match term.divergence {
         Divergence::Kl => {}
         Divergence::MeanSquare => sentences.push("Probabilities are compared by their squared differences".into()),
+        Divergence::LogitSquare => sentences.push("Logits are compared by their squared differences".into()),
         Divergence::LogitGaps => {
             sentences.push("The gaps between the logits of two classes are compared, for all pairs; pairs of classes that images of this label are often taken for count more".into());
         }
@@ -240,7 +250,11 @@ pub(super) fn term(term: &Term) -> String {
 fn subject(term: &Term) -> String {
     let less = |minus: Images| format!(", less that on {} images,", images(minus));
     let minus = term.minus.map_or(String::new(), less);
-    let of = format!("the student's prediction on {} images{minus} is drawn to", images(term.of));
+    let whose = match term.network.as_str() {
+        STUDENT => "the student's prediction".to_string(),
+        learner => format!("the prediction of {learner}, which learns beside the student,"),
+    };
+    let of = format!("{whose} on {} images{minus} is drawn to", images(term.of));
     match &term.towards {
         Target::Label if term.smoothing > 0.0 => {
             format!("{of} the label, {} of which is spread over all classes", term.smoothing)
@@ -248,10 +262,12 @@ fn subject(term: &Term) -> String {
         Target::Label => format!("{of} the label"),
         Target::BoostedLabel => format!("{of} the label and away from the most probable other class"),
         Target::Prediction(target) => {
-            let whose = if target.network == STUDENT {
+            let whose = if target.network == term.network {
                 "its own".to_string()
+            } else if target.network == STUDENT {
+                "the student's".to_string()
             } else {
-                format!("that of the teacher {}", target.network)
+                format!("that of {}", target.network)
             };
             format!("{of} {whose} on {} images{}", images(target.images), minus.trim_end_matches(','))
         }
@@ -283,7 +299,10 @@ mod tests {
         let own = SECTIONS.iter().flat_map(|(section, keys)| keys.iter().map(move |(key, _)| dotted(section, key)));
         let remembered = REMEMBERED.iter().map(|(key, _)| dotted("loss", key));
         let teachers = TEACHER.iter().map(|(key, _)| dotted("teachers.NAME", key));
-        for key in own.chain(teachers).chain(remembered) {
+        // An optimizer has keys of its own.
+        let learners = LEARNER.iter().filter(|(key, _)| *key != "optimizer");
+        let learners = learners.map(|(key, _)| dotted("learners.NAME", key));
+        for key in own.chain(teachers).chain(learners).chain(remembered) {
             assert!(known.contains(&key), "{key}");
         }
         for preset in preset_names() {

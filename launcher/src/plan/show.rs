@@ -127,8 +127,9 @@ fn memory(plan: &Planned) -> String {
     let memory = &plan.memory;
     let activations = memory.activations.map_or(String::new(), |known| format!(", activations {}", bytes(known)));
     let teachers = if memory.teachers > 0.0 { format!(", teachers {}", bytes(memory.teachers)) } else { String::new() };
+    let learners = if memory.learners > 0.0 { format!(", learners {}", bytes(memory.learners)) } else { String::new() };
     format!(
-        "about {} of each rank, beside libraries and images: student with gradients and momentum {}{teachers}{activations}",
+        "about {} of each rank, beside libraries and images: student with gradients and momentum {}{learners}{teachers}{activations}",
         bytes(memory.all()),
         bytes(memory.student)
     )

@@ -74,7 +74,14 @@ pub(super) fn on_gpu(
     let rate = cluster.gpu.peak_tflops * 1e12 * cluster.gpu.utilisation * share;
     let step = numbers.work.iter().enumerate().map(|(place, work)| {
         let fused = fused_ranks(config, ranks);
-        let mut model = StepModel::counted(config, work.from_epoch, numbers.cost.forward, &numbers.traffic, fused);
+        let mut model = StepModel::counted(
+            config,
+            work.from_epoch,
+            numbers.cost.forward,
+            &numbers.traffic,
+            &numbers.learners,
+            fused,
+        );
         if ranks == 1 {
             (model.sums_before, model.sums_in_backward) = (vec![], vec![]);
         }

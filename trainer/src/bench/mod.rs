@@ -17,7 +17,7 @@ use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor, no_grad};
 use torch_ext::has_fused_batch_norm;
 
-use crate::config::{AcrossRanks, EMA, Norm, Precision, RunConfig, STUDENT, Term};
+use crate::config::{AcrossRanks, EMA, Learner, Norm, Precision, RunConfig, STUDENT, Term};
 use crate::method::attack::{Attack, Ball, Noise, Pgd};
 use crate::method::loss::log_probability_of;
 use crate::method::networks::{Networks, over_ranks};
@@ -100,15 +100,23 @@ impl Bench {
         let terms: Vec<Term> = config.active_terms(epoch).collect();
         // The student's average is made with the step.
         let average = config.averages_teach().then_some(EMA);
-        let teachers = config.asked(&terms).into_iter().filter(|network| Some(*network) != average);
+        let learns = |network: &str| config.learners.contains_key(network);
+        let teachers = config.asked(&terms).into_iter().filter(|network| Some(*network) != average && !learns(network));
         let teachers: BTreeMap<String, Model> = teachers
             .enumerate()
             .map(|(place, name)| (name.to_string(), seasoned(config.seed + 1 + place as u64, None)))
             .collect();
         let sync = config.batch_norm.across_ranks == AcrossRanks::Sync && ranks.world_size() > 1;
         let fused = config.batch_norm.fused && has_fused_batch_norm(*device);
-        let student = seasoned(config.seed, sync.then(|| over_ranks(Arc::clone(ranks), timeline.clone(), fused)));
-        let networks = Networks { timeline, ..Networks::new(student, teachers, config.precision) };
+        let reached = || sync.then(|| over_ranks(Arc::clone(ranks), timeline.clone(), fused));
+        let student = seasoned(config.seed, reached());
+        let learner = |(name, learner): (&String, &Learner)| {
+            let form = ModelSpec::of(&learner.network(&config.student), form.image, form.classes);
+            (name.clone(), Model::build(form, config.seed_of_learner(name), kind, *device, reached()))
+        };
+        let learners = config.learners.iter().map(learner).collect();
+        let networks = Networks::new(student, teachers, config.precision).with_learners(learners);
+        let networks = Networks { timeline, ..networks };
         let mut step = Step::new(config, networks, Arc::clone(ranks))?;
         step.work.begin_epoch(config, epoch);
         let (rate, precision, activity) = (config.optimizer.lr, config.precision, place.activity.clone());

@@ -53,6 +53,7 @@ impl RunConfig {
         self.guard.check()?;
         self.check_optimizer()?;
         self.check_averages()?;
+        self.check_learners()?;
         self.check_awp()?;
         self.check_grad_align()?;
         self.check_attack()?;
@@ -189,8 +190,8 @@ impl RunConfig {
 
     pub(super) fn check_network(&self, key: &str, network: &str) -> Result<(), UserError> {
         let average = self.averages.ema.is_some().then_some(EMA);
-        let known = std::iter::once(STUDENT).chain(self.teachers.keys().map(String::as_str)).chain(average);
-        let known: Vec<&str> = known.collect();
+        let others = self.teachers.keys().chain(self.learners.keys()).map(String::as_str);
+        let known: Vec<&str> = std::iter::once(STUDENT).chain(others).chain(average).collect();
         must(
             known.contains(&network),
             key,

@@ -51,7 +51,8 @@ impl LossConfig {
             Target::Prediction(prediction) => Some(prediction.network.as_str()),
             Target::Label | Target::BoostedLabel => None,
         });
-        trusted.or_else(|| guides.find(|network| ![STUDENT, EMA].contains(network)))
+        let learns = |network: &str| terms.iter().any(|term| term.network == network);
+        trusted.or_else(|| guides.find(|network| ![STUDENT, EMA].contains(network) && !learns(network)))
     }
 }
 
@@ -82,9 +83,12 @@ pub enum Images {
 pub struct Term {
     /// Its name in metrics and messages.
     pub name: String,
-    /// The images of the student's prediction in this term.
+    /// The network whose prediction the term is about: the student or a learner. The gradient trains it.
+    #[serde(default = "student", skip_serializing_if = "is_student")]
+    pub network: String,
+    /// The images of that prediction.
     pub of: Images,
-    /// Images whose logits are subtracted on both sides of the divergence, the student's and the target's (IGDM).
+    /// Images whose logits are subtracted on both sides of the divergence, the network's and the target's (IGDM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minus: Option<Images>,
     /// The target of that prediction.
@@ -128,7 +132,8 @@ pub struct Term {
     /// Whether the attack raises this term beside its own objective, in every second step of an epoch, from the second on (NuAT).
     #[serde(default, skip_serializing_if = "is_false")]
     pub in_attack: bool,
-    /// Whether a target that is the student's own prediction is detached; the reference lets its gradient flow.
+    /// Whether a target that is the prediction of the student or of a learner is detached; otherwise the gradient flows into it
+    /// too.
     #[serde(default)]
     pub stop_gradient: bool,
     /// The first epoch (from 0) of the term.
@@ -142,6 +147,14 @@ pub struct Term {
 
 fn one() -> f64 {
     1.0
+}
+
+fn student() -> String {
+    STUDENT.into()
+}
+
+fn is_student(network: &str) -> bool {
+    network == STUDENT
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -163,6 +176,8 @@ pub enum Divergence {
     Kl,
     /// The mean over the classes of (p - q)^2 (DGAD).
     MeanSquare,
+    /// The mean over the classes of the squared differences of the logits (LBGAT).
+    LogitSquare,
     /// 1/4 of the sum over pairs of classes of s_a s_b (d_a - d_b)^2, where d are the differences of the logits and s is the
     /// mean prediction of the label's class (`loss.class_means`; DKL).
     LogitGaps,
@@ -176,6 +191,7 @@ impl Divergence {
         match self {
             Divergence::Kl => "kl",
             Divergence::MeanSquare => "mean_square",
+            Divergence::LogitSquare => "logit_square",
             Divergence::LogitGaps => "logit_gaps",
             Divergence::Nuclear => "nuclear",
         }
@@ -256,6 +272,7 @@ impl Term {
     pub fn plain(name: &str, of: Images, towards: Target) -> Self {
         Self {
             name: name.to_string(),
+            network: STUDENT.into(),
             of,
             minus: None,
             towards,
@@ -284,7 +301,7 @@ impl Term {
         self.towards != Target::BoostedLabel && !weighs_by_label && !self.swap_label
     }
 
-    /// The predictions that the term needs besides the student's on the images it is `of`.
+    /// The predictions that the term needs besides that of its network on the images it is `of`.
     pub fn asks(&self) -> impl Iterator<Item = (&str, Images)> {
         let network = match &self.towards {
             Target::Label | Target::BoostedLabel => None,
@@ -314,7 +331,7 @@ pub enum Target {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prediction {
-    /// `student` or the name of a teacher.
+    /// `student`, or the name of a teacher or of a learner.
     pub network: String,
     /// The images.
     pub images: Images,

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     AttackConfig, Averages, Awp, BatchNormConfig, BatchSize, CheckpointConfig, Comm, Data, Evaluation, GradAlign,
-    Guard, LossConfig, MetricsConfig, OptimizerConfig, Precision, Student, Teacher, Watchdog,
+    Guard, Learner, LossConfig, MetricsConfig, OptimizerConfig, Precision, Student, Teacher, Watchdog,
 };
 
 /// The configuration of a run. It decides all results, but not the number of ranks.
@@ -32,6 +32,9 @@ pub struct RunConfig {
     /// Frozen networks for the loss, by name.
     #[serde(default)]
     pub teachers: BTreeMap<String, Teacher>,
+    /// Networks that are trained beside the student, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub learners: BTreeMap<String, Learner>,
     /// The attack of training.
     #[serde(default)]
     pub attack: AttackConfig,

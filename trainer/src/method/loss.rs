@@ -31,7 +31,7 @@ impl Term {
     /// number of samples on all ranks. `labels [N]` are int64, or `[N, classes]` the probabilities of mixed labels, for
     /// terms that [can take them](Self::takes_mixed_labels).
     pub fn evaluate(&self, views: &Views, labels: &Tensor, global_count: f64) -> Tensor {
-        let student = self.side(views, STUDENT, self.of) / self.temperature;
+        let student = self.side(views, &self.network, self.of) / self.temperature;
         let trusted = self.fused(views, &student, labels);
         let trusted = trusted.unwrap_or_else(|| self.trusted(views, &student, labels, global_count));
         let trusted = match self.sample_weight {
@@ -69,6 +69,7 @@ impl Term {
                     Divergence::Kl if self.hard => cross_entropy(student, &guide.argmax(1, false), 0.0),
                     Divergence::Kl => divergence(&guide, student),
                     Divergence::MeanSquare => mean_square(&guide, student),
+                    Divergence::LogitSquare => (guide - student).square().mean_dim(1i64, false, None),
                     Divergence::Nuclear => nuclear::shares(&(guide - student), &|values| views.sum_over_ranks(values)),
                     Divergence::LogitGaps => self.logit_gaps(views, &(guide - student), labels, global_count),
                 }

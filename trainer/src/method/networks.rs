@@ -1,4 +1,4 @@
-//! The networks of a run in memory: the student and its frozen teachers.
+//! The networks of a run in memory: the student, its frozen teachers, and the learners that are trained beside it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tch::{Kind, Tensor, no_grad};
 use torch_ext::{Kernels, StatisticsRanks, Sum};
 
 use super::memory::Memory;
-use crate::config::{EMA, Precision, RunConfig};
+use crate::config::{EMA, Precision, RunConfig, STUDENT};
 use crate::model::{Model, OverRanks, flatten};
 use crate::system::{Phase, timeline::Timeline};
 
@@ -19,6 +19,8 @@ pub struct Networks {
     pub student: Model,
     /// Frozen networks, by their names in the configuration, and the moving average of the student if a loss needs it.
     pub teachers: BTreeMap<String, Model>,
+    /// Networks that are trained beside the student, by their names in the configuration.
+    pub learners: BTreeMap<String, Model>,
     /// The number formats of training, on the student's device.
     pub(crate) precision: Precision,
     /// Fused kernels, if they are asked for and there are some.
@@ -55,6 +57,7 @@ impl Networks {
         Self {
             student,
             teachers,
+            learners: BTreeMap::new(),
             precision,
             kernels,
             unfused,
@@ -64,6 +67,22 @@ impl Networks {
             ranks: Arc::new(Single),
             exchanges: false,
         }
+    }
+
+    /// The same with networks that are trained beside the student.
+    pub fn with_learners(self, learners: BTreeMap<String, Model>) -> Self {
+        learners.values().for_each(|learner| self.precision.lay_out(learner));
+        Self { learners, ..self }
+    }
+
+    /// The networks that steps train: the student first.
+    pub fn trained(&self) -> impl Iterator<Item = &Model> {
+        std::iter::once(&self.student).chain(self.learners.values())
+    }
+
+    /// The student or the learner of this name.
+    pub fn learning(&self, name: &str) -> Option<&Model> {
+        if name == STUDENT { Some(&self.student) } else { self.learners.get(name) }
     }
 
     /// Prepares them for the method of `config` on these ranks: its memory, and the moving average as a network. The

@@ -24,6 +24,7 @@ use crate::run::state;
 use crate::run::trace::Tracer;
 use crate::run::writer::Writer;
 use crate::step::batch::Batch;
+use crate::step::learners::Place;
 use crate::step::stopping::GivenUp;
 use crate::step::{Step, Work};
 use crate::system::agreement::agree;
@@ -193,6 +194,10 @@ impl Run<'_> {
             let rate = rates.rate(epoch, self.state.progress.step) * factor;
             let judgement = self.judge_next(pending.as_ref());
             self.step.work.optimizer.set_momentum(rates.momentum(epoch, self.state.progress.step));
+            let (epochs, global_batch) = (self.context.config.epochs, pipeline.global_batch);
+            let step = self.state.progress.step;
+            let place = Place { epoch, step, epochs, steps_per_epoch, global_batch, rate_factor: factor };
+            self.step.work.learners.iter_mut().for_each(|learner| learner.begin_step(place));
             if self.context.place.activity.takes(FaultKind::Nan) {
                 let _ = batch.images.shallow_clone().fill_(f64::NAN);
             }

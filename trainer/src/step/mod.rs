@@ -9,6 +9,7 @@ mod gradient_alignment;
 pub mod gradients;
 pub mod graph_capture;
 pub mod guard;
+pub mod learners;
 pub mod learning_rate;
 pub mod optimizer;
 mod recorder;
@@ -32,17 +33,18 @@ use crate::method::attack::{Attack, Noise};
 use crate::method::networks::Networks;
 use crate::method::pass_plan::PassPlan;
 use crate::method::views::Views;
-use crate::model::{Mode, Model};
+use crate::model::Mode;
 use crate::step::batch::Batch;
 use crate::step::diagnostics::{Computed, Observed, Observer, Values};
 use crate::step::gradient_alignment::GradientAlignment;
 use crate::step::gradients::Gradients;
 use crate::step::graph_capture::{Inputs, Key};
-use crate::step::guard::{Guard, Verdict, Watch};
+use crate::step::guard::{Guard, Trained, Verdict, Watch, all_of};
+use crate::step::learners::Learner;
 use crate::step::optimizer::Optimizer;
 use crate::step::recorder::{PartRecorder, Recorder};
 use crate::step::remembering::Survived;
-use crate::step::running_statistics::average_over_ranks;
+use crate::step::running_statistics::{Statistics, average_over_ranks};
 use crate::step::stopping::{Ask, Interruptible, go_on};
 use crate::step::weight_perturbation::{Attacked, WeightPerturbation};
 use crate::system::Phase;
@@ -115,14 +117,16 @@ impl Step {
     }
 }
 
-/// The student, its teachers, its optimizer, and the method that trains it.
+/// The student, its teachers, its optimizer, the networks that learn beside it, and the method that trains them.
 pub struct Work {
-    /// The student and its teachers.
+    /// The student, its teachers and the learners.
     pub networks: Networks,
     /// The student's parameters and gradients.
     pub parameters: Gradients,
     /// The optimizer with its state.
     pub optimizer: Optimizer,
+    /// The networks that learn beside the student.
+    pub learners: Vec<Learner>,
     /// What steps may move.
     pub watch: Watch,
     perturbation: WeightPerturbation,
@@ -151,6 +155,7 @@ impl Work {
     fn new(config: &RunConfig, mut networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
         let precision = networks.precision;
         let parameters = Gradients::flatten(&mut networks.student, Arc::clone(&ranks), &config.comm)?;
+        let learners = Learner::all(config, &mut networks, &ranks)?;
         networks.prepare(config, Arc::clone(&ranks))?;
         parameters.take_time_from(&networks.timeline)?;
         let attack: Option<Box<dyn Attack>> = match config.attack.kind {
@@ -166,6 +171,7 @@ impl Work {
             alignment: GradientAlignment::new(config),
             networks,
             parameters,
+            learners,
             attack,
             attack_mode: config.attack.batch_norm,
             natural_mode: config.attack.natural_batch_norm,
@@ -186,33 +192,46 @@ impl Work {
         self.perturbation.active = config.perturbs_weights(epoch);
     }
 
+    /// All that learns: the student first, then the learners in the order of their names.
+    pub fn trained(&self) -> impl Iterator<Item = Trained<'_>> {
+        let Self { networks, parameters, optimizer, learners, .. } = self;
+        let student = Trained { learner: None, model: &networks.student, parameters, optimizer };
+        let learners = learners.iter().map(|Learner { name, parameters, optimizer, .. }| Trained {
+            learner: Some(name),
+            model: &networks.learners[name],
+            parameters,
+            optimizer,
+        });
+        std::iter::once(student).chain(learners)
+    }
+
     /// The whole step: gradients of each part of the batch, their all-reduce, the update, the numbers.
     fn step(&mut self, inputs: &Inputs, terms: &[Term], recorder: &mut PartRecorder, ask: Ask) -> Result<Computed> {
         let Inputs { batch, rate, .. } = inputs;
         let timeline = self.networks.timeline.clone();
         let _products = self.precision.products();
-        let Model { flat_statistics, batches_tracked, .. } = &self.networks.student;
-        let (statistics, passes) = (flat_statistics.copy(), batches_tracked.copy());
+        let statistics: Vec<Statistics> = self.networks.trained().map(Statistics::of).collect();
         let learned = self.learn_parts(inputs, terms, recorder, ask);
         if learned.is_err() {
             self.perturbation.give_up(&self.parameters);
-            let Model { flat_statistics, batches_tracked, .. } = &self.networks.student;
-            no_grad(|| flat_statistics.shallow_clone().copy_(&statistics));
-            no_grad(|| batches_tracked.shallow_clone().copy_(&passes));
+            statistics.iter().zip(self.networks.trained()).for_each(|(before, model)| before.restore(model));
         }
         let (names, values) = learned?;
-        timeline.during(Phase::Communication, "gradients", || self.parameters.finish())?;
+        let finish = || self.trained().try_for_each(|one| one.parameters.finish());
+        timeline.during(Phase::Communication, "gradients", finish)?;
         timeline.during(Phase::Communication, "running statistics", || {
-            average_over_ranks(&self.networks.student, batch, self.ranks.as_ref())
+            self.networks.trained().try_for_each(|model| average_over_ranks(model, batch, self.ranks.as_ref()))
         })?;
 
         // These flags on the device mask everything below; the host reads them one step late.
-        let Guard { finite, place } = Guard::of(&self.parameters, &self.networks.student, &self.optimizer);
-        let Verdict { moves, norm } = self.watch.judge(&finite, &self.parameters);
+        let Guard { finite, place } = all_of(self.trained());
+        let gradients = std::iter::once(&self.parameters).chain(self.learners.iter().map(|one| &one.parameters));
+        let Verdict { moves, norm } = self.watch.judge(&finite, gradients);
         timeline.during(Phase::Update, "update", || {
             self.optimizer.step(&mut self.parameters, *rate, &moves);
             self.perturbation.take_back(&self.parameters, &moves);
-            keep_statistics(&self.networks.student, (&statistics, &passes), &moves);
+            self.learners.iter_mut().for_each(|learner| learner.step(&moves));
+            statistics.iter().zip(self.networks.trained()).for_each(|(before, model)| before.keep(model, &moves));
         });
 
         timeline.during(Phase::Communication, "observed", || {
@@ -233,6 +252,7 @@ impl Work {
     ) -> Result<Values> {
         let attacked = self.ascend(inputs, terms, ask)?;
         self.parameters.zero();
+        self.learners.iter_mut().for_each(|learner| learner.parameters.zero());
         let mut observed: Option<Values> = None;
         for (index, Part { batch, noise, last }) in self.parts(inputs).into_iter().enumerate() {
             ask()?;
@@ -285,7 +305,7 @@ impl Work {
         timeline.during(Phase::Forward, "forward", || {
             for term in terms {
                 match term.weight {
-                    0.0 => views.forward_for_statistics(term.of),
+                    0.0 => views.forward_for_statistics(&term.network, term.of),
                     _ => summands.push((term, term.evaluate(&views, &batch.labels, global_count))),
                 }
             }
@@ -307,7 +327,7 @@ impl Work {
     fn views<'a>(&'a self, mode: Mode, batch: &'a Batch, attacked: &'a Attacked, terms: &[Term]) -> Views<'a> {
         let plan = PassPlan::new(terms, &self.observer.diagnosed);
         let views = Views::new(&self.networks, mode, &batch.images, &attacked.adversarial);
-        views.knowing(&attacked.teachers).following(&plan)
+        views.learning().knowing(&attacked.teachers).following(&plan)
     }
 
     /// Attacks the student on a part of the batch. The attack raises its objective, and those of `terms` that say so.
@@ -352,15 +372,6 @@ impl Work {
         });
         interruptible.finish().map(|()| adversarial)
     }
-}
-
-/// Restores the running statistics and the number of their passes to those `before` if the step moves nothing.
-fn keep_statistics(student: &Model, before: (&Tensor, &Tensor), moves: &Tensor) {
-    let Model { flat_statistics: statistics, batches_tracked: passes, .. } = student;
-    no_grad(|| {
-        statistics.shallow_clone().copy_(&statistics.where_self(moves, before.0));
-        passes.shallow_clone().copy_(&passes.where_self(moves, before.1));
-    });
 }
 
 #[cfg(test)]

@@ -101,6 +101,14 @@ impl Optimizer {
         }
     }
 
+    /// The number of updates so far, a scalar, where the rule counts them.
+    pub fn updates(&self) -> Option<&Tensor> {
+        match &self.rule {
+            Rule::AdamW { updates, .. } => Some(updates),
+            Rule::Sgd { .. } | Rule::CycledSgd { .. } => None,
+        }
+    }
+
     /// Sets the number of updates so far.
     pub fn resume_after(&mut self, steps: u64) {
         if let Rule::AdamW { updates, .. } = &mut self.rule {

@@ -63,6 +63,9 @@ impl Recorder {
                 "batch norm sums over the ranks in them; with batch_norm.across_ranks = \"local\" they are".into()
             );
         }
+        if !networks.learners.is_empty() {
+            return Err("networks of [learners] are trained in them, each at its own learning rate".into());
+        }
         if networks.exchanges && ranks.world_size() > 1 {
             return Err("a term of the loss needs numbers of all ranks in them".into());
         }

@@ -71,7 +71,8 @@ fn step(config: &RunConfig) -> Step {
     let kind = config.precision.dtype.kind();
     let teachers =
         BTreeMap::from([("robust".to_string(), network(2, kind)), ("standard".to_string(), network(3, kind))]);
-    let networks = Networks::new(network(1, kind), teachers, config.precision);
+    let learners = config.learners.keys().map(|name| (name.clone(), network(4, kind))).collect();
+    let networks = Networks::new(network(1, kind), teachers, config.precision).with_learners(learners);
     Step::new(config, networks, Arc::new(Single)).unwrap()
 }
 

@@ -12,7 +12,7 @@ use trainer::run::cost::{Forward, Traffic};
 use super::super::output::{check_new, print, write_json};
 use super::cluster::Cluster;
 use super::simulate::{Played, play};
-use super::step_model::StepModel;
+use super::step_model::{StepModel, learners};
 use crate::command::Project;
 use crate::console::percent;
 use crate::draw::{Chart, Grid, LegendEntry, Line, Point, document, text};
@@ -46,11 +46,12 @@ pub(crate) fn run(command: &Project) -> Result<()> {
     let clusters: Vec<Cluster> = command.cluster.iter().map(|file| Cluster::read(file)).collect::<Result<_>>()?;
     let form = form(command, &config);
     let (forward, traffic) = (Forward::of(form), Traffic::of(form));
+    let learners = learners(&config, form);
     let mut all = vec![];
     for cluster in &clusters {
         let of_gpus = |gpus: usize| {
             let fused = config.batch_norm.fused.then_some(gpus);
-            let run = StepModel::counted(&config, config.epochs - 1, forward, &traffic, fused);
+            let run = StepModel::counted(&config, config.epochs - 1, forward, &traffic, &learners, fused);
             project(command, &config, &run, cluster, gpus)
         };
         let projected: Vec<Projected> = command.gpus.iter().map(|gpus| *gpus as usize).map(of_gpus).collect();
