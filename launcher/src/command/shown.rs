@@ -72,7 +72,8 @@ fn every_command_that_is_shown_is_understood() {
         let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let (inner, found): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
         folders.extend(inner);
-        files.extend(found);
+        // The others are pictures and tables of numbers.
+        files.extend(found.into_iter().filter(|file| file.extension().is_some_and(|end| end == "md" || end == "toml")));
     }
     let (mut count, mut wrong) = (0, vec![]);
     for file in files.iter().filter(|file| file.is_file()) {
