@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::{Architecture, Normalize, OptimizerConfig, RunConfig, Student};
+use super::{Architecture, Normalize, OptimizerConfig, Student};
 
 /// `[learners.NAME]`
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -42,24 +41,5 @@ impl Learner {
         };
         let checkpoint = self.checkpoint.clone();
         Student { architecture, classes: student.classes, normalize, checkpoint, reset_classifier: false }
-    }
-}
-
-impl RunConfig {
-    /// The optimizer of a learner.
-    pub fn optimizer_of<'a>(&'a self, learner: &'a Learner) -> &'a OptimizerConfig {
-        learner.optimizer.as_ref().unwrap_or(&self.optimizer)
-    }
-
-    /// The optimizers of all networks that learn.
-    pub(super) fn optimizers(&self) -> impl Iterator<Item = &OptimizerConfig> {
-        let own = self.learners.values().filter_map(|learner| learner.optimizer.as_ref());
-        std::iter::once(&self.optimizer).chain(own)
-    }
-
-    /// The seed of the first values of the learner `name`: networks of one form begin with different ones.
-    pub fn seed_of_learner(&self, name: &str) -> u64 {
-        let digest = Sha256::digest(format!("{} {name}", self.seed));
-        digest.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
     }
 }

@@ -125,3 +125,22 @@ impl RunConfig {
         base16ct::lower::encode_string(&Sha256::digest(self.lasting().resolved()))
     }
 }
+
+impl RunConfig {
+    /// The optimizer of a learner.
+    pub fn optimizer_of<'a>(&'a self, learner: &'a Learner) -> &'a OptimizerConfig {
+        learner.optimizer.as_ref().unwrap_or(&self.optimizer)
+    }
+
+    /// The optimizers of all networks that learn.
+    pub(super) fn optimizers(&self) -> impl Iterator<Item = &OptimizerConfig> {
+        let own = self.learners.values().filter_map(|learner| learner.optimizer.as_ref());
+        std::iter::once(&self.optimizer).chain(own)
+    }
+
+    /// The seed of the first values of the learner `name`: networks of one form begin with different ones.
+    pub fn seed_of_learner(&self, name: &str) -> u64 {
+        let digest = Sha256::digest(format!("{} {name}", self.seed));
+        digest.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+    }
+}
