@@ -72,6 +72,14 @@ def batch_norm_combine(
 
 
 @triton.jit
+def of_channel(mean, variance, weight, bias, channel, known, epsilon):
+    """Mean, reciprocal deviation, weight and bias of these channels."""
+    centre = tl.load(mean + channel, mask=known, other=0.0)
+    inverse = tl.rsqrt(tl.load(variance + channel, mask=known, other=1.0) + epsilon)
+    return centre, inverse, tl.load(weight + channel, mask=known, other=0.0), tl.load(bias + channel, mask=known, other=0.0)
+
+
+@triton.jit
 def batch_norm_apply(
     x, addend, y, mean, variance, weight, bias, rows, channels, epsilon, relu, adds,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -81,10 +89,7 @@ def batch_norm_apply(
     known = channel < channels
     inside = (row < rows)[:, None] & known[None, :]
     at = row[:, None] * channels + channel[None, :]
-    centre = tl.load(mean + channel, mask=known, other=0.0)
-    inverse = tl.rsqrt(tl.load(variance + channel, mask=known, other=1.0) + epsilon)
-    slope = tl.load(weight + channel, mask=known, other=0.0)
-    offset = tl.load(bias + channel, mask=known, other=0.0)
+    centre, inverse, slope, offset = of_channel(mean, variance, weight, bias, channel, known, epsilon)
     h = (tl.load(x + at, mask=inside, other=0.0).to(tl.float32) - centre[None, :]) * inverse[None, :]
     out = h * slope[None, :] + offset[None, :]
     out += tl.load(addend + at, mask=inside & (adds != 0), other=0.0).to(tl.float32)
@@ -113,10 +118,7 @@ def batch_norm_backward_sums(
     known = channel < channels
     begin = program * share
     end = tl.minimum(begin + share, rows)
-    centre = tl.load(mean + channel, mask=known, other=0.0)
-    inverse = tl.rsqrt(tl.load(variance + channel, mask=known, other=1.0) + epsilon)
-    slope = tl.load(weight + channel, mask=known, other=0.0)
-    offset = tl.load(bias + channel, mask=known, other=0.0)
+    centre, inverse, slope, offset = of_channel(mean, variance, weight, bias, channel, known, epsilon)
     total = tl.zeros([CHANNELS], tl.float32)
     product = tl.zeros([CHANNELS], tl.float32)
     for start in range(begin, end, ROWS):
@@ -160,10 +162,7 @@ def batch_norm_backward_apply(
     known = channel < channels
     inside = (row < rows)[:, None] & known[None, :]
     at = row[:, None] * channels + channel[None, :]
-    centre = tl.load(mean + channel, mask=known, other=0.0)
-    inverse = tl.rsqrt(tl.load(variance + channel, mask=known, other=1.0) + epsilon)
-    slope = tl.load(weight + channel, mask=known, other=0.0)
-    offset = tl.load(bias + channel, mask=known, other=0.0)
+    centre, inverse, slope, offset = of_channel(mean, variance, weight, bias, channel, known, epsilon)
     b = tl.load(total + channel, mask=known, other=0.0) / tl.load(count)
     k = tl.load(product + channel, mask=known, other=0.0) / tl.load(count)
     h = (tl.load(x + at, mask=inside, other=0.0).to(tl.float32) - centre[None, :]) * inverse[None, :]

@@ -210,7 +210,8 @@ fn step_work(config: &RunConfig, epoch: u64, networks: &BTreeMap<String, Forward
     work
 }
 
-/// Checkpoints hold weights and momentum, those of learners too, and averages; `best`, `final` and the averages' files hold one network each.
+/// Checkpoints hold weights and momentum, those of learners too, and averages; `best`, `final` and the averages' files hold one
+/// network each.
 fn disk(config: &RunConfig, parameters: usize, learners: usize) -> f64 {
     let averages = usize::from(config.averages.ema.is_some()) + usize::from(config.averages.swa.is_some());
     // One more while a checkpoint takes the place of the oldest.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::launches::Kernels;
 use super::numbers::StepWork;
 use super::planned::{OverSeeds, Planned};
-use crate::console::{bytes, duration, operations};
+use crate::console::{bytes, counted, duration, operations};
 use crate::draw::grouped;
 
 /// The plan, a line for each subject and two for each warning.
@@ -152,7 +152,7 @@ fn over_seeds(all: &OverSeeds) -> String {
     let seeds: Vec<String> = all.seeds.iter().map(u64::to_string).collect();
     format!(
         "{} ({}), one after another: about {} and {} of disk in all; the lines above are of one",
-        if seeds.len() == 1 { "1 run".into() } else { format!("{} runs", seeds.len()) },
+        counted(seeds.len() as u64, "run"),
         seeds.join(", "),
         duration(all.seconds),
         bytes(all.disk_bytes)

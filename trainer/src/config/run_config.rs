@@ -124,9 +124,7 @@ impl RunConfig {
     pub fn hash(&self) -> String {
         base16ct::lower::encode_string(&Sha256::digest(self.lasting().resolved()))
     }
-}
 
-impl RunConfig {
     /// The optimizer of a learner.
     pub fn optimizer_of<'a>(&'a self, learner: &'a Learner) -> &'a OptimizerConfig {
         learner.optimizer.as_ref().unwrap_or(&self.optimizer)

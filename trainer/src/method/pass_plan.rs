@@ -119,11 +119,11 @@ impl PassPlan {
             let steps = attack.steps as u64;
             let search = Passes { forward: steps, to_image: steps, to_parameters: 0 };
             all.insert(STUDENT.into(), search);
-            let own = |towards: &Target| matches!(towards, Target::Prediction(Prediction { network, images: Images::Natural }) if network == STUDENT);
-            // The loss makes its own prediction, which has a gradient and may be of another mode.
-            all.entry(STUDENT.into()).or_default().forward += u64::from(self.in_attack || own(&attack.towards));
+            let own = Target::Prediction(Prediction { network: STUDENT.into(), images: Images::Natural });
+            if self.in_attack && attack.towards != own {
+                all.entry(STUDENT.into()).or_default().forward += 1;
+            }
             match &attack.towards {
-                towards if own(towards) => {}
                 // The loss makes its own prediction, which has a gradient and may be of another mode.
                 Target::Prediction(Prediction { network, images: Images::Natural })
                     if self.trained.contains(network) =>

@@ -90,8 +90,8 @@ impl<'a> Views<'a> {
         self
     }
 
-    /// Views of another candidate for the adversarial images, with the student in `mode`. All candidates of an attack share the predictions on
-    /// natural images, which carry no gradient.
+    /// Views of another candidate for the adversarial images, with the student in `mode`. All candidates of an attack share the
+    /// predictions on natural images, which carry no gradient.
     pub fn with_candidate<'b>(&'b self, candidate: &'b Tensor, mode: Mode) -> Views<'b> {
         Views { natural_views: Some(self), ..Views::new(self.networks, mode, self.natural, candidate) }
     }

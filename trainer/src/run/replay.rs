@@ -112,11 +112,10 @@ pub fn replay(context: &RunContext, kept: &Kept) -> Result<Replayed> {
         offence.found
     )];
     if !offence.exact {
-        lines.push(
-            "the weights, or the average that teaches, are those of a step or two later: that step had moved them when its numbers \
-             were read"
-                .into(),
-        );
+        let what = if config.averages_teach() { "the weights, or the average that teaches," } else { "the weights" };
+        lines.push(format!(
+            "{what} are those of a step or two later: that step had moved them when its numbers were read"
+        ));
     }
     lines.extend(images(tensors)?);
     lines.extend(state(tensors)?);

@@ -119,8 +119,8 @@ impl Watch {
         let _ = self.free.fill_(1);
     }
 
-    /// Judges a step whose gradients, of one network or of several, and statistics are `finite` or not. A step that is not finite holds those after it: the host
-    /// learns of it one step late, and finds the state as it was before.
+    /// Judges a step whose gradients, of one network or of several, and statistics are `finite` or not. A step that is not finite
+    /// holds those after it: the host learns of it one step late, and finds the state as it was before.
     pub fn judge<'a>(&mut self, finite: &Tensor, parameters: impl Iterator<Item = &'a Gradients>) -> Verdict {
         let free = self.free.logical_and(finite);
         let norm = match self.measures {

@@ -45,6 +45,20 @@ fn a_step_computes_all_its_operations_and_sends_all_its_bytes() {
     assert_eq!((run.sums_before.len(), run.gradients), (0, 2.0 * 11_173_962.0));
 }
 
+/// A learner like the student: one more pass in the loss, with its gradients and their sum.
+#[test]
+fn a_learner_adds_its_pass_and_its_gradients() {
+    let (run, step) = step_of(&["loss.preset=lbgat", "batch_norm.across_ranks=sync"], 16.0, 1e12);
+    assert_eq!(run.gradients, 4.0 * 2.0 * 11_173_962.0);
+    // The file's attack uses batch statistics: 10 passes forward and back, and one of natural images. In the loss the student sees
+    // two kinds of images, the learner one.
+    assert_eq!((run.sums_before.len(), run.sums_in_backward.len()), (20 * (21 + 3), 20 * 3));
+    // Forward passes and backward ones, which cost as much: 10 and 10 in the attack and one before it; three and three in the loss,
+    // whose backward passes to the parameters cost twice.
+    let passes = 10.0 + 10.0 + 1.0 + 3.0 + 2.0 * 3.0;
+    assert!((totals(&step).0 / (16.0 * passes * 1.111e9 / 1e12) - 1.0).abs() < 0.01, "{} s", totals(&step).0);
+}
+
 #[test]
 fn sums_between_sizes_lie_on_a_line() {
     let sums = [(0.0, 1.0), (10.0, 2.0), (30.0, 8.0)];
