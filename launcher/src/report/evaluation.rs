@@ -33,7 +33,7 @@ pub fn print_evaluation(evaluation: &Evaluation, file: &Path) -> Result<()> {
     };
     for attack in &evaluation.attacks {
         for component in evaluation.components.get(&attack.name).into_iter().flatten() {
-            line("> ", component, None)?;
+            line("> ", component, evaluation.seconds.get(&format!("{}/{}", attack.name, component.name)))?;
         }
         line("", attack, evaluation.seconds.get(&attack.name))?;
     }

@@ -214,11 +214,14 @@ impl Outcomes {
         Some(self.fallen[sample].trailing_zeros() as usize).filter(|&round| round < 64)
     }
 
-    /// Seconds spent on each attack.
+    /// Seconds spent on each attack, and on each component of one that has several, as `autoattack/fab_t`.
     pub fn seconds_of_attacks(&self) -> BTreeMap<String, f64> {
         let mut seconds = BTreeMap::new();
         for (round, spent) in self.rounds.iter().zip(&self.seconds) {
-            *seconds.entry(self.suite.attacks[round.attack].name.clone()).or_insert(0.0) += spent;
+            let attack = self.suite.attacks[round.attack].name.clone();
+            for name in [attack].into_iter().chain(round.component_of(&self.suite)) {
+                *seconds.entry(name).or_insert(0.0) += spent;
+            }
         }
         seconds
     }

@@ -79,7 +79,7 @@ pub struct Evaluation {
     pub worst_case: Accuracy,
     /// Reasons to distrust the numbers.
     pub warnings: Vec<String>,
-    /// Seconds spent on each attack.
+    /// Seconds spent on each attack, and on each component of one that has several, as `autoattack/fab_t`.
     pub seconds: BTreeMap<String, f64>,
     /// Clocks, over all sessions, and what computed.
     pub timing: Seconds,
@@ -98,7 +98,7 @@ impl Evaluation {
             };
         for attack in &self.attacks {
             for part in self.components.get(&attack.name).into_iter().flatten() {
-                line(&attack.name, &part.name, part, None);
+                line(&attack.name, &part.name, part, self.seconds.get(&format!("{}/{}", attack.name, part.name)));
             }
             line(&attack.name, "", attack, self.seconds.get(&attack.name));
         }

@@ -43,11 +43,15 @@ impl Round {
         Draws::new(seed, Purpose::Evaluation(number), self.target.unwrap_or(0) as u64)
     }
 
+    /// Its attack and its component's name, as in `autoattack/apgd_t`, where the attack has several.
+    pub fn component_of(&self, suite: &Suite) -> Option<String> {
+        let attack = &suite.attacks[self.attack];
+        (attack.components.len() > 1).then(|| format!("{}/{}", attack.name, self.name))
+    }
+
     /// Its name in the table of samples and in progress, for instance `apgd_t:3`.
     pub fn label(&self, suite: &Suite) -> String {
-        let attack = &suite.attacks[self.attack];
-        let name =
-            if attack.components.len() > 1 { format!("{}/{}", attack.name, self.name) } else { self.name.clone() };
+        let name = self.component_of(suite).unwrap_or_else(|| self.name.clone());
         self.target.map_or(name.clone(), |target| format!("{name}:{target}"))
     }
 
