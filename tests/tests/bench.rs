@@ -76,6 +76,9 @@ fn a_step_is_timed_on_growing_numbers_of_ranks() -> Result<()> {
         let several = scaled["ranks"] == 2;
         assert_eq!(scaled.get("of_independent").is_some(), several, "{scaled}");
         assert_eq!(scaled.get("modelled_milliseconds").is_some(), several, "{scaled}");
+        let lost = |part: &str| scaled["lost_milliseconds"][part].as_f64();
+        assert_eq!(lost("slower").is_some() && lost("sums").is_some(), several, "{scaled}");
+        assert_eq!(lost("uneven").is_some_and(|milliseconds| milliseconds >= 0.0), several, "{scaled}");
         assert!((0.0..1.0).contains(&number("exposed")), "{scaled}");
     }
     assert!(fs::read_to_string(figure)?.contains("</svg>"));

@@ -24,6 +24,20 @@ struct Timed {
     seconds: f64,
     #[serde(default)]
     phases: BTreeMap<String, f64>,
+    /// For each rank, the seconds in which it did not wait for sums and other ranks.
+    #[serde(default)]
+    computing: Vec<f64>,
+}
+
+/// Where a step of several ranks loses against as many independent ones: milliseconds of the mean step, which add up to it.
+#[derive(Debug, Clone, Serialize, PartialEq)]
+struct Lost {
+    /// What the mean rank computes longer than an independent one.
+    slower: f64,
+    /// What the slowest rank of a step computes longer than the mean one.
+    uneven: f64,
+    /// What that rank waits for: the sums themselves and, where a step has several, others that were slower on the way.
+    sums: f64,
 }
 
 /// Results for a number of ranks and a mode of scaling.
@@ -40,6 +54,9 @@ struct Scaled {
     /// Relative to as many independent ranks at the same time on this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     of_independent: Option<f64>,
+    /// Where the difference to them goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_milliseconds: Option<Lost>,
     /// The share of the step in which the leader waited for other ranks and for sums.
     exposed: f64,
     /// Bandwidth of the sum of all gradients, in GB/s.
@@ -76,7 +93,8 @@ pub(crate) fn run(command: &Scaling) -> Result<()> {
     }
     print(&text(&grid(&all), 140))?;
     print(
-        "exposed: the part of the step in which rank 0 waited for sums and other ranks; busbw: of the sum of all gradients; \
+        "slower, uneven, sums: what the mean step loses against independent ranks: computing longer, waiting for the slowest rank, \
+         and waiting for sums; exposed: the part of the step in which rank 0 waited for sums and other ranks; busbw: of the sum of all gradients; \
          modelled: from independent ranks and the sums timed alone\n",
     )?;
     if let Some(file) = &command.figure {
@@ -104,8 +122,10 @@ fn measure(command: &Scaling, config: &RunConfig, mode: ScalingMode, ranks: usiz
         let apart = if command.independent && ranks > 1 { same(ranks)? } else { vec![] };
         independent.iter_mut().zip(apart).for_each(|(all, one)| all.extend(one));
     }
+    let measured = !independent[0].is_empty();
+    let lost_milliseconds = measured.then(|| Lost::of(&together, &independent.concat()));
     let (together, alone) = (median(&together), median(&alone));
-    let independent = (!independent[0].is_empty()).then(|| {
+    let independent = measured.then(|| {
         let each: Vec<Timed> = independent.iter().map(|one| median(one)).collect();
         slowest(&each)
     });
@@ -124,10 +144,28 @@ fn measure(command: &Scaling, config: &RunConfig, mode: ScalingMode, ranks: usiz
         efficiency: images as f64 / (each * ranks) as f64 * alone.seconds / together.seconds,
         of_independent: independent
             .map(|alone| images as f64 / (each * ranks) as f64 * alone.seconds / together.seconds),
+        lost_milliseconds,
         exposed: phase(&together, "communication") / together.phases.values().sum::<f64>().max(f64::MIN_POSITIVE),
         bus_gb_per_s: largest.map_or(0.0, |sum| sum.bus_gb_per_s),
         modelled_milliseconds: modelled.map(|seconds| 1e3 * seconds),
     })
+}
+
+impl Lost {
+    /// Between steps of ranks together and steps of independent ranks.
+    fn of(together: &[Timed], independent: &[Timed]) -> Self {
+        let milliseconds = |of: &dyn Fn(&Timed) -> f64| 1e3 * mean(together.iter().map(of));
+        let step = milliseconds(&|step| step.seconds);
+        let average = milliseconds(&|step| mean(step.computing.iter().copied()));
+        let slowest = milliseconds(&|step| step.computing.iter().copied().fold(f64::NAN, f64::max));
+        let apart = 1e3 * mean(independent.iter().map(|step| step.seconds));
+        Self { slower: average - apart, uneven: slowest - average, sums: step - slowest }
+    }
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len() as f64;
+    values.sum::<f64>() / count
 }
 
 fn phase(timed: &Timed, name: &str) -> f64 {
@@ -243,7 +281,7 @@ fn median(steps: &[Timed]) -> Timed {
 
 fn slowest(steps: &[Timed]) -> Timed {
     let slowest = steps.iter().max_by(|one, other| one.seconds.total_cmp(&other.seconds));
-    slowest.cloned().unwrap_or(Timed { seconds: f64::NAN, phases: BTreeMap::new() })
+    slowest.cloned().unwrap_or(Timed { seconds: f64::NAN, phases: BTreeMap::new(), computing: vec![] })
 }
 
 fn grid(all: &[Scaled]) -> Grid {
@@ -255,11 +293,17 @@ fn grid(all: &[Scaled]) -> Grid {
         "images/s",
         "efficiency",
         "of independent",
+        "slower",
+        "uneven",
+        "sums ms",
         "exposed",
         "busbw GB/s",
         "modelled ms",
     ];
     let row = |found: &Scaled| {
+        let lost = |part: fn(&Lost) -> f64| {
+            found.lost_milliseconds.as_ref().map_or(NOTHING.into(), |lost| format!("{:.1}", part(lost)))
+        };
         vec![
             found.mode.clone(),
             found.ranks.to_string(),
@@ -268,6 +312,9 @@ fn grid(all: &[Scaled]) -> Grid {
             format!("{:.1}", found.images_per_second),
             percent(found.efficiency),
             found.of_independent.map_or(NOTHING.into(), percent),
+            lost(|lost| lost.slower),
+            lost(|lost| lost.uneven),
+            lost(|lost| lost.sums),
             percent(found.exposed),
             format!("{:.2}", found.bus_gb_per_s),
             found.modelled_milliseconds.map_or(NOTHING.into(), |modelled| format!("{modelled:.1}")),
@@ -304,4 +351,21 @@ fn draw(all: &[Scaled], file: &Path) -> Result<()> {
     let picture = document(WIDTH, Chart::height(rows), &chart.title, &chart.body(WIDTH, rows));
     trainer::system::files::write_atomically(file, picture.as_bytes())?;
     print(&format!("figure: {}\n", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(seconds: f64, computing: &[f64]) -> Timed {
+        Timed { seconds, phases: BTreeMap::new(), computing: computing.to_vec() }
+    }
+
+    #[test]
+    fn what_a_step_loses_adds_up_to_the_difference() {
+        let together = [step(1.5, &[1.0, 1.25]), step(2.5, &[1.75, 1.0])];
+        let lost = Lost::of(&together, &[step(1.0, &[1.0]), step(0.5, &[0.5])]);
+        assert_eq!(lost, Lost { slower: 500.0, uneven: 250.0, sums: 500.0 });
+        assert_eq!(lost.slower + lost.uneven + lost.sums, 2000.0 - 750.0);
+    }
 }

@@ -4,11 +4,11 @@ use std::io::{Write as _, stdin};
 use std::sync::Arc;
 
 use anyhow::Result;
-use comm::Session;
+use comm::{Communicator, Session};
 use datasets::{UserError, refuse_existing};
 use serde::Serialize;
 use serde_json::json;
-use trainer::bench::Bench;
+use trainer::bench::{Bench, Timed};
 use trainer::config::RunConfig;
 use trainer::model::ModelSpec;
 use trainer::system::Worker;
@@ -63,7 +63,8 @@ fn time(command: &BenchStep, config: &RunConfig, session: &Session) -> Result<()
             Some(fold) => tell(&json!({ "seconds": bench.evaluate(fold) })),
             None => {
                 let timed = bench.run()?;
-                if session.ranks.is_leader() { tell(&timed) } else { Ok(()) }
+                let computing = each(session.ranks.as_ref(), timed.computing())?;
+                if session.ranks.is_leader() { tell(&Told { timed, computing }) } else { Ok(()) }
             }
         }
     };
@@ -71,6 +72,21 @@ fn time(command: &BenchStep, config: &RunConfig, session: &Session) -> Result<()
         Some(steps) => (0..steps).try_for_each(|_| once()),
         None => stdin().lines().try_for_each(|line| line.map_err(Into::into).and_then(|_| once())),
     }
+}
+
+/// What the leader tells of a step.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    timed: Timed,
+    /// For each rank, the seconds in which it did not wait for sums and other ranks.
+    computing: Vec<f64>,
+}
+
+/// The numbers of all ranks.
+fn each(ranks: &dyn Communicator, number: f64) -> Result<Vec<f64>> {
+    let all = ranks.gather(&number.to_string())?;
+    Ok(all.iter().map(|text| text.parse()).collect::<Result<_, _>>()?)
 }
 
 /// A line for the program that reads the output.

@@ -62,6 +62,13 @@ pub struct Timed {
     pub warning: Option<String>,
 }
 
+impl Timed {
+    /// The seconds in which this rank did not wait for sums and other ranks.
+    pub fn computing(&self) -> f64 {
+        self.seconds - self.phases.get(Phase::Communication.name()).copied().unwrap_or(0.0)
+    }
+}
+
 impl Bench {
     /// The step of `config` in `epoch` on networks of `form` with initial values. Their batch norms have seen the batch
     /// a few times.
