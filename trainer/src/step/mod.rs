@@ -78,7 +78,7 @@ impl Step {
         if config.loss.raises_terms() && config.attack.lead.is_none() {
             recorder.leave_all_alone("the attack raises a term of the loss in every second step alone");
         }
-        if config.attack.replays > 1 {
+        if config.attack.kind == AttackKind::Free {
             recorder.leave_all_alone("a step makes several updates, which hand images on");
         }
         if recorder.captures_parts() {
