@@ -6,13 +6,15 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tests::{Ended, Images, Program, World, checkout};
 
-const METHODS: [&str; 35] = [
+const METHODS: [&str; 38] = [
     "st",
     "at",
     "trades",
     "trades-ls",
+    "score",
     "mart",
     "nuat",
+    "nuat2-wa",
     "ard",
     "ard-orig",
     "akd2",
@@ -40,6 +42,7 @@ const METHODS: [&str; 35] = [
     "fair-rslad",
     "mtard",
     "b-mtard",
+    "fair-mtard",
     "lbgat",
     "peeraid",
 ];

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tests::{Images, Program, World, assert_same_on_ranks_and_resumed};
 
 /// The weights are perturbed from the second of two epochs on, and from the first.
-const METHODS: [(&str, &[(&str, &str)]); 3] = [
+const METHODS: [(&str, &[(&str, &str)]); 5] = [
     (
         "trades-awp",
         &[
@@ -29,6 +29,19 @@ const METHODS: [(&str, &[(&str, &str)]); 3] = [
             ),
         ],
     ),
+    // The moving average that leads the attack is part of the checkpoint.
+    (
+        "nuat2-wa",
+        &[
+            ("loss.preset", "\"nuat2-wa\""),
+            (
+                "attack",
+                r#"{ steps = 2, step = "8/255", start = "signs", clamp_start = true, batch_norm = "eval", lead = "ema" }"#,
+            ),
+        ],
+    ),
+    // The run is stopped between two batches, each of three updates.
+    ("free", &[("attack", r#"{ kind = "free", replays = 3, batch_norm = "train_update" }"#)]),
     ("n-fgsm-awp", &[("attack", r#"{ kind = "n_fgsm" }"#), ("awp", "{ gamma = 0.02 }"), ("batch.accumulate", "2")]),
 ];
 
@@ -62,6 +75,8 @@ fn what_cannot_be_combined_is_refused() -> Result<()> {
         (&[("awp", "{ gamma = 2.0 }")][..], &["awp.gamma", "0 to 1"][..]),
         (&[("attack", r#"{ kind = "n_fgsm", steps = 3 }"#)], &["attack.steps", "n_fgsm"]),
         (&[("attack", r#"{ kind = "fgsm_rs", norm = "l2" }"#)], &["attack.norm", "linf"]),
+        (&[("attack", "{ replays = 2 }")], &["attack.replays", "free"]),
+        (&[("attack", r#"{ lead = "ema" }"#)], &["attack.lead", "averages.ema"]),
     ] {
         let config = world.config("refused", &data, changes)?;
         Program::alone().train(&config, &world.run("refused")).run()?.expect(2).expect_error(said);

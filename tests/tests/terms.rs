@@ -8,7 +8,7 @@ use tests::{Images, World, assert_same_on_ranks_and_resumed};
 /// A loss: its name, its terms, and what else the run has. Each has keys that the paper's methods do not use.
 type Loss = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
-const LOSSES: [Loss; 4] = [
+const LOSSES: [Loss; 6] = [
     (
         "igdm",
         r#"[
@@ -60,6 +60,33 @@ const LOSSES: [Loss; 4] = [
                 r#"{ terms = ["adversarial", "natural"], rate = 0.1, temperature_rate = 0.01, milestones = [1] }"#,
             ),
             ("averages.ema", "{ decay = 0.9 }"),
+        ],
+    ),
+    // DGAD for MobileNetV2 and SCORE in one: a product of two terms, squared differences with slack, in the attack too.
+    (
+        "products and squares",
+        r#"[
+            { name = "correct", of = "natural", towards = { network = "robust", images = "natural" }, swap_label = true, only = { teacher = "robust", images = "natural", right = false } },
+            { name = "teach", of = "adversarial", towards = { network = "robust", images = "adversarial" }, only = { teacher = "robust", images = "natural", right = true }, times = "correct" },
+            { name = "label", of = "natural", towards = "label", divergence = "square", smoothing = 0.1 },
+            { name = "smooth", of = "adversarial", towards = { network = "student", images = "natural" }, divergence = "square", slack = 0.001, weight = 4 },
+            { name = "consistent", of = "adversarial", towards = { network = "student", images = "natural" }, divergence = "jensen_shannon", temperature = 0.5 },
+        ]"#,
+        &[
+            ("attack.towards", r#"{ network = "student", images = "natural" }"#),
+            ("attack.divergence", "\"square\""),
+            ("attack.start", "\"gaussian\""),
+        ],
+    ),
+    (
+        "fair-mtard",
+        r#"[
+            { name = "adversarial", of = "adversarial", towards = { network = "robust", images = "adversarial" }, weight = 0.1 },
+            { name = "natural", of = "natural", towards = { network = "robust", images = "adversarial" }, weight = 0.1 },
+        ]"#,
+        &[
+            ("loss.class_weights", "{ least = 0.8333333333333334, most = 2.5 }"),
+            ("loss.balance", r#"{ terms = ["adversarial", "natural"], rate = 0.025, milestones = [1] }"#),
         ],
     ),
 ];

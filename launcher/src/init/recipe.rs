@@ -56,10 +56,15 @@ impl Recipe<'_> {
             if let Some(trust) = &mut term.trust {
                 trust.from_epoch = scaled(trust.from_epoch);
             }
+            if let ("score", Some(classes)) = (self.method, self.classes())
+                && term.smoothing > 0.0
+            {
+                term.smoothing = 0.1 * classes / (classes - 1.0);
+            }
             // The divergence is averaged over the classes there, too. MTARD counts it ten times on CIFAR-100.
             let averaged = match (self.method, self.dataset.name.as_str()) {
                 ("mtard" | "b-mtard", "cifar100") => 10.0,
-                ("mtard" | "b-mtard", _) => 1.0,
+                ("mtard" | "b-mtard" | "fair-mtard", _) => 1.0,
                 ("ard-orig" | "fair-ard", _) if term.name == "teach" => 1.0,
                 ("peeraid", dataset) => match peeraid(dataset, term) {
                     Some(averaged) => averaged,
@@ -214,6 +219,8 @@ mod tests {
                 "trades-ls",
                 "mart",
                 "nuat",
+                "nuat2-wa",
+                "score",
                 "dkl",
                 "gkl",
                 "adr",

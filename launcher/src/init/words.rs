@@ -31,6 +31,7 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 11] = [
         "attack",
         &[
             ("kind", "The attack on training images: projected gradient ascent (pgd), or none."),
+            ("replays", "How often each batch is trained on, in a row."),
             ("eps", "The largest change of a pixel, as a part of the range from black to white."),
             ("step", "The length of one step of the attack."),
             ("steps", "Steps of the attack. Each costs a forward and a backward pass of the student."),
@@ -47,6 +48,14 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 11] = [
             (
                 "towards",
                 "What the attack moves the student's prediction away from: the label, or the prediction of a network.",
+            ),
+            (
+                "divergence",
+                "How far the student's prediction is from that target, if not by the Kullback-Leibler divergence.",
+            ),
+            (
+                "lead",
+                "The network whose loss the first step of the attack raises; the later steps raise the student's.",
             ),
             (
                 "first_order",
@@ -159,6 +168,10 @@ pub(super) fn method(preset: &str) -> &'static str {
         "ltd" => "Low temperature distillation, LTD (Chen and Lee, 2021)",
         "hat" => "HAT, helper images against too large margins (Rade and Moosavi-Dezfooli, ICLR 2022)",
         "dgad" => "DGAD, the teacher's mistakes corrected and distilled on natural images (Park and Min, ECCV 2024)",
+        "nuat2-wa" => {
+            "NuAT2-WA, two steps, the first by the student's moving average (Sriramanan et al., NeurIPS 2021)"
+        }
+        "score" => "SCORE, squared differences in place of divergences (Pang et al., ICML 2022)",
         "nuat" => "NuAT, single-step training with the nuclear norm (Sriramanan et al., NeurIPS 2021)",
         "dkl" => "DKL, the improved divergence IKL (Cui et al., NeurIPS 2024)",
         "gkl" => "GKL, the generalised divergence (Cui et al., 2025)",
@@ -169,6 +182,7 @@ pub(super) fn method(preset: &str) -> &'static str {
         "fair-ard" => "Fair-ARD, classes weighed by the attack steps that they survive (Yue et al., NeurIPS 2023)",
         "fair-iad" => "Fair-IAD, IAD-I with these weights (Yue et al., NeurIPS 2023)",
         "fair-rslad" => "Fair-RSLAD, RSLAD with these weights (Yue et al., NeurIPS 2023)",
+        "fair-mtard" => "Fair-MTARD, MTARD with these weights, from a robust teacher alone (Yue et al., NeurIPS 2023)",
         "mtard" => "MTARD, a robust and a natural teacher in balance (Zhao et al., ECCV 2022)",
         "b-mtard" => "B-MTARD, MTARD with balanced temperatures (Zhao et al., TPAMI 2024)",
         "lbgat" => "LBGAT, guided by a natural network that learns along (Cui et al., ICCV 2021)",
@@ -203,7 +217,12 @@ pub(super) fn term(term: &Term) -> String {
     }
     match term.divergence {
         Divergence::Kl => {}
-        Divergence::MeanSquare => sentences.push("Probabilities are compared by their squared differences".into()),
+        Divergence::MeanSquare | Divergence::Square => {
+            sentences.push("Probabilities are compared by their squared differences".into());
+        }
+        Divergence::JensenShannon => {
+            sentences.push("Both predictions are compared with the mean of the two (Jensen-Shannon)".into());
+        }
         Divergence::LogitSquare => sentences.push("Logits are compared by their squared differences".into()),
         Divergence::LogitGaps => {
             sentences.push("The gaps between the logits of two classes are compared, for all pairs; pairs of classes that images of this label are often taken for count more".into());
@@ -211,6 +230,12 @@ pub(super) fn term(term: &Term) -> String {
         Divergence::Nuclear => {
             sentences.push("Differences of logits are compared over the whole batch, by their nuclear norm".into());
         }
+    }
+    if term.slack > 0.0 {
+        sentences.push(format!("Differences up to {} count for nothing", term.slack));
+    }
+    if let Some(other) = &term.times {
+        sentences.push(format!("The term {other} multiplies this one, instead of being added"));
     }
     if term.hard {
         sentences.push("The target's most probable class is taken as the label".into());
@@ -239,7 +264,10 @@ pub(super) fn term(term: &Term) -> String {
         None => {}
     }
     if term.in_attack {
-        sentences.push("In every second step the attack raises it too".into());
+        sentences.push(
+            "The attack raises it too: in every second step of training, or in its first step where a network leads it"
+                .into(),
+        );
     }
     if term.from_epoch > 0 {
         sentences.push(format!("The term begins in epoch {}", term.from_epoch));

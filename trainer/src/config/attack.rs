@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Norm, Pixels, Target};
+use crate::config::{Divergence, Norm, Pixels, Target};
 use crate::model::Mode;
 
 /// `[attack]`
@@ -20,6 +20,9 @@ pub struct AttackConfig {
     pub step: Pixels,
     /// The number of steps.
     pub steps: usize,
+    /// How often each batch is trained on, in a row, by the kind `free`.
+    #[serde(skip_serializing_if = "is_one")]
+    pub replays: usize,
     /// The start.
     pub start: Start,
     /// Whether the start is clamped to the pixel range.
@@ -32,6 +35,13 @@ pub struct AttackConfig {
     pub natural_batch_norm: Option<Mode>,
     /// The target whose divergence the attack raises.
     pub towards: Target,
+    /// How far the prediction is from a target that is one.
+    #[serde(skip_serializing_if = "Divergence::is_default")]
+    pub divergence: Divergence,
+    /// The network whose loss the first step raises; the later steps raise the student's. Terms that the attack raises too are
+    /// then raised by that first step, in every step of training (NuAT2-WA).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lead: Option<String>,
     /// Whether the logit of the label in a teacher's natural prediction follows the candidate to first order (SAAD).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub first_order: bool,
@@ -46,11 +56,14 @@ impl Default for AttackConfig {
             eps: Pixels(8.0 / 255.0),
             step: Pixels(2.0 / 255.0),
             steps: 10,
+            replays: 1,
             start: Start::Uniform,
             clamp_start: false,
             batch_norm: Mode::Train,
             natural_batch_norm: None,
             towards: Target::Label,
+            divergence: Divergence::Kl,
+            lead: None,
             first_order: false,
         }
     }
@@ -68,6 +81,21 @@ pub enum AttackKind {
     FgsmRs,
     /// One step from a random point of twice the ball, without a projection (de Jorge et al. 2022).
     NFgsm,
+    /// A step with each of several updates on the same batch, by the gradient of the update's own backward pass (Shafahi et al.
+    /// 2019).
+    Free,
+}
+
+impl AttackKind {
+    /// Whether adversarial images are searched before the loss, by passes of their own.
+    pub fn searches(self) -> bool {
+        !matches!(self, Self::None | Self::Free)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_one(replays: &usize) -> bool {
+    *replays == 1
 }
 
 /// The start of an attack.

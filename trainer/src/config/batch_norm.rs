@@ -53,3 +53,14 @@ pub enum Mode {
     /// Running statistics (attacks of the reference's teachers).
     Eval,
 }
+
+impl Mode {
+    /// Its name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Train => "train_update",
+            Mode::TrainFrozen => "train_frozen",
+            Mode::Eval => "eval",
+        }
+    }
+}

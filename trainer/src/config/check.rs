@@ -57,6 +57,7 @@ impl RunConfig {
         self.check_awp()?;
         self.check_grad_align()?;
         self.check_attack()?;
+        self.check_free()?;
         self.check_evaluation()?;
         self.check_loss()?;
         self.check_method()
@@ -79,6 +80,7 @@ impl RunConfig {
             let images = format!("{images:?}").to_lowercase();
             must(known.contains(&prediction.images), "attack.towards.images", images, "natural or adversarial images")?;
         }
+        self.check_objective()?;
         let signs = attack.start != Start::Signs || norm == Norm::Linf;
         must(signs, "attack.start", "signs", "uniform, natural or gaussian in L2: signs is a start of L-infinity")?;
         attack.check_single_step()?;
@@ -227,10 +229,11 @@ impl RunConfig {
         })
     }
 
-    /// The terms of the step that has this `place` in `epoch`, from 0: those that the attack raises too do so at odd places.
+    /// The terms of the step that has this `place` in `epoch`, from 0: those that the attack raises too do so at odd places, or at
+    /// all where a network leads it.
     pub fn terms_of_step(&self, epoch: u64, place: u64) -> Vec<Term> {
-        let odd = !place.is_multiple_of(2);
-        self.active_terms(epoch).map(|term| Term { in_attack: term.in_attack && odd, ..term }).collect()
+        let raised = !place.is_multiple_of(2) || self.attack.lead.is_some();
+        self.active_terms(epoch).map(|term| Term { in_attack: term.in_attack && raised, ..term }).collect()
     }
 }
 

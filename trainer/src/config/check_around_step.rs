@@ -3,7 +3,7 @@
 use datasets::UserError;
 
 use super::range::must;
-use super::{AcrossRanks, Awp, Dtype, GradAlign, RunConfig};
+use super::{AcrossRanks, AttackKind, Awp, Divergence, Dtype, GradAlign, Mode, RunConfig, Target};
 
 impl RunConfig {
     /// Whether the steps of `epoch` perturb the weights.
@@ -13,11 +13,35 @@ impl RunConfig {
 
     pub(super) fn check_awp(&self) -> Result<(), UserError> {
         let Some(Awp { gamma, from_epoch }) = self.awp else { return Ok(()) };
-        let expected = "no table [loss.balance] beside [awp]: it weighs the losses of one pass a step";
-        must(self.loss.balance.is_none(), "awp", "a table", expected)?;
+        let expected =
+            "no [loss.balance] and no term with times beside [awp]: they weigh the losses of one pass a step";
+        must(!self.loss.couples(), "awp", "a table", expected)?;
         must((0.0..=1.0).contains(&gamma), "awp.gamma", gamma, "0 to 1, as in 0.005")?;
         let expected = format!("an epoch of the run, 0 to {}", self.epochs - 1);
         must(from_epoch < self.epochs, "awp.from_epoch", from_epoch, &expected)
+    }
+
+    /// Free adversarial training has no pass of the attack's own: the loss of the update is what is raised.
+    pub(super) fn check_free(&self) -> Result<(), UserError> {
+        let attack = &self.attack;
+        if attack.kind != AttackKind::Free {
+            return Ok(());
+        }
+        let expected = |what: &str| format!("{what}, with attack.kind = \"free\"");
+        let mode = attack.batch_norm == Mode::Train && attack.natural_batch_norm.is_none();
+        let expected_mode = expected("train_update alone: its passes are those of training");
+        must(mode, "attack.batch_norm", attack.batch_norm.name(), &expected_mode)?;
+        let label = attack.towards == Target::Label && attack.divergence == Divergence::Kl;
+        must(label, "attack.towards", "a prediction", &expected("\"label\": it raises the loss itself"))?;
+        must(attack.lead.is_none(), "attack.lead", "a network", &expected("no key"))?;
+        let parts = self.batch.accumulate;
+        must(parts == 1, "batch.accumulate", parts, &expected("1"))?;
+        let raised = self.loss.raises_terms();
+        must(!raised, "loss.terms", "a term with in_attack", &expected("none"))?;
+        let weights = self.loss.class_weights.is_none();
+        must(weights, "loss.class_weights", "a table", &expected("none: they count the steps of an attack"))?;
+        must(self.awp.is_none(), "awp", "a table", &expected("none"))?;
+        must(self.grad_align.is_none(), "grad_align", "a table", &expected("none"))
     }
 
     pub(super) fn check_grad_align(&self) -> Result<(), UserError> {
@@ -89,6 +113,10 @@ mod tests {
             (&["grad_align={ weight = 0.2 }", "precision.fused=true"], "precision.fused"),
             (&["grad_align={ weight = 0.2 }", "awp={ gamma = 0.01 }"], "awp"),
             (&["grad_align={ weight = 0.2 }", "loss.terms.label.name=grad_align"], "loss.terms"),
+            (&["attack.kind=free", "attack.batch_norm=train_update", "awp={ gamma = 0.01 }"], "awp"),
+            (&["attack.kind=free", "attack.batch_norm=train_update", "grad_align={ weight = 0.2 }"], "grad_align"),
+            (&["attack.kind=free", "attack.batch_norm=train_update", "batch.accumulate=2"], "batch.accumulate"),
+            (&["attack.kind=free", "attack.batch_norm=eval"], "attack.batch_norm"),
         ] {
             let message = parse(changes).unwrap_err().to_string();
             assert!(message.contains(key), "{changes:?}: {message}");

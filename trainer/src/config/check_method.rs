@@ -16,7 +16,8 @@ impl RunConfig {
             Target::Prediction(prediction) => Some(prediction.network.as_str()),
             Target::Label | Target::BoostedLabel => None,
         };
-        of_terms.chain(rectified).chain(attacking).filter(|network| *network != STUDENT).collect()
+        let leading = self.attack.lead.as_deref();
+        of_terms.chain(rectified).chain(attacking).chain(leading).filter(|network| *network != STUDENT).collect()
     }
 
     /// Whether the moving average of the student is a network of the loss or of the attack.
@@ -39,6 +40,22 @@ impl RunConfig {
         must(parts == 1 || !self.loss.exchanges(), "batch.accumulate", parts, expected)
     }
 
+    /// What the attack raises beside its target: a divergence that each sample has for itself, and a network that leads.
+    pub(super) fn check_objective(&self) -> Result<(), UserError> {
+        let attack = &self.attack;
+        let divergence = attack.divergence;
+        let alone = !matches!(divergence, Divergence::LogitGaps | Divergence::Nuclear);
+        let target = matches!(attack.towards, Target::Prediction(_)) || divergence.is_of_squares();
+        let expected =
+            "kl, mean_square or square; with towards a network's prediction jensen_shannon or logit_square too";
+        must(divergence == Divergence::Kl || alone && target, "attack.divergence", divergence.name(), expected)?;
+        let Some(lead) = &attack.lead else { return Ok(()) };
+        self.check_network("attack.lead", lead)?;
+        let other = lead != STUDENT && !self.learners.contains_key(lead);
+        must(other, "attack.lead", lead, "ema or a teacher")?;
+        must(attack.kind != AttackKind::None, "attack.lead", lead, "no key where attack.kind is \"none\"")
+    }
+
     fn check_method_of(&self, term: &Term) -> Result<(), UserError> {
         self.check_learners_in(term)?;
         let key = |field: &str| format!("loss.terms.{}.{field}", term.name);
@@ -55,7 +72,14 @@ impl RunConfig {
         must(!term.hard || target.is_some(), key("hard"), term.hard, expected)?;
         must(!term.swap_label || target.is_some(), key("swap_label"), term.swap_label, expected)?;
         let plain = term.divergence == Divergence::Kl;
-        must(plain || target.is_some() && !term.hard, key("divergence"), term.divergence.name(), expected)?;
+        let squares = term.divergence.is_of_squares() && term.towards == Target::Label;
+        let fits = plain || squares || target.is_some() && !term.hard;
+        must(fits, key("divergence"), term.divergence.name(), expected)?;
+        let slack = term.slack;
+        must(slack.is_finite() && slack >= 0.0, key("slack"), slack, "0 or more")?;
+        let whole = term.divergence == Divergence::Nuclear;
+        must(slack == 0.0 || !whole, key("slack"), slack, "0: the nuclear norm is one number of the whole batch")?;
+        self.check_times(term)?;
         if term.divergence == Divergence::LogitGaps {
             let natural = target.is_some_and(|target| target.network == STUDENT && target.images == Images::Natural);
             let natural = natural && term.network == STUDENT;
@@ -89,6 +113,20 @@ impl RunConfig {
             must(positive(one.scale), key("uncertainty.scale"), one.scale, "a positive number")?;
         }
         Ok(())
+    }
+
+    /// A product of two terms needs both in every epoch, and no other table that weighs them.
+    fn check_times(&self, term: &Term) -> Result<(), UserError> {
+        let Some(name) = &term.times else { return Ok(()) };
+        let key = format!("loss.terms.{}.times", term.name);
+        let lasts = |term: &Term| term.weight > 0.0 && term.from_epoch == 0 && term.divergence != Divergence::Nuclear;
+        let other = self.loss.terms.iter().find(|other| other.name == *name && *name != term.name);
+        let fits = lasts(term) && other.is_some_and(|other| lasts(other) && other.times.is_none());
+        let expected =
+            "the name of another term without times, both with a weight and from epoch 0 on, none of them nuclear";
+        must(fits, &key, format!("{name:?}"), expected)?;
+        let balance = self.loss.balance.is_none();
+        must(balance, key, format!("{name:?}"), "no times beside [loss.balance], which weighs terms too")
     }
 
     fn check_memory(&self) -> Result<(), UserError> {

@@ -35,11 +35,16 @@ impl LossConfig {
         let gaps = terms().any(|term| term.divergence == Divergence::LogitGaps);
         let normalized = self.class_means.is_some_and(|means| means.normalized) && gaps;
         let whole = |term: &Term| term.uncertainty.is_some() || term.divergence == Divergence::Nuclear;
-        self.balance.is_some() || normalized || terms().any(whole)
+        self.couples() || normalized || terms().any(whole)
     }
 
-    /// Whether the attack raises other terms in every second step.
-    pub fn alternates(&self) -> bool {
+    /// Whether the values of terms weigh other terms.
+    pub fn couples(&self) -> bool {
+        self.balance.is_some() || self.terms.iter().any(|term| term.times.is_some())
+    }
+
+    /// Whether the attack raises terms of the loss too, in every second step if no network leads it.
+    pub fn raises_terms(&self) -> bool {
         self.terms.iter().any(|term| term.in_attack && term.weight > 0.0)
     }
 
@@ -96,6 +101,9 @@ pub struct Term {
     /// The share of a label's probability that is spread evenly over all classes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub smoothing: f64,
+    /// What of each sample's divergence counts for nothing: the term takes max(divergence - slack, 0) (SCORE).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slack: f64,
     /// The weight of the term.
     #[serde(default = "one")]
     pub weight: f64,
@@ -126,10 +134,15 @@ pub struct Term {
     /// Another factor of each sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_weight: Option<SampleWeight>,
+    /// Another term that multiplies this one: with A and D the values of that term and of this one, and r the share of the samples
+    /// that this one counts, both together are D (1 + A / r) instead of D + A (DGAD's code for MobileNetV2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<String>,
     /// How the weight grows over the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramp: Option<Ramp>,
-    /// Whether the attack raises this term beside its own objective, in every second step of an epoch, from the second on (NuAT).
+    /// Whether the attack raises this term beside its own objective, in every second step of an epoch, from the second on (NuAT);
+    /// where a network leads the attack, in its first step alone (NuAT2-WA).
     #[serde(default, skip_serializing_if = "is_false")]
     pub in_attack: bool,
     /// Whether a target that is the prediction of the student or of a learner is detached; otherwise the gradient flows into it
@@ -176,6 +189,10 @@ pub enum Divergence {
     Kl,
     /// The mean over the classes of (p - q)^2 (DGAD).
     MeanSquare,
+    /// The sum over the classes of (p - q)^2 (SCORE).
+    Square,
+    /// Half of KL(p || m) + KL(q || m), with m = (p + q) / 2: the same both ways (Jensen-Shannon).
+    JensenShannon,
     /// The mean over the classes of the squared differences of the logits (LBGAT).
     LogitSquare,
     /// 1/4 of the sum over pairs of classes of s_a s_b (d_a - d_b)^2, where d are the differences of the logits and s is the
@@ -191,13 +208,20 @@ impl Divergence {
         match self {
             Divergence::Kl => "kl",
             Divergence::MeanSquare => "mean_square",
+            Divergence::Square => "square",
+            Divergence::JensenShannon => "jensen_shannon",
             Divergence::LogitSquare => "logit_square",
             Divergence::LogitGaps => "logit_gaps",
             Divergence::Nuclear => "nuclear",
         }
     }
 
-    fn is_default(&self) -> bool {
+    /// Whether it compares probabilities by their squared differences, with a label's too.
+    pub fn is_of_squares(self) -> bool {
+        matches!(self, Divergence::MeanSquare | Divergence::Square)
+    }
+
+    pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -277,6 +301,7 @@ impl Term {
             minus: None,
             towards,
             smoothing: 0.0,
+            slack: 0.0,
             weight: 1.0,
             temperature: 1.0,
             target_temperature: None,
@@ -287,12 +312,24 @@ impl Term {
             uncertainty: None,
             trust: None,
             sample_weight: None,
+            times: None,
             ramp: None,
             in_attack: false,
             stop_gradient: false,
             from_epoch: 0,
             first_order: false,
         }
+    }
+
+    /// The same about another network in the student's place, its target's too.
+    pub fn of_network(&self, network: &str) -> Self {
+        let mut term = Self { network: network.to_string(), ..self.clone() };
+        if let Target::Prediction(target) = &mut term.towards
+            && target.network == self.network
+        {
+            target.network = network.to_string();
+        }
+        term
     }
 
     /// Whether a label may be a mixture of two classes.

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::Override;
 
 /// The presets, compiled in so that the program needs no files.
-const PRESETS: [(&str, &str); 35] = [
+const PRESETS: [(&str, &str); 38] = [
     ("st", include_str!("../../../configs/losses/st.toml")),
     ("at", include_str!("../../../configs/losses/at.toml")),
     ("trades", include_str!("../../../configs/losses/trades.toml")),
@@ -28,6 +28,8 @@ const PRESETS: [(&str, &str); 35] = [
     ("igdm-ard", include_str!("../../../configs/losses/igdm-ard.toml")),
     ("igdm-rslad", include_str!("../../../configs/losses/igdm-rslad.toml")),
     ("nuat", include_str!("../../../configs/losses/nuat.toml")),
+    ("nuat2-wa", include_str!("../../../configs/losses/nuat2-wa.toml")),
+    ("score", include_str!("../../../configs/losses/score.toml")),
     ("ltd", include_str!("../../../configs/losses/ltd.toml")),
     ("hat", include_str!("../../../configs/losses/hat.toml")),
     ("dgad", include_str!("../../../configs/losses/dgad.toml")),
@@ -42,6 +44,7 @@ const PRESETS: [(&str, &str); 35] = [
     ("fair-rslad", include_str!("../../../configs/losses/fair-rslad.toml")),
     ("mtard", include_str!("../../../configs/losses/mtard.toml")),
     ("b-mtard", include_str!("../../../configs/losses/b-mtard.toml")),
+    ("fair-mtard", include_str!("../../../configs/losses/fair-mtard.toml")),
     ("lbgat", include_str!("../../../configs/losses/lbgat.toml")),
     ("peeraid", include_str!("../../../configs/losses/peeraid.toml")),
 ];

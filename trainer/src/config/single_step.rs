@@ -1,10 +1,14 @@
-//! Attacks of a single step, for fast adversarial training: what their kind decides of `[attack]`.
+//! Attacks of a single step with each gradient of the weights, for fast adversarial training: what their kind decides of
+//! `[attack]`.
 
 use datasets::UserError;
 use toml::{Table, Value};
 
 use super::range::must;
 use super::{AttackConfig, AttackKind, Norm, Pixels, Start};
+
+/// How often a batch is replayed where nothing else is said: the authors' number.
+const REPLAYS: i64 = 8;
 
 impl AttackKind {
     /// Whether it takes one step from a random start.
@@ -18,12 +22,16 @@ impl AttackKind {
             Self::None | Self::Pgd => None,
             Self::FgsmRs => Some(("fgsm_rs", 1.25)),
             Self::NFgsm => Some(("n_fgsm", 1.0)),
+            Self::Free => Some(("free", 1.0)),
         }
     }
 }
 
 impl AttackConfig {
     pub(super) fn check_single_step(&self) -> Result<(), UserError> {
+        let (replays, free) = (self.replays, self.kind == AttackKind::Free);
+        must(free || replays == 1, "attack.replays", replays, "1 without attack.kind = \"free\"")?;
+        must((1..=1000).contains(&replays), "attack.replays", replays, "1 to 1,000")?;
         let Some((name, _)) = self.kind.single_step() else { return Ok(()) };
         let expected = |what: &str| format!("{what}, with attack.kind = {name:?}");
         must(self.steps == 1, "attack.steps", self.steps, &expected("1"))?;
@@ -44,6 +52,9 @@ pub(super) fn complete(table: &mut Table) {
         // The message for a length that is none comes from reading it.
         Some(eps) => eps.try_into::<Pixels>().ok(),
     };
+    if kind == Some(AttackKind::Free) {
+        attack.entry("replays").or_insert(Value::Integer(REPLAYS));
+    }
     attack.entry("steps").or_insert(Value::Integer(1));
     attack.entry("clamp_start").or_insert(Value::Boolean(true));
     if let Some(Pixels(eps)) = eps {
@@ -84,6 +95,7 @@ attack = {{ {attack} }}
             (r#"kind = "fgsm_rs", eps = "4/255""#, "5/255"),
             (r#"kind = "n_fgsm", eps = 0.5"#, "0.5"),
             (r#"kind = "n_fgsm", step = "6/255""#, "6/255"),
+            (r#"kind = "free", batch_norm = "train_update""#, "8/255"),
         ] {
             let found = parse(attack, "at").unwrap();
             assert_eq!((found.steps, found.step.to_string().as_str()), (1, step), "{attack}");
@@ -101,6 +113,15 @@ attack = {{ {attack} }}
             ("kind = \"fgsm_rs\", clamp_start = false", "at", "attack.clamp_start"),
             ("kind = \"n_fgsm\"", "trades", "attack.start"),
             ("kind = \"n_fgsm\", eps = \"wide\"", "at", "attack.eps"),
+            ("replays = 2", "at", "attack.replays"),
+            ("kind = \"free\", batch_norm = \"train_update\", replays = 0", "at", "attack.replays"),
+            ("kind = \"free\"", "at", "attack.batch_norm"),
+            (
+                "kind = \"free\", batch_norm = \"train_update\", start = \"uniform\", clamp_start = true",
+                "trades",
+                "attack.towards",
+            ),
+            ("kind = \"free\", batch_norm = \"train_update\", lead = \"ema\"", "at", "attack.lead"),
         ] {
             let message = parse(attack, preset).unwrap_err();
             assert!(message.contains(key), "{attack}: {message}");

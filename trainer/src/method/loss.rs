@@ -60,7 +60,12 @@ impl Term {
         let divergence = match &self.towards {
             Target::Label => {
                 let mixed = views.rectified(labels);
-                cross_entropy(student, mixed.as_ref().unwrap_or(labels), self.smoothing)
+                let labels = mixed.as_ref().unwrap_or(labels);
+                match self.divergence {
+                    Divergence::MeanSquare => square(&smoothed(student, labels, self.smoothing), student, true),
+                    Divergence::Square => square(&smoothed(student, labels, self.smoothing), student, false),
+                    _ => cross_entropy(student, labels, self.smoothing),
+                }
             }
             Target::BoostedLabel => boosted_cross_entropy(student, labels),
             Target::Prediction(prediction) => {
@@ -68,13 +73,16 @@ impl Term {
                 match self.divergence {
                     Divergence::Kl if self.hard => cross_entropy(student, &guide.argmax(1, false), 0.0),
                     Divergence::Kl => divergence(&guide, student),
-                    Divergence::MeanSquare => mean_square(&guide, student),
+                    Divergence::MeanSquare => square(&probabilities(&guide), student, true),
+                    Divergence::Square => square(&probabilities(&guide), student, false),
+                    Divergence::JensenShannon => jensen_shannon(&guide, student),
                     Divergence::LogitSquare => (guide - student).square().mean_dim(1i64, false, None),
                     Divergence::Nuclear => nuclear::shares(&(guide - student), &|values| views.sum_over_ranks(values)),
                     Divergence::LogitGaps => self.logit_gaps(views, &(guide - student), labels, global_count),
                 }
             }
         };
+        let divergence = if self.slack > 0.0 { (divergence - self.slack).clamp_min(0.0) } else { divergence };
         match &self.trust {
             Some(trust) => divergence * trust.factor(views, labels),
             None => divergence,
@@ -85,7 +93,7 @@ impl Term {
     fn fused(&self, views: &Views, student: &Tensor, labels: &Tensor) -> Option<Tensor> {
         let kernels = views.kernels()?;
         let Target::Prediction(prediction) = &self.towards else { return None };
-        if self.divergence != Divergence::Kl || self.hard {
+        if self.divergence != Divergence::Kl || self.hard || self.slack > 0.0 {
             return None;
         }
         let guide = self.guide(views, prediction, labels);
@@ -127,8 +135,15 @@ impl Term {
             let Target::Prediction(prediction) = &self.towards else { return [value.zeros_like(), value] };
             let logarithms = log_softmax(&self.guide(views, prediction, labels)).to_kind(Kind::Double);
             let probabilities = logarithms.exp();
-            let entropy = (&probabilities * (&probabilities + 1e-5).log()).sum(Kind::Double);
-            let raised = &entropy - (probabilities * logarithms).sum(Kind::Double);
+            let entropies = (&probabilities * (&probabilities + 1e-5).log()).sum_dim_intlist(1i64, false, None);
+            let entropy = entropies.sum(Kind::Double);
+            let raised = match views.class_weights(labels, Kind::Double) {
+                Some(weights) => {
+                    let plain = (probabilities * logarithms).sum_dim_intlist(1i64, false, None);
+                    ((entropies - plain) * weights).sum(Kind::Double)
+                }
+                None => &entropy - (probabilities * logarithms).sum(Kind::Double),
+            };
             [value + raised * (self.weight * self.temperature * self.temperature / global_count), entropy]
         })
     }
@@ -151,7 +166,7 @@ impl Term {
 
 impl Only {
     /// 1 for the samples that count and 0 for the others, `[N]`.
-    fn factor(&self, views: &Views, labels: &Tensor) -> Tensor {
+    pub fn factor(&self, views: &Views, labels: &Tensor) -> Tensor {
         let logits = views.logits(&self.teacher, self.images);
         let right = logits.argmax(1, false).eq_tensor(labels);
         (if self.right { right } else { right.logical_not() }).to_kind(logits.kind())
@@ -233,10 +248,33 @@ fn swap_label(logits: &Tensor, labels: &Tensor) -> Tensor {
     logits.scatter(1, &top, &of_label).scatter(1, &label, &largest)
 }
 
-/// The mean over the classes of the squared differences of the probabilities, of each sample, `[N]`.
-fn mean_square(guide: &Tensor, student: &Tensor) -> Tensor {
-    let apart = log_softmax(guide).exp() - log_softmax(student).exp();
-    apart.square().mean_dim(1i64, false, None)
+/// The softmax probabilities, `[N, classes]`.
+fn probabilities(logits: &Tensor) -> Tensor {
+    log_softmax(logits).exp()
+}
+
+/// The labels as probabilities `[N, classes]`, of which the share `smoothing` is spread over all classes.
+fn smoothed(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor {
+    let whole = match labels.dim() {
+        2 => labels.shallow_clone(),
+        _ => probabilities(logits).zeros_like().scatter_value(1, &labels.unsqueeze(1), 1.0),
+    };
+    whole * (1.0 - smoothing) + smoothing / logits.size()[1] as f64
+}
+
+/// The sum or the `mean` over the classes of the squared differences between `target` and the predicted probabilities, of each
+/// sample, `[N]`.
+fn square(target: &Tensor, student: &Tensor, mean: bool) -> Tensor {
+    let squares = (target - probabilities(student)).square();
+    if mean { squares.mean_dim(1i64, false, None) } else { squares.sum_dim_intlist(1i64, false, None) }
+}
+
+/// Jensen and Shannon's divergence of each sample, `[N]`. The floor of the logarithm is that of the code of Rebuffi et al. 2021.
+fn jensen_shannon(guide: &Tensor, student: &Tensor) -> Tensor {
+    let (guide, student) = (log_softmax(guide), log_softmax(student));
+    let mixture = ((guide.exp() + student.exp()) * 0.5).clamp_min(1e-8).log();
+    let both = guide.exp() * (&guide - &mixture) + student.exp() * (&student - &mixture);
+    both.sum_dim_intlist(1i64, false, None) * 0.5
 }
 
 /// KL(softmax(guide) || softmax(student)) of each sample, `[N]`. A guide's probability of 0 contributes 0.

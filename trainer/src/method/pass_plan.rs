@@ -115,12 +115,23 @@ impl PassPlan {
     pub fn passes(&self, attack: &AttackConfig) -> BTreeMap<String, Passes> {
         let mut all = BTreeMap::<String, Passes>::new();
         let mut predictions = self.predictions.clone();
-        if attack.kind != AttackKind::None {
+        if attack.kind == AttackKind::Free {
+            // The backward pass of each update reaches the images too.
+            all.entry(STUDENT.into()).or_default().to_image = 1;
+        }
+        if attack.kind.searches() {
             let steps = attack.steps as u64;
             let search = Passes { forward: steps, to_image: steps, to_parameters: 0 };
             all.insert(STUDENT.into(), search);
             let own = Target::Prediction(Prediction { network: STUDENT.into(), images: Images::Natural });
-            if self.in_attack && attack.towards != own {
+            if let Some(lead) = &attack.lead {
+                // The first step is made by another network, which compares with its own natural prediction.
+                let (student, first) = (all.entry(STUDENT.into()).or_default(), 1);
+                (student.forward, student.to_image) = (steps - first, steps - first);
+                let compares = self.in_attack || attack.towards == own;
+                let leading = all.entry(lead.clone()).or_default();
+                (leading.forward, leading.to_image) = (first + u64::from(compares), first);
+            } else if self.in_attack && attack.towards != own {
                 all.entry(STUDENT.into()).or_default().forward += 1;
             }
             match &attack.towards {
@@ -155,6 +166,10 @@ impl PassPlan {
             let passes = all.entry(network).or_default();
             passes.forward += 1;
             passes.to_parameters += u64::from(gradient);
+        }
+        let replays = attack.replays as u64;
+        for Passes { forward, to_image, to_parameters } in all.values_mut() {
+            (*forward, *to_image, *to_parameters) = (*forward * replays, *to_image * replays, *to_parameters * replays);
         }
         all
     }

@@ -121,6 +121,31 @@ mod tests {
         assert_eq!(Vec::<i64>::try_from(plain.classes()).unwrap(), [0, 1, 2]);
     }
 
+    /// Source: `cutmix` of the recipe's golden numbers. A box of 12 of 36 pixels has come from the partner.
+    #[test]
+    fn mixed_labels_are_the_golden_ones() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../../tests/fixtures/golden_recipe.json")).unwrap();
+        let case = &golden["cutmix"];
+        let labels: Vec<i64> = serde_json::from_value(case["labels"].clone()).unwrap();
+        let partners: Vec<usize> = serde_json::from_value(case["permutation"].clone()).unwrap();
+        let [_, _, height, width]: [i64; 4] = serde_json::from_value(case["box"].clone()).unwrap();
+        let pixels = height * width;
+        let host = HostBatch {
+            images: vec![0; 3 * 36],
+            samples: vec![0, 1, 2],
+            global_count: 3,
+            mixture: Some(Mixture {
+                labels: partners.iter().map(|partner| labels[*partner]).collect(),
+                pixels: vec![pixels; 3],
+            }),
+            labels,
+        };
+        let mixed = Batch::upload(&host, [1, 6, 6], Kind::Double, Device::Cpu).mix_labels(&host, 3);
+        let apart = (mixed.labels - crate::fixtures::tensor_of(&case["targets"])).abs().max();
+        assert!(f64::try_from(apart).unwrap() < 1e-12);
+    }
+
     proptest! {
         #[test]
         fn parts_are_the_same_on_any_number_of_ranks(count in 1usize..40, parts in 1usize..12, world_size in 1usize..6) {

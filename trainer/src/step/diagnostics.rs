@@ -27,6 +27,18 @@ impl Computed {
         let [finite, place, norm] = judged.map(|tensor| tensor.to_kind(Kind::Double).view([1]));
         Self { names, numbers: Tensor::cat(&[&finite, &place, &norm, values], 0) }
     }
+
+    /// These numbers of the last update of a step, with what was wrong in the updates `before` it: the place of the first value
+    /// that was not finite, and the largest norm.
+    pub(crate) fn behind(&self, before: &Self) -> Self {
+        let [(finite, place, norm), (finite_before, place_before, norm_before)] =
+            [self, before].map(|one| (one.numbers.get(0), one.numbers.get(1), one.numbers.get(2)));
+        let place = place.where_self(&finite_before.ne(0.0), &place_before);
+        let judged = [finite * finite_before, place, norm.maximum(&norm_before)].map(|number| number.view([1]));
+        let values = self.numbers.narrow(0, 3, self.numbers.size()[0] - 3);
+        let numbers = Tensor::cat(&judged.into_iter().chain([values]).collect::<Vec<_>>(), 0);
+        Self { names: self.names.clone(), numbers }
+    }
 }
 
 /// The numbers of one step, on their way to the host.

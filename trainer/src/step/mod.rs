@@ -20,6 +20,7 @@ pub mod sums;
 mod weight_perturbation;
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -29,7 +30,7 @@ use tch::{Tensor, no_grad};
 use torch_ext::has_fused_batch_norm;
 
 use crate::config::{AttackKind, Images, Precision, RunConfig, STUDENT, Term};
-use crate::method::attack::{Attack, Noise};
+use crate::method::attack::{Attack, Free, Noise};
 use crate::method::networks::Networks;
 use crate::method::pass_plan::PassPlan;
 use crate::method::views::Views;
@@ -55,6 +56,8 @@ pub struct Step {
     pub work: Work,
     recorder: Recorder,
     warning: Option<String>,
+    /// The updates of the weights with each batch.
+    replays: usize,
 }
 
 impl Step {
@@ -72,8 +75,11 @@ impl Step {
         if config.awp.is_some() {
             recorder.leave_parts_alone();
         }
-        if config.loss.alternates() {
-            recorder.leave_all_alone();
+        if config.loss.raises_terms() && config.attack.lead.is_none() {
+            recorder.leave_all_alone("the attack raises a term of the loss in every second step alone");
+        }
+        if config.attack.kind == AttackKind::Free {
+            recorder.leave_all_alone("a step makes several updates, which hand images on");
         }
         if recorder.captures_parts() {
             // A captured part cannot start a sum, and one rank may replay a part that another one runs eagerly.
@@ -85,7 +91,7 @@ impl Step {
         let warning = no_kernels.then(|| {
             "batch_norm.fused: only GPUs have these kernels; statistics over the ranks are computed without them".into()
         });
-        Ok(Self { work, recorder, warning })
+        Ok(Self { work, recorder, warning, replays: config.attack.replays })
     }
 
     /// Attacks the student on `batch` and takes one step of size `rate` down the gradient of `terms` over the global
@@ -106,8 +112,16 @@ impl Step {
         let key = Key::of(batch, terms).perturbing(work.perturbation.active);
         // Captured work may not communicate.
         let ask = || if torch_ext::is_recording() { Ok(()) } else { ask() };
-        let computed =
-            recorder.step(&key, batch, noise, rate, |inputs, parts| work.step(&inputs, terms, parts, &ask))?;
+        if let Some(free) = &work.free {
+            free.begin();
+        }
+        let mut update =
+            |ask: Ask| recorder.step(&key, batch, noise, rate, |inputs, parts| work.step(&inputs, terms, parts, ask));
+        let mut computed = update(&ask)?;
+        // The updates of a batch are one step: it ends before the first of them, or not at all.
+        for _ in 1..self.replays {
+            computed = Rc::new(update(&go_on)?.behind(&computed));
+        }
         Observed::send(&computed)
     }
 
@@ -132,9 +146,13 @@ pub struct Work {
     perturbation: WeightPerturbation,
     alignment: Option<GradientAlignment>,
     attack: Option<Box<dyn Attack>>,
+    /// The attack whose steps are those of the updates on a batch.
+    free: Option<Free>,
     attack_mode: Mode,
     natural_mode: Option<Mode>,
     objective: Term,
+    /// The network whose loss the first step of the attack raises, if it is not the student.
+    lead: Option<String>,
     observer: Observer,
     accumulate: usize,
     /// Whether all ranks make the same calls within an attack, so that they can agree there.
@@ -159,7 +177,7 @@ impl Work {
         networks.prepare(config, Arc::clone(&ranks))?;
         parameters.take_time_from(&networks.timeline)?;
         let attack: Option<Box<dyn Attack>> = match config.attack.kind {
-            AttackKind::None => None,
+            AttackKind::None | AttackKind::Free => None,
             AttackKind::Pgd | AttackKind::FgsmRs => Some(config.attack.pgd().fused(networks.kernels.as_ref())),
             AttackKind::NFgsm => Some(Box::new(config.attack.n_fgsm())),
         };
@@ -173,12 +191,15 @@ impl Work {
             parameters,
             learners,
             attack,
+            free: Free::new(&config.attack),
             attack_mode: config.attack.batch_norm,
             natural_mode: config.attack.natural_batch_norm,
             objective: Term {
                 first_order: config.attack.first_order,
+                divergence: config.attack.divergence,
                 ..Term::plain("attack", Images::Adversarial, config.attack.towards.clone())
             },
+            lead: config.attack.lead.clone(),
             observer: Observer::new(config),
             accumulate: config.batch.accumulate,
             asks_in_attacks: true,
@@ -310,12 +331,16 @@ impl Work {
                 }
             }
             remembering::balance(&views, &batch.labels, global_count, &mut summands);
+            remembering::multiply(&views, &batch.labels, global_count, &mut summands);
             if let Some(alignment) = &self.alignment {
                 summands.push((&alignment.term, alignment.evaluate(&self.networks, batch, noise)));
             }
         });
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
         timeline.during(Phase::Backward, "backward", || total.backward());
+        if let Some(free) = &self.free {
+            free.climb(&batch.images, &attacked.adversarial);
+        }
         Ok(timeline.during(Phase::Other, "observe", || {
             let classes = batch.classes();
             let values = self.observer.observe(&views, &classes, &summands);
@@ -335,9 +360,9 @@ impl Work {
         let mode = self.natural_mode.unwrap_or(self.attack_mode);
         let natural = Views::new(&self.networks, mode, &batch.images, &batch.images);
         let survived = Survived::new(&self.networks, &batch.labels);
-        let raised: Vec<&Term> = terms.iter().filter(|term| term.in_attack && term.weight != 0.0).collect();
+        let raised = self.raised(terms);
         let attack = || {
-            let mut compared = raised.iter().copied().chain([&self.objective]).flat_map(Term::asks);
+            let mut compared = raised.iter().flatten().flat_map(Term::asks);
             if self.natural_mode.is_some() && compared.any(|asked| asked == (STUDENT, Images::Natural)) {
                 // It may move the running statistics, by which the passes of the attack normalise.
                 let _ = no_grad(|| natural.logits(STUDENT, Images::Natural));
@@ -348,26 +373,41 @@ impl Work {
         Ok(Attacked { adversarial, teachers: natural.teachers(), survived: survived.counts() })
     }
 
+    /// What the attack raises in its first step, and in the later ones.
+    fn raised(&self, terms: &[Term]) -> [Vec<Term>; 2] {
+        let raised = terms.iter().filter(|term| term.in_attack && term.weight != 0.0);
+        let all = || std::iter::once(&self.objective).chain(raised.clone());
+        match &self.lead {
+            Some(lead) => [all().map(|term| term.of_network(lead)).collect(), vec![self.objective.clone()]],
+            None => [all().cloned().collect(), all().cloned().collect()],
+        }
+    }
+
     /// The student's adversarial images of the batch.
     fn adversarial(
         &self,
         batch: &Batch,
         noise: &Noise,
-        raised: &[&Term],
+        raised: &[Vec<Term>; 2],
         (natural, survived): (&Views, &Survived),
         ask: Ask,
     ) -> Result<Tensor> {
-        let Some(attack) = &self.attack else { return Ok(batch.images.shallow_clone()) };
+        let Some(attack) = &self.attack else {
+            let free = self.free.as_ref().map(|free| free.images(&batch.images, noise));
+            return Ok(free.unwrap_or_else(|| batch.images.shallow_clone()));
+        };
         let interruptible = Interruptible::new(if self.asks_in_attacks { ask } else { &go_on });
         let steps = Cell::new(0);
         let adversarial = attack.perturb(&batch.images, noise, &|candidate| {
+            let raised = &raised[steps.get().min(1)];
             steps.set(steps.get() + 1);
             self.networks.timeline.mark("step", steps.get());
             interruptible.evaluate(candidate, |candidate| {
                 let views = natural.with_candidate(candidate, self.attack_mode);
-                let objective = self.objective.evaluate(&views, &batch.labels, 1.0);
+                let values = raised.iter().map(|term| term.evaluate(&views, &batch.labels, 1.0));
+                let objective = values.reduce(|sum, value| sum + value).expect("an attack has an objective");
                 survived.see(&views);
-                raised.iter().fold(objective, |sum, term| sum + term.evaluate(&views, &batch.labels, 1.0))
+                objective
             })
         });
         interruptible.finish().map(|()| adversarial)

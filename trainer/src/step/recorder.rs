@@ -89,11 +89,12 @@ impl Recorder {
         }
     }
 
-    /// Captures nothing: two kinds of steps come in turn, and a capture of one takes the place of the other's.
-    pub fn leave_all_alone(&mut self) {
+    /// Captures nothing, for a `reason`: two kinds of steps come in turn, and a capture of one takes the place of the other's; or
+    /// steps begin where others ended.
+    pub fn leave_all_alone(&mut self, reason: &str) {
         if std::mem::take(&mut self.captures_parts) || self.whole.records() {
             (self.whole, self.parts) = (Runner::default(), PartRecorder(Runner::default()));
-            self.warning = Some(not_captured("the attack raises a term of the loss in every second step alone"));
+            self.warning = Some(not_captured(reason));
         }
     }
 

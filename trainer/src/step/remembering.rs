@@ -55,6 +55,28 @@ pub fn balance(views: &Views, labels: &Tensor, global_count: f64, summands: &mut
     }
 }
 
+/// Multiplies terms by each other where they say so (`times`). With A and D the values of the other term and of this one over the
+/// global batch, and r the share of the samples that this one counts, the other term becomes A D / r, and this one keeps its value
+/// and gets the gradient of the product too.
+pub fn multiply(views: &Views, labels: &Tensor, global_count: f64, summands: &mut [(&Term, Tensor)]) {
+    for place in 0..summands.len() {
+        let of_term = |name: &String| summands.iter().position(|(term, _)| term.name == *name);
+        let Some(other) = summands[place].0.times.as_ref().and_then(of_term) else { continue };
+        let [(term, own), (_, factor)] = [place, other].map(|place| &summands[place]);
+        let counted = no_grad(|| match &term.only {
+            Some(only) => only.factor(views, labels).sum(Kind::Double),
+            None => Tensor::full([], labels.size()[0], (Kind::Double, labels.device())),
+        });
+        let sums = [own, factor].map(|value| value.to_kind(Kind::Double));
+        let sums = views.sum_over_ranks(&Tensor::stack(&[&sums[0], &sums[1], &(counted / global_count)], 0));
+        // Where no sample counts, both are 0.
+        let share = sums.get(2).clamp_min(f64::MIN_POSITIVE);
+        let [of_factor, of_own] = [0, 1].map(|value| (sums.get(value) / &share).to_kind(own.kind()));
+        let (factor, own) = (factor * of_factor, own + (own - own.detach()) * of_own);
+        (summands[place].1, summands[other].1) = (own, factor);
+    }
+}
+
 /// Adds what the memory wants to know of this part of the batch behind its `values`.
 pub fn with_sums(
     networks: &Networks,

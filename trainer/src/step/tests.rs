@@ -14,6 +14,7 @@ use crate::fixtures::{self, digest, pattern};
 use crate::model::Model;
 use crate::step::diagnostics::Seen;
 
+mod free;
 mod lower_precision;
 mod passes;
 mod ranks;
@@ -85,7 +86,7 @@ fn loss(seen: &Seen) -> f64 {
 fn adversarial(step: &Step, batch: &Batch, noise: &Noise) -> Tensor {
     let fixed = Views::new(&step.work.networks, step.work.attack_mode, &batch.images, &batch.images);
     let survived = Survived::new(&step.work.networks, &batch.labels);
-    step.work.adversarial(batch, noise, &[], (&fixed, &survived), &go_on).unwrap()
+    step.work.adversarial(batch, noise, &step.work.raised(&[]), (&fixed, &survived), &go_on).unwrap()
 }
 
 fn compare(case: &str, config: &RunConfig) {

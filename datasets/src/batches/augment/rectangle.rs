@@ -56,4 +56,32 @@ mod tests {
         assert_eq!(around([0, 5], [0, 0]).pixels(), 0);
         assert_eq!(around([0, 5], [100, 3]), Rectangle { rows: 0..6, columns: 4..6 });
     }
+
+    /// Source: `cutmix` of the recipe's golden numbers, whose pixels are hundredths.
+    #[test]
+    fn mixed_images_are_those_of_the_published_code() -> anyhow::Result<()> {
+        let golden = include_str!("../../../../tests/fixtures/golden_recipe.json");
+        let golden: serde_json::Value = serde_json::from_str(golden)?;
+        let case = &golden["cutmix"];
+        let bytes = |name: &str| -> anyhow::Result<Vec<Vec<u8>>> {
+            let images: Vec<[Vec<Vec<f64>>; 1]> = serde_json::from_value(case[name].clone())?;
+            let pixels = |image: &[Vec<Vec<f64>>; 1]| {
+                image.iter().flatten().flatten().map(|pixel| (pixel * 100.0).round() as u8).collect()
+            };
+            Ok(images.iter().map(pixels).collect())
+        };
+        let (images, expected) = (bytes("x")?, bytes("x_out")?);
+        let partners: Vec<usize> = serde_json::from_value(case["permutation"].clone())?;
+        let [top, left, height, width]: [usize; 4] = serde_json::from_value(case["box"].clone())?;
+        let sides = [(6.0 * (1.0 - case["lam"].as_f64().unwrap_or(1.0)).sqrt()) as usize; 2];
+        let found =
+            Rectangle::around(serde_json::from_value(case["centre"].clone())?, sides.map(|side| side / 2 * 2), [6, 6]);
+        assert_eq!(found, Rectangle { rows: top..top + height, columns: left..left + width });
+        for ((image, partner), expected) in images.iter().zip(partners).zip(&expected) {
+            let mut mixed = image.clone();
+            found.paste([1, 6, 6], &images[partner], &mut mixed);
+            assert_eq!(&mixed, expected);
+        }
+        Ok(())
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use trainer::config::{AcrossRanks, AttackKind, Dtype, GradientDtype, Mode, RunConfig, STUDENT};
+use trainer::config::{AcrossRanks, Dtype, GradientDtype, Mode, RunConfig, STUDENT};
 use trainer::method::pass_plan::Passes;
 use trainer::model::ModelSpec;
 use trainer::run::cost::{Forward, Traffic, passes, step_per_image};
@@ -73,11 +73,11 @@ impl StepModel {
             }]
         };
         let [ahead, back] = norms(traffic);
-        let attacked = config.attack.kind != AttackKind::None && config.attack.batch_norm != Mode::Eval;
+        let attacked = config.attack.kind.searches() && config.attack.batch_norm != Mode::Eval;
         let steps = if attacked { student.to_image } else { 0 };
         let mut sums_before = vec![];
         (0..steps).for_each(|_| sums_before.extend(ahead.iter().chain(&back)));
-        let outer = student.forward - if config.attack.kind == AttackKind::None { 0 } else { student.to_image };
+        let outer = student.forward - if config.attack.kind.searches() { student.to_image } else { 0 };
         (0..outer).for_each(|_| sums_before.extend(&ahead));
         let last = student.to_parameters / halves;
         (last..student.to_parameters).for_each(|_| sums_before.extend(&back));

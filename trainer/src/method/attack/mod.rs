@@ -4,6 +4,7 @@
 mod apgd;
 mod cw;
 mod fab;
+mod free;
 mod n_fgsm;
 mod noise;
 mod norm;
@@ -17,6 +18,7 @@ use tch::Tensor;
 pub use self::apgd::{ApgdCe, ApgdMargin, ApgdT};
 pub use self::cw::CwInf;
 pub use self::fab::FabT;
+pub use self::free::Free;
 pub use self::n_fgsm::NFgsm;
 pub use self::noise::Noise;
 pub use self::norm::Ball;

@@ -56,7 +56,8 @@ impl Pgd {
         }
     }
 
-    fn start(&self, images: &Tensor, noise: &Noise) -> Tensor {
+    /// Where the search begins.
+    pub(super) fn start(&self, images: &Tensor, noise: &Noise) -> Tensor {
         let start = match self.start {
             Start::Natural => images.copy(),
             Start::Uniform => self.ball.inner_point(images, noise),

@@ -16,6 +16,11 @@ fn fixture() -> Value {
 }
 
 fn config(preset: &str) -> RunConfig {
+    // The golden cases take means over four classes.
+    read(preset, &["loss.terms.adversarial.weight=0.25", "loss.terms.natural.weight=0.25"])
+}
+
+fn read(preset: &str, set: &[&str]) -> RunConfig {
     let text = format!(
         r#"
 epochs = 300
@@ -27,8 +32,7 @@ teachers = {{ robust.checkpoint = "none", standard.checkpoint = "none" }}
 loss.preset = {preset:?}
 "#
     );
-    // The golden cases take means over four classes.
-    let set = ["loss.terms.adversarial.weight=0.25", "loss.terms.natural.weight=0.25"].map(|set| set.parse().unwrap());
+    let set: Vec<_> = set.iter().map(|set| set.parse().unwrap()).collect();
     RunConfig::parse(&text, std::path::Path::new("test.toml"), &set).unwrap()
 }
 
@@ -66,9 +70,10 @@ fn step(config: &RunConfig, networks: &Networks, case: &Value, rows: &[i64]) -> 
     balance(&views, &labels, 4.0, &mut summands);
     let total: Tensor = summands.iter().map(|(_, value)| value).sum();
     total.backward();
-    let values = keep(networks, Tensor::zeros([3], tch::kind::DOUBLE_CPU), &Tensor::from(true));
-    assert_eq!(values.size(), [3]);
-    let state = Vec::<f64>::try_from(&networks.memory.tensors()[0].tensor).unwrap();
+    let values = Tensor::zeros([3 + networks.memory.count()], tch::kind::DOUBLE_CPU);
+    assert_eq!(keep(networks, values, &Tensor::from(true)).size(), [3]);
+    let balance = networks.memory.tensors().into_iter().find(|named| named.name == "balance").unwrap();
+    let state = Vec::<f64>::try_from(&balance.tensor).unwrap();
     (f64::try_from(total).unwrap(), [natural.grad(), adversarial.grad()], state)
 }
 
@@ -119,5 +124,152 @@ fn ranks_weigh_by_the_whole_batch() {
     for ((_, state, extremes), _) in &found {
         assert!(state.iter().zip(&alone.2).all(|(a, b)| (a - b).abs() < 1e-12), "{state:?}, alone {:?}", alone.2);
         assert_eq!(extremes, &[-1.0, 7.0]);
+    }
+}
+
+/// The product of the two losses over the global batch, as the authors' misplaced bracket has it, on one rank and on three.
+#[test]
+fn dgad_for_mobilenet_v2_has_the_golden_value_and_gradients() {
+    let golden = fixture();
+    let case = golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == "dgad_mobilenetV2_bs4").unwrap();
+    let config = read("dgad", &["loss.terms.teach.weight=0.5", "loss.terms.teach.times=correct"]);
+    let labels: Vec<i64> = serde_json::from_value(golden["y"].clone()).unwrap();
+    let evaluate = |networks: &Networks, rows: &[i64]| {
+        let rows = Tensor::from_slice(rows);
+        let pick = |name: &str| tensor_of(&golden["logits"][name]).index_select(0, &rows);
+        let student = |name: &str| pick(name).set_requires_grad(true);
+        let (natural, adversarial) = (student("s_nat"), student("s_adv"));
+        let nothing = Tensor::zeros([rows.size()[0], 1, 8, 8], tch::kind::DOUBLE_CPU);
+        let views = Views::new(networks, Mode::Train, &nothing, &nothing);
+        for (network, images, logits) in [
+            (STUDENT, Images::Natural, natural.shallow_clone()),
+            (STUDENT, Images::Adversarial, adversarial.shallow_clone()),
+            ("robust", Images::Natural, pick("t_nat")),
+            ("robust", Images::Adversarial, pick("t_adv")),
+        ] {
+            views.give(network, images, logits);
+        }
+        let labels = Tensor::from_slice(&labels).index_select(0, &rows);
+        let terms: Vec<Term> = config.active_terms(0).collect();
+        let mut summands: Vec<(&Term, Tensor)> =
+            terms.iter().map(|term| (term, term.evaluate(&views, &labels, 4.0))).collect();
+        multiply(&views, &labels, 4.0, &mut summands);
+        let total: Tensor = summands.iter().map(|(_, value)| value).sum();
+        total.backward();
+        (f64::try_from(total).unwrap(), [natural.grad(), adversarial.grad()])
+    };
+    let expected = ["d_student_nat", "d_student_adv"].map(|key| tensor_of(&case[key]));
+    let near = |found: &Tensor, expected: &Tensor, what: &str| {
+        let apart = f64::try_from((found - expected).abs().max()).unwrap();
+        assert!(apart < 1e-9, "{what} is {apart:e} off");
+    };
+    let (loss, found) = evaluate(&networks(&config), &[0, 1, 2, 3]);
+    assert!((loss - case["loss"].as_f64().unwrap()).abs() < 1e-9, "{loss}");
+    found.iter().zip(&expected).for_each(|(found, expected)| near(found, expected, "alone"));
+    let shards = [&[3i64, 0, 2][..], &[1], &[]];
+    let shared = on_ranks(3, false, |ranks| {
+        let rank = ranks.rank();
+        let (loss, gradients) = evaluate(&Networks { ranks, ..networks(&config) }, shards[rank]);
+        (
+            loss,
+            gradients.map(|one| if one.defined() { Vec::<f64>::try_from(one.flatten(0, -1)).unwrap() } else { vec![] }),
+        )
+    });
+    let all: f64 = shared.iter().map(|((loss, _), _)| loss).sum();
+    assert!((all - loss).abs() < 1e-12, "{all}, alone {loss}");
+    for (((_, gradients), _), rows) in shared.iter().zip(shards).filter(|(_, rows)| !rows.is_empty()) {
+        for (found, expected) in gradients.iter().zip(&expected) {
+            let expected = expected.index_select(0, &Tensor::from_slice(rows));
+            near(&Tensor::from_slice(found).view_as(&expected), &expected, "a shard");
+        }
+    }
+}
+
+/// A teacher that is wrong on every image leaves no sample of the second term: both are 0, and no number is NaN.
+#[test]
+fn a_product_without_samples_is_nothing() {
+    let config = read("dgad", &["loss.terms.teach.times=correct"]);
+    let networks = networks(&config);
+    let nothing = Tensor::zeros([2, 1, 8, 8], tch::kind::DOUBLE_CPU);
+    let views = Views::new(&networks, Mode::Train, &nothing, &nothing);
+    let logits = || Tensor::from_slice(&[2.0f64, 0.0, 0.0, 0.0, 3.0, 0.0, 1.0, 0.0]).view([2, 4]);
+    for network in [STUDENT, "robust"] {
+        for images in [Images::Natural, Images::Adversarial] {
+            views.give(network, images, logits().set_requires_grad(network == STUDENT));
+        }
+    }
+    let labels = Tensor::from_slice(&[1i64, 2]);
+    let terms: Vec<Term> = config.active_terms(0).collect();
+    let mut summands: Vec<(&Term, Tensor)> =
+        terms.iter().map(|term| (term, term.evaluate(&views, &labels, 2.0))).collect();
+    let correct = f64::try_from(&summands[0].1).unwrap();
+    multiply(&views, &labels, 2.0, &mut summands);
+    let values = summands.iter().map(|(_, value)| f64::try_from(value).unwrap()).collect::<Vec<_>>();
+    assert!(correct > 0.0 && values[..2] == [0.0, 0.0], "{values:?}");
+}
+
+/// Fair-MTARD by its formulas: sums over samples of w KL / (classes N) in two steps, of which the first remembers its values.
+#[test]
+fn fair_mtard_weighs_classes_and_balances_their_sums() {
+    let golden = fixture();
+    let classes = [0.9f64, 2.5, 1.3, 5.0 / 6.0];
+    let labels: Vec<i64> = serde_json::from_value(golden["y"].clone()).unwrap();
+    let weights = Tensor::from_slice(&labels.iter().map(|label| classes[*label as usize]).collect::<Vec<_>>());
+    let new = |ranks: Option<std::sync::Arc<dyn comm::Communicator>>| {
+        let networks = networks(&config("fair-mtard"));
+        let kept = networks.memory.tensors().into_iter().find(|named| named.name == "class_weights").unwrap();
+        kept.tensor.shallow_clone().copy_(&Tensor::from_slice(&classes));
+        match ranks {
+            Some(ranks) => Networks { ranks, ..networks },
+            None => networks,
+        }
+    };
+    let steps = ["mtard_step1", "mtard_step2"];
+    let case = |name: &str| golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
+    let alone = new(None);
+    let (mut second, mut first_values) = (0.5, None);
+    let mut found = vec![];
+    for name in steps {
+        let (loss, gradients, state) = step(&config("fair-mtard"), &alone, case(name), &[0, 1, 2, 3]);
+        let shift: Vec<f64> = serde_json::from_value(case(name)["parameters"]["student_b2_shift"].clone()).unwrap();
+        let student =
+            |name: &str| (tensor_of(&golden["logits"][name]) + Tensor::from_slice(&shift)).set_requires_grad(true);
+        let (natural, adversarial) = (student("s_nat"), student("s_adv"));
+        let teacher = tensor_of(&golden["logits"]["t_adv"]).softmax(1, Kind::Double);
+        let value = |logits: &Tensor| {
+            let apart = &teacher * ((&teacher + 1e-5).log() - logits.log_softmax(1, Kind::Double));
+            (apart.sum_dim_intlist(1i64, false, None) * &weights).sum(Kind::Double) / 16.0
+        };
+        let (robust, plain) = (value(&adversarial), value(&natural));
+        let values = [&robust, &plain].map(|value| f64::try_from(value).unwrap());
+        let [first_robust, first_plain] = *first_values.get_or_insert(values);
+        let progress = [values[0] / first_robust, values[1] / first_plain];
+        second -= 0.025 * (second - progress[1] / (progress[0] + progress[1]));
+        assert!((state[0] - second).abs() < 1e-12, "{name}: {state:?}, {second}");
+        let total = robust * (1.0 - second) + plain * second;
+        total.backward();
+        // The values differ by the 1e-5 in the logarithm alone.
+        assert!((loss - f64::try_from(&total).unwrap()).abs() < 1e-4, "{name}: {loss}");
+        for (found, expected) in gradients.iter().zip([natural.grad(), adversarial.grad()]) {
+            assert!(f64::try_from((found - expected).abs().max()).unwrap() < 1e-12, "{name}");
+        }
+        found.push((loss, state));
+    }
+    assert!((found[1].1[0] - 0.5).abs() > 1e-6, "the weights never moved");
+    let shards = [&[2i64, 1][..], &[3, 0], &[]];
+    let shared = on_ranks(3, false, |ranks| {
+        let rank = ranks.rank();
+        let networks = new(Some(ranks));
+        steps.map(|name| {
+            let (loss, _, state) = step(&config("fair-mtard"), &networks, case(name), shards[rank]);
+            (loss, state)
+        })
+    });
+    for (place, (loss, state)) in found.iter().enumerate() {
+        let sum: f64 = shared.iter().map(|(steps, _)| steps[place].0).sum();
+        assert!((sum - loss).abs() < 1e-12, "{sum}, alone {loss}");
+        for (steps, _) in &shared {
+            assert!(steps[place].1.iter().zip(state).all(|(a, b)| (a - b).abs() < 1e-12), "{:?}", steps[place].1);
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::method::views::first_order;
 /// The presets that the tests of this file and those of [`step::remembering`](crate::step) cover.
 pub(super) fn presets() -> impl Iterator<Item = String> {
     let methods = ["ltd", "hat", "dgad", "dkl", "gkl", "saad", "saad-c", "adr", "adr-trades"];
-    let others = ["fair-ard", "fair-iad", "fair-rslad", "mtard", "b-mtard", "lbgat", "peeraid"];
+    let others = ["fair-ard", "fair-iad", "fair-rslad", "fair-mtard", "mtard", "b-mtard", "lbgat", "peeraid"];
     methods.into_iter().chain(others).map(str::to_string)
 }
 
@@ -307,7 +307,13 @@ fn objectives_of_attacks_have_the_golden_gradients() {
             _ => continue,
         };
         let objective = divergence(&guide, &network("student", &images)).sum(Kind::Double);
-        close(&gradient(objective, &images), &case["gradient_wrt_image"], name);
+        let found = gradient(objective, &images);
+        close(&found, &case["gradient_wrt_image"], name);
+        // One step of 2/255 within 8/255 of the natural image, and within the range of pixels.
+        let moved = images.detach() + found.sign() * (2.0 / 255.0);
+        let radius = 8.0 / 255.0;
+        let next = moved.minimum(&(&natural + radius)).maximum(&(&natural - radius)).clamp(0.0, 1.0);
+        close(&next, &case["next_iterate"], name);
     }
 }
 
