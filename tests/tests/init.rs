@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tests::{Ended, Images, Program, World, checkout};
 
-const METHODS: [&str; 35] = [
+const METHODS: [&str; 36] = [
     "st",
     "at",
     "trades",
@@ -40,6 +40,7 @@ const METHODS: [&str; 35] = [
     "fair-rslad",
     "mtard",
     "b-mtard",
+    "ciard",
     "lbgat",
     "peeraid",
 ];

@@ -3,7 +3,7 @@
 use datasets::UserError;
 
 use super::range::must;
-use super::{AcrossRanks, Awp, Dtype, GradAlign, RunConfig};
+use super::{AcrossRanks, Awp, Dtype, GradAlign, RunConfig, Term};
 
 impl RunConfig {
     /// Whether the steps of `epoch` perturb the weights.
@@ -15,6 +15,9 @@ impl RunConfig {
         let Some(Awp { gamma, from_epoch }) = self.awp else { return Ok(()) };
         let expected = "no table [loss.balance] beside [awp]: it weighs the losses of one pass a step";
         must(self.loss.balance.is_none(), "awp", "a table", expected)?;
+        let follows = self.loss.terms.iter().any(Term::follows);
+        let expected = "no [awp] beside a term with magnitude_of: it follows the values of one pass a step";
+        must(!follows, "awp", "a table", expected)?;
         must((0.0..=1.0).contains(&gamma), "awp.gamma", gamma, "0 to 1, as in 0.005")?;
         let expected = format!("an epoch of the run, 0 to {}", self.epochs - 1);
         must(from_epoch < self.epochs, "awp.from_epoch", from_epoch, &expected)

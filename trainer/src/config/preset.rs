@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::Override;
 
 /// The presets, compiled in so that the program needs no files.
-const PRESETS: [(&str, &str); 35] = [
+const PRESETS: [(&str, &str); 36] = [
     ("st", include_str!("../../../configs/losses/st.toml")),
     ("at", include_str!("../../../configs/losses/at.toml")),
     ("trades", include_str!("../../../configs/losses/trades.toml")),
@@ -42,6 +42,7 @@ const PRESETS: [(&str, &str); 35] = [
     ("fair-rslad", include_str!("../../../configs/losses/fair-rslad.toml")),
     ("mtard", include_str!("../../../configs/losses/mtard.toml")),
     ("b-mtard", include_str!("../../../configs/losses/b-mtard.toml")),
+    ("ciard", include_str!("../../../configs/losses/ciard.toml")),
     ("lbgat", include_str!("../../../configs/losses/lbgat.toml")),
     ("peeraid", include_str!("../../../configs/losses/peeraid.toml")),
 ];
