@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tests::{Ended, Images, Program, World, checkout};
 
-const METHODS: [&str; 38] = [
+const METHODS: [&str; 39] = [
     "st",
     "at",
     "trades",
@@ -43,6 +43,7 @@ const METHODS: [&str; 38] = [
     "mtard",
     "b-mtard",
     "fair-mtard",
+    "ciard",
     "lbgat",
     "peeraid",
 ];

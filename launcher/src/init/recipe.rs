@@ -11,7 +11,7 @@ use super::names::DataSet;
 
 /// The epochs that the presets' warm-ups are meant for.
 const USUAL_EPOCHS: u64 = 200;
-/// Those that the milestones of MTARD and B-MTARD are meant for.
+/// Those that the milestones of MTARD, B-MTARD and CIARD, and CIARD's epochs, are meant for.
 const EPOCHS_OF_BALANCE: u64 = 300;
 
 /// A configuration to make.
@@ -34,7 +34,8 @@ pub(super) fn teachers_of(method: &str) -> Result<Vec<(&'static str, &'static st
     let teachers: BTreeMap<_, _> =
         both.iter().map(|(name, _)| ((*name).to_string(), (PathBuf::from("a.toml"), PathBuf::from("a")))).collect();
     let config = Recipe { dataset: &dataset, method, model: Architecture::ResNet8, teachers: &teachers }.config()?;
-    let asked = config.asked(&config.loss.terms);
+    let mut asked = config.asked(&config.loss.terms);
+    asked.extend(config.learners.values().filter_map(|learner| learner.teacher.as_deref()));
     Ok(both.into_iter().filter(|(name, _)| asked.contains(name)).collect())
 }
 
@@ -50,7 +51,10 @@ impl Recipe<'_> {
     /// A value that is not allowed; there is none.
     pub(super) fn config(&self) -> Result<RunConfig> {
         let mut config = RunConfig::parse(&self.toml(), Path::new("the new configuration"), &[])?;
-        let scaled = |epoch: u64| if epoch == 0 { 0 } else { (epoch * config.epochs / USUAL_EPOCHS).max(1) };
+        let usual = if self.method == "ciard" { EPOCHS_OF_BALANCE } else { USUAL_EPOCHS };
+        let epochs = config.epochs;
+        let scaled = |epoch: u64| if epoch == 0 { 0 } else { (epoch * epochs / usual).max(1) };
+        config.learners.values_mut().for_each(|learner| learner.from_epoch = scaled(learner.from_epoch));
         for term in &mut config.loss.terms {
             term.from_epoch = scaled(term.from_epoch);
             if let Some(trust) = &mut term.trust {
@@ -65,6 +69,9 @@ impl Recipe<'_> {
             let averaged = match (self.method, self.dataset.name.as_str()) {
                 ("mtard" | "b-mtard", "cifar100") => 10.0,
                 ("mtard" | "b-mtard" | "fair-mtard", _) => 1.0,
+                // A balance of rate 0 halves two terms, and a temperature of 5 multiplies the third by its square.
+                ("ciard", _) if term.name == "push" => -1.0 / 25.0,
+                ("ciard", _) if term.name != "tutor-label" => 2.0,
                 ("ard-orig" | "fair-ard", _) if term.name == "teach" => 1.0,
                 ("peeraid", dataset) => match peeraid(dataset, term) {
                     Some(averaged) => averaged,
@@ -258,5 +265,9 @@ mod tests {
         assert_eq!(of("lbgat", "resnet18").learners["guide"].architecture, Some("resnet18".parse().unwrap()));
         assert_eq!(of("lbgat", "resnet8").learners["guide"].architecture, None);
         assert_eq!(of("b-mtard", "resnet8").loss.balance.unwrap().milestones, [4, 5, 5]);
+        let (long, short) = (of("ciard", "resnet18"), of("ciard", "resnet8"));
+        assert_eq!(["natural", "adversarial", "push"].map(|name| weight(&long.loss, name)), [0.02, 0.02, -0.0004]);
+        assert_eq!([&long, &short].map(|config| config.learners["tutor"].from_epoch), [33, 1]);
+        assert_eq!([&long, &short].map(|config| config.loss.terms[3].from_epoch), [33, 1]);
     }
 }

@@ -121,8 +121,9 @@ pub(super) const TEACHER: [(&str, &str); 2] = [
 ];
 
 /// What `[learners.NAME]` means.
-pub(super) const LEARNER: [(&str, &str); 3] = [
+pub(super) const LEARNER: [(&str, &str); 4] = [
     ("architecture", "The network that learns beside the student; the student's own without it."),
+    ("teacher", "The teacher as which it begins."),
     ("from_epoch", "The epoch from which on it learns."),
     ("optimizer", "How it learns; as the student without it."),
 ];
@@ -184,6 +185,7 @@ pub(super) fn method(preset: &str) -> &'static str {
         "fair-rslad" => "Fair-RSLAD, RSLAD with these weights (Yue et al., NeurIPS 2023)",
         "fair-mtard" => "Fair-MTARD, MTARD with these weights, from a robust teacher alone (Yue et al., NeurIPS 2023)",
         "mtard" => "MTARD, a robust and a natural teacher in balance (Zhao et al., ECCV 2022)",
+        "ciard" => "CIARD, two teachers of which one learns on, away from the other's mistakes (Lu et al., ICCV 2025)",
         "b-mtard" => "B-MTARD, MTARD with balanced temperatures (Zhao et al., TPAMI 2024)",
         "lbgat" => "LBGAT, guided by a natural network that learns along (Cui et al., ICCV 2021)",
         "peeraid" => "PeerAiD, taught by a peer that learns from the student's images (Jung et al., CVPR 2024)",
@@ -247,6 +249,13 @@ pub(super) fn term(term: &Term) -> String {
         let right = if only.right { "correctly" } else { "wrongly" };
         let kind = images(only.images);
         sentences.push(format!("Only images count whose {kind} form the teacher {} classifies {right}", only.teacher));
+        if only.normalized {
+            sentences.push("The term is their mean".into());
+        }
+    }
+    if term.follows() {
+        let others = term.magnitude_of.join(" and ");
+        sentences.push(format!("A power of ten brings it to the order of magnitude of the least of {others}"));
     }
     if let Some(one) = &term.uncertainty {
         let (more, teacher) = (if one.complement { "less" } else { "more" }, &one.teacher);
@@ -282,7 +291,8 @@ fn subject(term: &Term) -> String {
         STUDENT => "the student's prediction".to_string(),
         learner => format!("the prediction of {learner}, which learns beside the student,"),
     };
-    let of = format!("{whose} on {} images{minus} is drawn to", images(term.of));
+    let drawn = if term.weight < 0.0 { "driven away from" } else { "drawn to" };
+    let of = format!("{whose} on {} images{minus} is {drawn}", images(term.of));
     match &term.towards {
         Target::Label if term.smoothing > 0.0 => {
             format!("{of} the label, {} of which is spread over all classes", term.smoothing)

@@ -108,15 +108,16 @@ impl Numbers {
         let form = ModelSpec::of(&config.student, images.shape, images.classes);
         let (forward, traffic) = (Forward::of(form), Traffic::of(form));
         let mut networks = BTreeMap::from([(STUDENT.to_string(), forward)]);
-        let mut teachers = 0.0;
+        let (mut teachers, mut forms) = (0.0, BTreeMap::new());
         for (name, teacher) in &config.teachers {
             // Large networks take seconds to make: one like the student is not made again.
             let other = teacher_form(name, teacher, images)?.filter(|other| *other != form);
+            forms.extend(other.map(|other| (name.clone(), other)));
             networks.insert(name.clone(), other.map_or(forward, Forward::of));
             let gradients = other.map_or(traffic.gradients, |other| Traffic::of(other).gradients);
             teachers += value_bytes(config) * gradients as f64;
         }
-        let learners = learners(config, form);
+        let learners = learners(config, form, &forms);
         networks.extend(learners.iter().map(|(name, (forward, _))| (name.clone(), *forward)));
         networks.entry(EMA.into()).or_insert(forward);
         let own: BTreeMap<String, Forward> =

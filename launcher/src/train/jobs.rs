@@ -132,7 +132,7 @@ fn train_job(
         }
         return Ok(Ending::Finished);
     }
-    let claim = || folder.claim(config, &contents(&prepared)?).map(Some);
+    let claim = || folder.claim(config, &contents(config, &prepared)?).map(Some);
     let claim = agree(ranks, if ranks.is_leader() { claim() } else { Ok(None) })?;
     log.open(&folder.path, &start_line(folder, session));
     let environment = environment(config, &prepared, folder, session)?;
@@ -191,7 +191,7 @@ fn inputs(config: &RunConfig, prepared: &Prepared) -> Result<BTreeMap<String, St
         found
             .extend(tensors.map(|(tensor, shape)| (format!("tensor {name}/{tensor}"), format!("{dtype:?} {shape:?}"))));
     }
-    for (key, file) in initial_files(prepared) {
+    for (key, file) in initial_files(config, prepared) {
         found.insert(format!("the SHA-256 of {key}"), file_sha256(file)?);
     }
     for (name, file) in &prepared.teachers {
@@ -201,18 +201,21 @@ fn inputs(config: &RunConfig, prepared: &Prepared) -> Result<BTreeMap<String, St
 }
 
 /// The files of the weights that networks begin with, by their keys.
-fn initial_files(prepared: &Prepared) -> impl Iterator<Item = (String, &Path)> {
+fn initial_files<'a>(config: &RunConfig, prepared: &'a Prepared) -> impl Iterator<Item = (String, &'a Path)> {
     let student = prepared.initial.iter().map(|initial| ("student.checkpoint".to_string(), initial.file.as_path()));
-    let learners = prepared.learners.iter().filter_map(|(name, Learned { initial, .. })| {
+    // The weights of teachers are listed as theirs.
+    let own = |name: &String| config.learners.get(name).is_some_and(|learner| learner.checkpoint.is_some());
+    let learners = prepared.learners.iter().filter(move |(name, _)| own(name));
+    let learners = learners.filter_map(|(name, Learned { initial, .. })| {
         Some((format!("learners.{name}.checkpoint"), initial.as_ref()?.file.as_path()))
     });
     student.chain(learners)
 }
 
 /// SHA-256 of the contents of images and teachers, by what they are of.
-fn contents(prepared: &Prepared) -> Result<BTreeMap<String, String>> {
+fn contents(config: &RunConfig, prepared: &Prepared) -> Result<BTreeMap<String, String>> {
     let mut contents = prepared.sha256.clone();
-    for (key, file) in initial_files(prepared) {
+    for (key, file) in initial_files(config, prepared) {
         contents.insert(format!("the weights of {key}"), file_sha256(file)?);
     }
     for (name, file) in &prepared.teachers {

@@ -154,7 +154,8 @@ impl RunConfig {
                 "a name of its own",
             )?;
             let weight = term.weight;
-            must(weight.is_finite() && weight >= 0.0, key("weight"), weight, "a factor of 0 or more")?;
+            let signed = weight.is_finite() && (weight >= 0.0 || term.follows());
+            must(signed, key("weight"), weight, "a factor of 0 or more; a negative one needs magnitude_of beside it")?;
             let temperature = term.temperature;
             must(temperature.is_finite() && temperature > 0.0, key("temperature"), temperature, "a positive number")?;
             let smoothing = term.smoothing;
@@ -214,7 +215,7 @@ impl RunConfig {
     /// this removes the trust factor, or the whole term if the trust is inverted.
     pub fn active_terms(&self, epoch: u64) -> impl Iterator<Item = Term> {
         let lightest = if self.batch_norm.compat == Compat::Reference { 0.0 } else { f64::MIN_POSITIVE };
-        let counts = move |term: &&Term| term.from_epoch <= epoch && term.weight >= lightest;
+        let counts = move |term: &&Term| term.from_epoch <= epoch && term.weight.abs() >= lightest;
         let begun = self.loss.terms.iter().filter(counts);
         let epochs = self.epochs;
         let ramped = move |term: &Term| match term.ramp {

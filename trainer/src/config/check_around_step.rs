@@ -14,7 +14,7 @@ impl RunConfig {
     pub(super) fn check_awp(&self) -> Result<(), UserError> {
         let Some(Awp { gamma, from_epoch }) = self.awp else { return Ok(()) };
         let expected =
-            "no [loss.balance] and no term with times beside [awp]: they weigh the losses of one pass a step";
+            "no [loss.balance], times or magnitude_of beside [awp]: they weigh the losses of one pass a step";
         must(!self.loss.couples(), "awp", "a table", expected)?;
         must((0.0..=1.0).contains(&gamma), "awp.gamma", gamma, "0 to 1, as in 0.005")?;
         let expected = format!("an epoch of the run, 0 to {}", self.epochs - 1);

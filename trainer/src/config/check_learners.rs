@@ -12,7 +12,22 @@ impl RunConfig {
             let taken =
                 name == STUDENT || self.teachers.contains_key(name) || name == EMA && self.averages.ema.is_some();
             must(!taken, format!("learners.{name}"), "a network of this run", "another name for a learner")?;
-            let Learner { from_epoch, optimizer, .. } = learner;
+            let Learner { from_epoch, optimizer, teacher, .. } = learner;
+            if let Some(teacher) = teacher {
+                let known = self.teachers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let expected = format!("a teacher of this run: {known}");
+                must(self.teachers.contains_key(teacher), key("teacher"), format!("{teacher:?}"), &expected)
+                    .map_err(|error| error.hint(format!("add [teachers.{teacher}] with its checkpoint")))?;
+                let own = [
+                    ("architecture", learner.architecture.is_some()),
+                    ("normalize", learner.normalize.is_some()),
+                    ("checkpoint", learner.checkpoint.is_some()),
+                ];
+                for (field, given) in own {
+                    let expected = "nothing: the teacher has network and weights";
+                    must(!given, key(field), format!("a value beside teacher = {teacher:?}"), expected)?;
+                }
+            }
             let expected = format!("an epoch of the run, 0 to {}", self.epochs - 1);
             must(*from_epoch < self.epochs, key("from_epoch"), from_epoch, &expected)?;
             if let Some(optimizer) = optimizer {

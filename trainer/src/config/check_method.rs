@@ -28,6 +28,7 @@ impl RunConfig {
     /// Checks the keys of `[loss]` beside its terms, and those of terms and of the attack that belong to them.
     pub(super) fn check_method(&self) -> Result<(), UserError> {
         self.loss.terms.iter().try_for_each(|term| self.check_method_of(term))?;
+        self.loss.terms.iter().filter(|term| term.follows()).try_for_each(|term| self.check_magnitude(term))?;
         self.check_memory()?;
         let attack = &self.attack;
         let natural = |prediction: &Prediction| prediction.network != STUDENT && prediction.images == Images::Natural;
@@ -125,8 +126,34 @@ impl RunConfig {
         let expected =
             "the name of another term without times, both with a weight and from epoch 0 on, none of them nuclear";
         must(fits, &key, format!("{name:?}"), expected)?;
-        let balance = self.loss.balance.is_none();
-        must(balance, key, format!("{name:?}"), "no times beside [loss.balance], which weighs terms too")
+        let alone = self.loss.balance.is_none() && !self.loss.terms.iter().any(Term::follows);
+        must(alone, key, format!("{name:?}"), "no times beside [loss.balance] or magnitude_of, which weigh terms too")
+    }
+
+    /// Checks `magnitude_of` of a term that has it.
+    fn check_magnitude(&self, term: &Term) -> Result<(), UserError> {
+        let key = |field: &str| format!("loss.terms.{}.{field}", term.name);
+        let plain = |term: &Term| {
+            let weighed = term.trust.is_some() || term.sample_weight.is_some() || term.uncertainty.is_some();
+            let divergence = term.divergence == Divergence::Kl && !term.hard;
+            divergence && !weighed && matches!(term.towards, Target::Prediction(_))
+        };
+        let expected = "a term by KL towards a network's prediction, without trust and other factors of samples but only, that no \
+                        attack raises";
+        let list = format!("{:?}", term.magnitude_of);
+        must(plain(term) && !term.in_attack, key("magnitude_of"), &list, expected)?;
+        let balanced = self.loss.balance.as_ref().is_some_and(|balance| balance.terms.contains(&term.name));
+        must(!balanced, key("magnitude_of"), &list, "a term that is not one of loss.balance")?;
+        for name in &term.magnitude_of {
+            let other = self.loss.terms.iter().find(|other| other.name == *name);
+            let there = |other: &Term| {
+                other.weight != 0.0 && !other.follows() && other.from_epoch <= term.from_epoch && plain(other)
+            };
+            let expected = "terms with a weight and without magnitude_of, which begin no later, by KL towards a network's prediction, \
+                            without trust and other factors of samples but only";
+            must(other.is_some_and(there), key("magnitude_of"), format!("{name:?}"), expected)?;
+        }
+        Ok(())
     }
 
     fn check_memory(&self) -> Result<(), UserError> {

@@ -2,7 +2,7 @@
 
 use datasets::UserError;
 
-use crate::config::{LrPolicy, OneCycleCosine, OptimizerConfig, OptimizerKind, RunConfig};
+use crate::config::{LateCosine, LrPolicy, OneCycleCosine, OptimizerConfig, OptimizerKind, RunConfig};
 
 use super::range::must;
 
@@ -44,7 +44,7 @@ impl OptimizerConfig {
             must(positive(norm), "optimizer.clip_grad_norm", norm, "a positive norm")?;
         }
         self.check_rule()?;
-        self.lr_policy.check()
+        self.lr_policy.check(epochs)
     }
 
     fn check_rule(&self) -> Result<(), UserError> {
@@ -64,8 +64,18 @@ impl OptimizerConfig {
 }
 
 impl LrPolicy {
-    fn check(&self) -> Result<(), UserError> {
+    fn check(&self, epochs: u64) -> Result<(), UserError> {
         match self {
+            Self::LateCosine(LateCosine { from, decay }) => {
+                let key = "optimizer.lr_policy.late_cosine";
+                must(
+                    *from < epochs,
+                    format!("{key}.from"),
+                    from,
+                    &format!("an epoch of the run, 0 to {}", epochs - 1),
+                )?;
+                must(decay.is_finite() && *decay >= 0.0, format!("{key}.decay"), decay, "0 or more")
+            }
             Self::Step { at, factor } => {
                 let key = "optimizer.lr_policy.step";
                 must(positive(*factor), format!("{key}.factor"), factor, "a positive number")?;
@@ -164,6 +174,8 @@ mod tests {
             (vec!["optimizer.clip_grad_norm=0"], "optimizer.clip_grad_norm"),
             (vec!["optimizer.betas=[0.9, 1.0]"], "optimizer.betas[1]"),
             (vec!["optimizer.lr_policy={ cyclic = { base = 0, up = 0, down = 1 } }"], "cyclic.up"),
+            (vec!["optimizer.lr_policy={ late_cosine = { from = 1000 } }"], "late_cosine.from"),
+            (vec!["optimizer.lr_policy={ late_cosine = { decay = -1 } }"], "late_cosine.decay"),
             (vec!["averages.ema.warm_up=2"], "averages.ema.warm_up"),
             (vec!["averages.ema.warm_up=0.1", "averages.ema.from_epoch=1"], "averages.ema.from_epoch"),
         ] {

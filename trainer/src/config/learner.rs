@@ -19,6 +19,9 @@ pub struct Learner {
     /// A finished run folder or a file of weights to begin with; random values without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
+    /// A teacher of `[teachers]` to begin as: its network and its weights. The teacher itself stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     /// The first epoch (from 0) in which steps move its parameters. Its schedule of learning rates begins there.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub from_epoch: u64,
@@ -33,7 +36,8 @@ fn is_zero(value: &u64) -> bool {
 }
 
 impl Learner {
-    /// Its network in the terms of a student, beside this one.
+    /// Its network in the terms of a student, beside this one. One that begins as a teacher has the network of that one's weights
+    /// instead; where these are not known, the student's stands for it.
     pub fn network(&self, student: &Student) -> Student {
         let (architecture, normalize) = match self.architecture {
             Some(architecture) => (architecture, self.normalize),

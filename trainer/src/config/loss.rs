@@ -31,16 +31,17 @@ pub struct LossConfig {
 impl LossConfig {
     /// Whether a step needs numbers of the global batch before its backward pass.
     pub fn exchanges(&self) -> bool {
-        let terms = || self.terms.iter().filter(|term| term.weight > 0.0);
+        let terms = || self.terms.iter().filter(|term| term.weight != 0.0);
         let gaps = terms().any(|term| term.divergence == Divergence::LogitGaps);
         let normalized = self.class_means.is_some_and(|means| means.normalized) && gaps;
-        let whole = |term: &Term| term.uncertainty.is_some() || term.divergence == Divergence::Nuclear;
+        let counted = |term: &Term| term.only.as_ref().is_some_and(|only| only.normalized);
+        let whole = |term: &Term| term.uncertainty.is_some() || term.divergence == Divergence::Nuclear || counted(term);
         self.couples() || normalized || terms().any(whole)
     }
 
     /// Whether the values of terms weigh other terms.
     pub fn couples(&self) -> bool {
-        self.balance.is_some() || self.terms.iter().any(|term| term.times.is_some())
+        self.balance.is_some() || self.terms.iter().any(|term| term.times.is_some() || term.follows())
     }
 
     /// Whether the attack raises terms of the loss too, in every second step if no network leads it.
@@ -104,9 +105,13 @@ pub struct Term {
     /// What of each sample's divergence counts for nothing: the term takes max(divergence - slack, 0) (SCORE).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub slack: f64,
-    /// The weight of the term.
+    /// The weight of the term. One with `magnitude_of` may be subtracted, by a negative weight.
     #[serde(default = "one")]
     pub weight: f64,
+    /// The names of terms whose order of magnitude this one takes: it is multiplied by the power of ten, without gradient, that
+    /// brings floor(lg |value|) to the least of theirs, by values over the global batch (CIARD).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub magnitude_of: Vec<String>,
     /// The temperature of both predictions; the divergence is multiplied by its square (Hinton et al. 2015).
     #[serde(default = "one")]
     pub temperature: f64,
@@ -236,6 +241,9 @@ pub struct Only {
     pub images: Images,
     /// Whether the samples count on which it is right.
     pub right: bool,
+    /// Whether the term is the mean over the samples that count, on all ranks, instead of that over all samples.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub normalized: bool,
 }
 
 /// The uncertainty of a teacher: w = scale (H - the least H of the global batch), with H the entropy of its prediction on the
@@ -303,6 +311,7 @@ impl Term {
             smoothing: 0.0,
             slack: 0.0,
             weight: 1.0,
+            magnitude_of: vec![],
             temperature: 1.0,
             target_temperature: None,
             divergence: Divergence::Kl,
@@ -330,6 +339,11 @@ impl Term {
             target.network = network.to_string();
         }
         term
+    }
+
+    /// Whether its value is scaled to those of other terms.
+    pub fn follows(&self) -> bool {
+        !self.magnitude_of.is_empty()
     }
 
     /// Whether a label may be a mixture of two classes.

@@ -70,7 +70,9 @@ pub use self::loss::{
 pub use self::metrics::{Diagnostics, MetricsConfig};
 pub use self::norm::Norm;
 pub use self::normalize::Normalize;
-pub use self::optimizer::{LrPolicy, LrScale, OneCycleCosine, OptimizerConfig, OptimizerKind, Pace, Undecayed};
+pub use self::optimizer::{
+    LateCosine, LrPolicy, LrScale, OneCycleCosine, OptimizerConfig, OptimizerKind, Pace, Undecayed,
+};
 pub use self::overrides::Override;
 pub use self::pixels::Pixels;
 pub use self::precision::{Dtype, Fused, Named, Precision};

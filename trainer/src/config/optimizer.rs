@@ -130,6 +130,9 @@ pub enum LrPolicy {
     },
     /// Half a cosine from `lr` at the end of the warm-up to 0 at the end of the run, step by step.
     Cosine,
+    /// `lr` for so many epochs; then, epoch by epoch, lr times half a cosine down to 0 in the last epoch, times exp(-decay t^2),
+    /// with t the share of these epochs that has begun (CIARD).
+    LateCosine(LateCosine),
     /// A triangle that repeats, as in PyTorch's `CyclicLR`: from `base * lr` up to `lr`, then down again.
     Cyclic {
         /// The lowest factor.
@@ -147,10 +150,20 @@ impl LrPolicy {
     /// Whether the factor of a step depends on the number of epochs of the run.
     pub fn follows_the_length_of_the_run(&self) -> bool {
         match self {
-            Self::OneCycle { .. } | Self::Cosine | Self::OneCycleCosine(_) => true,
+            Self::OneCycle { .. } | Self::Cosine | Self::LateCosine(_) | Self::OneCycleCosine(_) => true,
             Self::Constant | Self::Reference | Self::Paper | Self::Step { .. } | Self::Cyclic { .. } => false,
         }
     }
+}
+
+/// A rate that falls by half a cosine from an epoch on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LateCosine {
+    /// The epochs of the whole rate.
+    pub from: u64,
+    /// The further decay.
+    pub decay: f64,
 }
 
 /// PyTorch's `OneCycleLR`: a cosine from `lr / div_factor` to `lr`, then one to `lr / div_factor / final_div_factor`.

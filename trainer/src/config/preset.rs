@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::Override;
 
 /// The presets, compiled in so that the program needs no files.
-const PRESETS: [(&str, &str); 38] = [
+const PRESETS: [(&str, &str); 39] = [
     ("st", include_str!("../../../configs/losses/st.toml")),
     ("at", include_str!("../../../configs/losses/at.toml")),
     ("trades", include_str!("../../../configs/losses/trades.toml")),
@@ -45,6 +45,7 @@ const PRESETS: [(&str, &str); 38] = [
     ("mtard", include_str!("../../../configs/losses/mtard.toml")),
     ("b-mtard", include_str!("../../../configs/losses/b-mtard.toml")),
     ("fair-mtard", include_str!("../../../configs/losses/fair-mtard.toml")),
+    ("ciard", include_str!("../../../configs/losses/ciard.toml")),
     ("lbgat", include_str!("../../../configs/losses/lbgat.toml")),
     ("peeraid", include_str!("../../../configs/losses/peeraid.toml")),
 ];

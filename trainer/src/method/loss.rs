@@ -43,7 +43,7 @@ impl Term {
             None => trusted,
         };
         let trusted = match &self.only {
-            Some(only) => trusted * only.factor(views, labels),
+            Some(only) => trusted * only.factor(views, labels, global_count),
             None => trusted,
         };
         let trusted = match views.class_weights(labels, trusted.kind()) {
@@ -127,23 +127,24 @@ impl Term {
         }
     }
 
-    /// What a balance of terms goes by: the `value` of this one as the authors' code takes it, with 1e-5 in the logarithm of
-    /// the target, and the target's negative entropy likewise. Both are sums over this rank's samples, float64 scalars.
+    /// What other terms and their balance go by: the `value` of this one as the authors' code takes it, with 1e-5 in the
+    /// logarithm of the target, and the target's negative entropy likewise. Both are sums over this rank's samples, float64 scalars.
     pub fn for_balance(&self, views: &Views, value: &Tensor, labels: &Tensor, global_count: f64) -> [Tensor; 2] {
         no_grad(|| {
             let value = value.to_kind(Kind::Double);
             let Target::Prediction(prediction) = &self.towards else { return [value.zeros_like(), value] };
             let logarithms = log_softmax(&self.guide(views, prediction, labels)).to_kind(Kind::Double);
             let probabilities = logarithms.exp();
-            let entropies = (&probabilities * (&probabilities + 1e-5).log()).sum_dim_intlist(1i64, false, None);
-            let entropy = entropies.sum(Kind::Double);
-            let raised = match views.class_weights(labels, Kind::Double) {
-                Some(weights) => {
-                    let plain = (probabilities * logarithms).sum_dim_intlist(1i64, false, None);
-                    ((entropies - plain) * weights).sum(Kind::Double)
-                }
-                None => &entropy - (probabilities * logarithms).sum(Kind::Double),
+            let only = self.only.as_ref().map(|only| only.factor(views, labels, global_count).to_kind(Kind::Double));
+            let weights = views.class_weights(labels, Kind::Double);
+            let times = |values: Tensor, factor: &Option<Tensor>| match factor {
+                Some(factor) => values * factor.unsqueeze(1),
+                None => values,
             };
+            let entropies = times(&probabilities * (&probabilities + 1e-5).log(), &only);
+            let plain = times(probabilities * logarithms, &only);
+            let entropy = entropies.sum(Kind::Double);
+            let raised = times(entropies, &weights).sum(Kind::Double) - times(plain, &weights).sum(Kind::Double);
             [value + raised * (self.weight * self.temperature * self.temperature / global_count), entropy]
         })
     }
@@ -165,11 +166,19 @@ impl Term {
 }
 
 impl Only {
-    /// 1 for the samples that count and 0 for the others, `[N]`.
-    pub fn factor(&self, views: &Views, labels: &Tensor) -> Tensor {
+    /// For each sample that counts 1, or where the mean is over these alone the number of all samples over theirs, and 0 for the
+    /// others, `[N]`. Where none counts, all are 0.
+    pub fn factor(&self, views: &Views, labels: &Tensor, global_count: f64) -> Tensor {
         let logits = views.logits(&self.teacher, self.images);
         let right = logits.argmax(1, false).eq_tensor(labels);
-        (if self.right { right } else { right.logical_not() }).to_kind(logits.kind())
+        let counts = (if self.right { right } else { right.logical_not() }).to_kind(logits.kind());
+        if !self.normalized {
+            return counts;
+        }
+        let Self { teacher, images, right, .. } = self;
+        let count = views.total(&format!("count {teacher} {images:?} {right}"), || counts.shallow_clone());
+        let share = (count.clamp_min(1.0).reciprocal() * global_count).to_kind(counts.kind());
+        counts * share
     }
 }
 

@@ -30,8 +30,8 @@ pub struct Views<'a> {
     helper: OnceCell<Tensor>,
     /// The gradient of a teacher's logit of the label at the natural images.
     slope: OnceCell<Tensor>,
-    /// The extremes of what terms ask for, by what it is.
-    extremes: RefCell<HashMap<String, Tensor>>,
+    /// Numbers of the global batch that terms ask for, by what they are.
+    exchanged: RefCell<HashMap<String, Tensor>>,
     logits: RefCell<Known>,
     /// The student's logits from passes without gradient; no loss uses them.
     detached: RefCell<Known>,
@@ -44,7 +44,7 @@ pub struct Views<'a> {
 impl<'a> Views<'a> {
     /// Views of a batch `[N, C, H, W]` and its adversarial images, with the student in `mode`.
     pub fn new(networks: &'a Networks, mode: Mode, natural: &'a Tensor, adversarial: &'a Tensor) -> Self {
-        let (mirrored, helper, slope, extremes) = Default::default();
+        let (mirrored, helper, slope, exchanged) = Default::default();
         let (logits, detached, natural_views, batched_teachers) = Default::default();
         Self {
             networks,
@@ -55,7 +55,7 @@ impl<'a> Views<'a> {
             mirrored,
             helper,
             slope,
-            extremes,
+            exchanged,
             logits,
             detached,
             natural_views,
@@ -145,11 +145,21 @@ impl<'a> Views<'a> {
     /// The least and the greatest over the global batch of the `values [N]` called `name`, float64 `[2]`; every rank makes
     /// the call. The values are computed once.
     pub fn extremes(&self, name: &str, values: impl FnOnce() -> Tensor) -> Tensor {
-        if let Some(known) = self.extremes.borrow().get(name) {
+        self.exchanged(name, || self.networks.extremes_over_ranks(&values()))
+    }
+
+    /// The sum over the global batch of the `values [N]` called `name`, float64 scalar; every rank makes the call. The values are
+    /// computed once.
+    pub fn total(&self, name: &str, values: impl FnOnce() -> Tensor) -> Tensor {
+        self.exchanged(name, || self.sum_over_ranks(&values().sum(Kind::Double)))
+    }
+
+    fn exchanged(&self, name: &str, exchange: impl FnOnce() -> Tensor) -> Tensor {
+        if let Some(known) = self.exchanged.borrow().get(name) {
             return known.shallow_clone();
         }
-        let found = self.networks.extremes_over_ranks(&values());
-        self.extremes.borrow_mut().insert(name.to_string(), found.shallow_clone());
+        let found = exchange();
+        self.exchanged.borrow_mut().insert(name.to_string(), found.shallow_clone());
         found
     }
 

@@ -1,4 +1,5 @@
-//! The weights that a network begins with instead of random ones: `student.checkpoint`, `learners.NAME.checkpoint`.
+//! The weights that a network begins with instead of random ones: `student.checkpoint`, `learners.NAME.checkpoint`,
+//! `learners.NAME.teacher`.
 
 use std::path::{Path, PathBuf};
 
@@ -104,6 +105,18 @@ fn find(path: &Path, key: &str) -> Result<PathBuf, UserError> {
              import`",
         )
     })
+}
+
+/// The form of a teacher's network and its weights in `file`, for a network that begins as it. `outputs` are those that stand for
+/// the classes, if they are not in order.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) fn weights_of_teacher(file: &Path, outputs: Option<&Vec<usize>>) -> Result<(ModelSpec, InitialWeights)> {
+    let form = read_header(file)?.form;
+    let form = ModelSpec { classes: outputs.map_or(form.classes, Vec::len), ..form };
+    let (file, outputs) = (file.to_path_buf(), outputs.cloned());
+    Ok((form, InitialWeights { file, outputs, resets_classifier: false, note: None }))
 }
 
 impl InitialWeights {

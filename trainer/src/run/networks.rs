@@ -31,7 +31,8 @@ fn learning(context: &RunContext, form: ModelSpec, seed: u64, timeline: &Timelin
     Model::build(form, seed, config.precision.dtype.kind(), place.device, reached)
 }
 
-/// The student and the learners with their initial values, random or from their `checkpoint`, and the teachers from their files.
+/// The student and the learners with their initial values, random, from their `checkpoint` or those of a teacher, and the teachers
+/// from their files.
 ///
 /// # Errors
 /// A file of weights that cannot be read or does not fit its network.

@@ -13,7 +13,7 @@ use crate::model::{ModelSpec, outline};
 use crate::run::container::{add_sha256, open_container};
 use crate::run::extra::{RunClasses, extra_images};
 use crate::run::folder::RunFolder;
-use crate::run::initial::{InitialWeights, initial_weights};
+use crate::run::initial::{InitialWeights, initial_weights, weights_of_teacher};
 use crate::run::teacher::{Pupil, check_teacher};
 use crate::system::memory::total_memory;
 
@@ -102,6 +102,13 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
     let initial = initial_weights(STUDENT, &config.student, form, train.class_names())?;
     let mut learners = BTreeMap::new();
     for (name, learner) in &config.learners {
+        // A teacher that is still to be trained is not there when its run is checked; the student's network stands for it.
+        let teacher = learner.teacher.as_ref().and_then(|teacher| Some((teacher, teachers.get(teacher)?)));
+        if let Some((teacher, weights)) = teacher {
+            let (form, initial) = weights_of_teacher(weights, teacher_outputs.get(teacher))?;
+            learners.insert(name.clone(), Learned { form, initial: Some(initial) });
+            continue;
+        }
         let (key, network) = (format!("learners.{name}"), learner.network(&config.student));
         let form = ModelSpec::of(&network, form.image, form.classes);
         check_form(&key, config, form)?;

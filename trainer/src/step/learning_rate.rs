@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use crate::config::{LrPolicy, LrScale, OneCycleCosine, OptimizerConfig, Pace};
+use crate::config::{LateCosine, LrPolicy, LrScale, OneCycleCosine, OptimizerConfig, Pace};
 
 /// The learning rates of a run, step by step.
 #[derive(Debug, Clone)]
@@ -35,6 +35,10 @@ impl LrSchedule {
                 between(1.0, 0.0, annealed)
             }
             LrPolicy::Cyclic { base, up, down } => base + (1.0 - base) * triangle(step, *up, *down),
+            LrPolicy::LateCosine(LateCosine { from, decay }) => {
+                let begun = (epoch + 1).saturating_sub(*from) as f64 / self.epochs.saturating_sub(*from).max(1) as f64;
+                between(1.0, 0.0, begun) * (-decay * begun * begun).exp()
+            }
             LrPolicy::OneCycleCosine(cycle) => {
                 let start = 1.0 / cycle.div_factor;
                 self.in_cycle(cycle, epoch, step, [start, 1.0, start / cycle.final_div_factor])
@@ -96,7 +100,8 @@ impl LrPolicy {
     fn factor(&self, epoch: u64, fraction: f64) -> f64 {
         let drops = |at: &[u64]| at.iter().filter(|&&drop| epoch >= drop).count() as i32;
         match self {
-            LrPolicy::Constant | LrPolicy::Cosine | LrPolicy::Cyclic { .. } | LrPolicy::OneCycleCosine(_) => 1.0,
+            LrPolicy::Constant | LrPolicy::Cosine | LrPolicy::LateCosine(_) => 1.0,
+            LrPolicy::Cyclic { .. } | LrPolicy::OneCycleCosine(_) => 1.0,
             LrPolicy::Reference => 0.1f64.powi(drops(&[100])),
             LrPolicy::Paper => 0.1f64.powi(drops(&[100, 150])),
             LrPolicy::Step { at, factor } => factor.powi(drops(at)),
@@ -220,6 +225,26 @@ mod tests {
             assert!((rate - expected).abs() < 1e-12, "step {step}: {rate}");
         }
         assert_eq!(schedule.momentum(0, 0), None);
+    }
+
+    /// Source: the formulas of CIARD, whose epochs e count from 1: (.5 + .5 cos(pi t)) exp(-.01 t^2), t = (e - 150) / 150 for the
+    /// student from e = 150 on, and t = (e - 50) / 250 for a teacher that learns from e = 51 on.
+    #[test]
+    fn a_late_cosine_falls_epoch_by_epoch() {
+        let rates = |from: u64, epochs: u64| {
+            let text = format!("lr = 0.1\nlr_policy = {{ late_cosine = {{ from = {from}, decay = 0.01 }} }}");
+            toml::from_str::<OptimizerConfig>(&text).unwrap().schedule(epochs, 10, 128)
+        };
+        let expected = |t: f64| 0.1 * (0.5 + 0.5 * (PI * t).cos()) * (-0.01 * t * t).exp();
+        let (student, teacher) = (rates(150, 300), rates(0, 250));
+        for (e, t) in [(1, 0.0), (149, 0.0), (150, 0.0), (151, 1.0 / 150.0), (225, 0.5), (300, 1.0)] {
+            let rate = student.rate(e - 1, (e - 1) * 10 + 3);
+            assert!((rate - expected(t)).abs() < 1e-15, "epoch {e}: {rate}");
+        }
+        for (e, t) in [(51, 1.0 / 250.0), (175, 0.5), (300, 1.0)] {
+            let rate = teacher.rate(e - 51, (e - 51) * 10);
+            assert!((rate - expected(t)).abs() < 1e-15, "epoch {e}: {rate}");
+        }
     }
 
     /// `CyclicLR(base_lr=0.01, max_lr=0.1, step_size_up=4, step_size_down=2)`.

@@ -1,6 +1,7 @@
 //! What a step gives to and takes from the method's memory; nothing where the method remembers nothing.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -37,22 +38,57 @@ impl<'a> Survived<'a> {
     }
 }
 
-/// Multiplies the values of the two terms that are balanced by their weights in this step.
+/// Multiplies the values of terms that depend on those of others: two that are balanced by their weights in this step, and those
+/// with `magnitude_of` by their powers of ten.
 pub fn balance(views: &Views, labels: &Tensor, global_count: f64, summands: &mut [(&Term, Tensor)]) {
-    let Some(balance) = &views.memory().balance else { return };
-    let place = |place: usize| summands.iter().position(|(term, _)| balance.place(&term.name) == Some(place));
-    let Some(places) = place(0).zip(place(1)).map(|(first, second)| [first, second]) else { return };
-    let [first, second] = places.map(|place| {
-        let (term, value) = &summands[place];
+    let place = |name: &String| summands.iter().position(|(term, _)| term.name == *name);
+    let balance = views.memory().balance.as_ref();
+    let pair = balance.and_then(|balance| {
+        let [first, second] = balance.terms().each_ref().map(place);
+        Some((balance, [first?, second?]))
+    });
+    let following: Vec<(usize, Vec<usize>)> = (summands.iter().enumerate())
+        .filter(|(_, (term, _))| term.follows())
+        .map(|(own, (term, _))| (own, term.magnitude_of.iter().filter_map(place).collect()))
+        .collect();
+    let places: BTreeSet<usize> = (pair.iter().flat_map(|(_, pair)| *pair))
+        .chain(following.iter().flat_map(|(own, others)| others.iter().chain([own]).copied()))
+        .collect();
+    if places.is_empty() {
+        return;
+    }
+    let measured = places.iter().map(|place| {
+        let (term, value) = &summands[*place];
         Tensor::stack(&term.for_balance(views, value, labels, global_count), 0)
     });
     // A row of values and one of entropies.
-    let sums = views.sum_over_ranks(&Tensor::stack(&[first, second], 1));
-    let weights = balance.weigh(&sums.get(0), &sums.get(1));
-    for (weight, place) in (0..).zip(places) {
-        let value = &mut summands[place].1;
-        *value = &*value * weights.get(weight).to_kind(value.kind());
+    let sums = views.sum_over_ranks(&Tensor::stack(&measured.collect::<Vec<_>>(), 1));
+    let mut measured: BTreeMap<usize, Tensor> =
+        (0..).zip(places).map(|(at, place)| (place, sums.select(1, at))).collect();
+    if let Some((balance, pair)) = pair {
+        let [values, entropies] = [0, 1].map(|row| Tensor::stack(&pair.map(|place| measured[&place].get(row)), 0));
+        let weights = balance.weigh(&values, &entropies);
+        for (at, place) in (0..).zip(pair) {
+            let (weight, value) = (weights.get(at), &mut summands[place].1);
+            *value = &*value * weight.to_kind(value.kind());
+            measured.insert(place, &measured[&place] * weight);
+        }
     }
+    for (own, others) in following {
+        let others: Vec<Tensor> = others.iter().map(|place| measured[place].get(0)).collect();
+        let scale = power_of_ten(&measured[&own].get(0), &Tensor::stack(&others, 0));
+        let value = &mut summands[own].1;
+        *value = &*value * scale.to_kind(value.kind());
+    }
+}
+
+/// The power of ten that brings `value`, a scalar, to the order of magnitude of the least of `others [K]`: 10 to the least floor of
+/// their lg less its own. A value of 0 counts as 1e-7, as in the authors' code (CIARD).
+fn power_of_ten(value: &Tensor, others: &Tensor) -> Tensor {
+    no_grad(|| {
+        let order = |values: &Tensor| values.abs().where_scalarother(&values.ne(0.0), 1e-7).log10().floor();
+        Tensor::pow_scalar(10.0, &(order(others).min() - order(value)))
+    })
 }
 
 /// Multiplies terms by each other where they say so (`times`). With A and D the values of the other term and of this one over the
@@ -64,7 +100,7 @@ pub fn multiply(views: &Views, labels: &Tensor, global_count: f64, summands: &mu
         let Some(other) = summands[place].0.times.as_ref().and_then(of_term) else { continue };
         let [(term, own), (_, factor)] = [place, other].map(|place| &summands[place]);
         let counted = no_grad(|| match &term.only {
-            Some(only) => only.factor(views, labels).sum(Kind::Double),
+            Some(only) => only.factor(views, labels, global_count).sum(Kind::Double),
             None => Tensor::full([], labels.size()[0], (Kind::Double, labels.device())),
         });
         let sums = [own, factor].map(|value| value.to_kind(Kind::Double));

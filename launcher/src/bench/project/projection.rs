@@ -1,5 +1,6 @@
 //! `iad-launch bench project`: the step of a run on another cluster, from counted arithmetic and stated links.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -46,7 +47,7 @@ pub(crate) fn run(command: &Project) -> Result<()> {
     let clusters: Vec<Cluster> = command.cluster.iter().map(|file| Cluster::read(file)).collect::<Result<_>>()?;
     let form = form(command, &config);
     let (forward, traffic) = (Forward::of(form), Traffic::of(form));
-    let learners = learners(&config, form);
+    let learners = learners(&config, form, &BTreeMap::new());
     let mut all = vec![];
     for cluster in &clusters {
         let of_gpus = |gpus: usize| {

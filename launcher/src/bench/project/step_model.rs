@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use trainer::config::{AcrossRanks, Dtype, GradientDtype, Mode, RunConfig, STUDENT};
+use trainer::config::{AcrossRanks, Dtype, GradientDtype, Learner, Mode, RunConfig, STUDENT};
 use trainer::method::pass_plan::Passes;
 use trainer::model::ModelSpec;
 use trainer::run::cost::{Forward, Traffic, passes, step_per_image};
@@ -12,11 +12,15 @@ use super::simulate::Work;
 /// The forward pass and the traffic of each learner, by name.
 pub(crate) type Learners = BTreeMap<String, (Forward, Traffic)>;
 
-/// The learners of `config`, beside a student of this form.
-pub(crate) fn learners(config: &RunConfig, form: ModelSpec) -> Learners {
+/// The learners of `config`, beside a student of this form and teachers of these forms; a teacher that is missing there is like
+/// the student.
+pub(crate) fn learners(config: &RunConfig, form: ModelSpec, teachers: &BTreeMap<String, ModelSpec>) -> Learners {
     let one = |name: &String, own: ModelSpec| (name.clone(), (Forward::of(own), Traffic::of(own)));
-    let networks = config.learners.iter().map(|(name, learner)| (name, learner.network(&config.student)));
-    networks.map(|(name, network)| one(name, ModelSpec::of(&network, form.image, form.classes))).collect()
+    let own = |learner: &Learner| match learner.teacher.as_ref().and_then(|teacher| teachers.get(teacher)) {
+        Some(teacher) => *teacher,
+        None => ModelSpec::of(&learner.network(&config.student), form.image, form.classes),
+    };
+    config.learners.iter().map(|(name, learner)| one(name, own(learner))).collect()
 }
 
 /// The parts of a step that do not depend on the cluster.
@@ -35,7 +39,14 @@ pub(crate) struct StepModel {
 impl StepModel {
     /// A step of `epoch` without fused batch norm, with a student of this form and teachers like it.
     pub(crate) fn new(config: &RunConfig, form: ModelSpec, epoch: u64) -> Self {
-        Self::counted(config, epoch, Forward::of(form), &Traffic::of(form), &learners(config, form), None)
+        Self::counted(
+            config,
+            epoch,
+            Forward::of(form),
+            &Traffic::of(form),
+            &learners(config, form, &BTreeMap::new()),
+            None,
+        )
     }
 
     /// The same for a student whose forward pass and traffic are known, and learners; `fused` is the number of ranks whose batch

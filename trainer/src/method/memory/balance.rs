@@ -32,6 +32,11 @@ impl Balance {
         }
     }
 
+    /// The names of the two terms.
+    pub fn terms(&self) -> &[String; 2] {
+        &self.config.terms
+    }
+
     /// The place of the term of this name among the two.
     pub fn place(&self, term: &str) -> Option<usize> {
         self.config.terms.iter().position(|name| name == term)

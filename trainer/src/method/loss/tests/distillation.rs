@@ -8,7 +8,7 @@ use crate::method::views::first_order;
 /// The presets that the tests of this file and those of [`step::remembering`](crate::step) cover.
 pub(super) fn presets() -> impl Iterator<Item = String> {
     let methods = ["ltd", "hat", "dgad", "dkl", "gkl", "saad", "saad-c", "adr", "adr-trades"];
-    let others = ["fair-ard", "fair-iad", "fair-rslad", "fair-mtard", "mtard", "b-mtard", "lbgat", "peeraid"];
+    let others = ["fair-ard", "fair-iad", "fair-rslad", "fair-mtard", "mtard", "b-mtard", "ciard", "lbgat", "peeraid"];
     methods.into_iter().chain(others).map(str::to_string)
 }
 
