@@ -2,7 +2,7 @@
 //! links them.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fs, os::unix::fs::symlink};
 
 fn main() {
@@ -19,6 +19,16 @@ fn build_disk() {
     println!("cargo:rustc-env=IAD_DISK_LIBRARY={}", library.display());
 }
 
+/// A program that makes the calls which a capture refuses, on the stand-in itself.
+fn build_refusals(library: &Path) {
+    let program = library.with_file_name("captures");
+    let mut compiler = cc::Build::new().warnings(true).extra_warnings(true).get_compiler().to_command();
+    compiler.args(["-std=gnu11", "-pthread", "-o"]).arg(&program).arg("stand-in/tests/captures.c").arg(library);
+    compiler.arg(format!("-Wl,-rpath,{}", library.with_file_name("").display()));
+    assert!(compiler.status().expect("starting the C compiler").success(), "the test of captures does not compile");
+    println!("cargo:rustc-env=IAD_STAND_IN_CAPTURES={}", program.display());
+}
+
 fn build_stand_in() {
     println!("cargo:rerun-if-changed=stand-in");
     let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("stand-in");
@@ -26,8 +36,10 @@ fn build_stand_in() {
     let library = folder.join("libnccl.so");
     let mut compiler = cc::Build::new().warnings(true).extra_warnings(true).pic(true).get_compiler().to_command();
     compiler.args(["-std=gnu11", "-shared", "-pthread", "-o"]).arg(&library);
-    let status = compiler.args(["stand-in/driver.c", "stand-in/nccl.c"]).status().expect("starting the C compiler");
+    let sources = ["driver", "capture", "nccl"].map(|name| format!("stand-in/{name}.c"));
+    let status = compiler.args(sources).status().expect("starting the C compiler");
     assert!(status.success(), "the stand-in does not compile");
+    build_refusals(&library);
     // One file by two names is one library in a process.
     let driver = folder.join("libcuda.so");
     if !driver.exists() {

@@ -33,6 +33,39 @@ pub trait Communicator: Send + Sync {
     /// A failure of the transport.
     fn finish_sums(&self) -> Result<()>;
 
+    /// Replaces `tensor` by its sum over the ranks for all work that is queued later: a start and a finish in one, which need not
+    /// wait for sums that were started before.
+    ///
+    /// # Errors
+    /// As those of [`start_sum`](Self::start_sum).
+    fn sum_at_once(&self, tensor: &Tensor) -> Result<()> {
+        self.start_sum(tensor)?;
+        self.finish_sums()
+    }
+
+    /// Whether a graph of the rank's GPU can hold the sums that are started while it is captured.
+    fn captures(&self) -> bool {
+        false
+    }
+
+    /// Does `work`, in which this rank captures a graph of its GPU. Sums that are started in it are made by each replay of the
+    /// graph, and all ranks capture the same ones.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn capture(&self, work: &mut dyn FnMut()) -> Result<()> {
+        work();
+        Ok(())
+    }
+
+    /// Queues a replay of captured sums by `launch`; all ranks do.
+    ///
+    /// # Errors
+    /// Those of `launch`; a failure of the transport.
+    fn replay(&self, launch: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        launch()
+    }
+
     /// Copies `tensor` of rank 0 to every rank.
     ///
     /// # Errors

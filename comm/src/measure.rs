@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::communicator::Communicator;
 use crate::mpi;
+use crate::nccl::SumGraph;
 use crate::session::Session;
 
 /// A message that was summed many times.
@@ -69,6 +70,26 @@ pub fn measure_plain_mpi(session: &Session, bytes: u64, seconds: f64) -> Result<
         return Ok(None);
     }
     measure(session.ranks.as_ref(), Device::Cpu, bytes, seconds, &mut |tensor| mpi::plain_sum(tensor)).map(Some)
+}
+
+/// The same for a sum in a graph, which is captured once and replayed. Nothing where tensors do not travel by NCCL.
+///
+/// # Errors
+/// A failure of the transport, or what cannot be captured.
+pub fn measure_captured_sum(session: &Session, bytes: u64, seconds: f64) -> Result<Option<MeasuredSum>> {
+    let Some(nccl) = session.nccl() else { return Ok(None) };
+    let mut graph = None;
+    let measured = measure(session.ranks.as_ref(), session.device, bytes, seconds, &mut |tensor| match &graph {
+        None => {
+            // Once without a graph: NCCL connects what this size needs.
+            let aside = tensor.copy();
+            nccl.start_sum(&aside)?;
+            nccl.finish_sums()?;
+            graph.insert(SumGraph::capture(nccl, tensor)?).replay()
+        }
+        Some(graph) => SumGraph::replay(graph),
+    });
+    measured.map(Some)
 }
 
 /// Times `sum` of `bytes` of float32, as [`measure_sum`] does.

@@ -47,6 +47,8 @@ pub struct Request {
     pub backend: Backend,
     /// Whether several ranks may share a GPU, for tests of the program.
     pub share_gpus: bool,
+    /// Whether graphs of a GPU hold sums.
+    pub in_graphs: bool,
     /// Where faults are told that no call returns.
     pub report: Report,
 }

@@ -107,7 +107,10 @@ impl Session {
             self.notes.push(machine::share_gpus(rank, one_host));
         }
         let name = format!("rank {rank} of {} on {}", found.len(), mine.at(Some(gpu)));
-        let place = Place { gpu, tensors: self.device, name };
+        if request.in_graphs {
+            self.notes.push(machine::order_sums());
+        }
+        let place = Place { gpu, tensors: self.device, name, in_graphs: request.in_graphs };
         let limits = Limits::new(mine.timeout.as_deref()).map_err(Error::msg)?;
         let nccl = Arc::new(Nccl::connect(Arc::clone(&self.ranks), place, limits, Arc::clone(&request.report))?);
         self.ranks = Arc::clone(&nccl) as Arc<dyn Communicator>;
@@ -119,6 +122,11 @@ impl Session {
     /// Whether MPI was started.
     pub(crate) fn has_mpi(&self) -> bool {
         self.universe.is_some()
+    }
+
+    /// The transport between GPUs, where it is NCCL.
+    pub(crate) fn nccl(&self) -> Option<&Arc<Nccl>> {
+        self.nccl.as_ref()
     }
 
     /// The versions of the libraries at work, for logs.

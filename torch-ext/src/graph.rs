@@ -1,5 +1,7 @@
 //! Work that is recorded once and replayed: a CUDA graph, which a GPU is given as a whole instead of kernel by kernel.
 
+mod call;
+
 use std::any::Any;
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
@@ -8,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tch::Device;
 
+pub use self::call::record_call;
 use crate::answer::check;
 use crate::moment::Moment;
 
@@ -81,7 +84,8 @@ impl Graph {
     /// libtorch's message.
     pub fn replay(&self) -> Result<(), String> {
         // SAFETY: a live graph that was recorded.
-        check(unsafe { iad_graph_replay(self.0) })
+        let done = check(unsafe { iad_graph_replay(self.0) });
+        done.map_err(|message| call::take_failure().unwrap_or(message))
     }
 }
 

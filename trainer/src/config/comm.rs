@@ -17,11 +17,20 @@ pub struct Comm {
     pub gradient_dtype: GradientDtype,
     /// For tests of the program only: several NCCL ranks share a GPU, slowly and through sockets.
     pub share_gpus: bool,
+    /// Whether `precision.cuda_graphs` records the sums over the ranks with the rest of the step.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_graphs: bool,
 }
 
 impl Default for Comm {
     fn default() -> Self {
-        Self { backend: Backend::Auto, bucket_mib: 8.0, gradient_dtype: GradientDtype::Parameters, share_gpus: false }
+        Self {
+            backend: Backend::Auto,
+            bucket_mib: 8.0,
+            gradient_dtype: GradientDtype::Parameters,
+            share_gpus: false,
+            in_graphs: false,
+        }
     }
 }
 

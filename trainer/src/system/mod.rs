@@ -8,6 +8,7 @@ mod background;
 mod fault;
 pub mod files;
 pub mod memory;
+pub mod over_ranks;
 mod phase;
 mod stage;
 pub mod timeline;
