@@ -36,8 +36,8 @@ fn build_stand_in() {
     let library = folder.join("libnccl.so");
     let mut compiler = cc::Build::new().warnings(true).extra_warnings(true).pic(true).get_compiler().to_command();
     compiler.args(["-std=gnu11", "-shared", "-pthread", "-o"]).arg(&library);
-    let sources = ["driver", "capture", "nccl"].map(|name| format!("stand-in/{name}.c"));
-    let status = compiler.args(sources).status().expect("starting the C compiler");
+    let sources = ["driver", "capture", "kernels", "nccl"].map(|name| format!("stand-in/{name}.c"));
+    let status = compiler.args(sources).arg("-lm").status().expect("starting the C compiler");
     assert!(status.success(), "the stand-in does not compile");
     build_refusals(&library);
     // One file by two names is one library in a process.

@@ -1,10 +1,22 @@
-//! Compiles the C++ shim against the libtorch that `scripts/setup` chose.
+//! Compiles the C++ shim against the libtorch that `scripts/setup` chose, and the fused kernels where there is Triton.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=src");
-    let sources = ["library", "device", "gradient", "batch_norm", "precision", "update", "graph", "graph/recording"];
+    let sources = [
+        "library",
+        "device",
+        "gradient",
+        "batch_norm",
+        "fused_batch_norm",
+        "known_backward",
+        "precision",
+        "update",
+        "graph",
+        "graph/recording",
+    ];
     for variable in ["LIBTORCH", "CUDA_HOME", "CUDA_PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
@@ -19,6 +31,7 @@ fn main() {
         println!("cargo:rustc-link-lib=dylib={library}");
     }
     cuda_library(libtorch);
+    fused_kernels(libtorch);
 }
 
 fn compiler(libtorch: &Path) -> cc::Build {
@@ -67,4 +80,27 @@ fn cuda_library(libtorch: &Path) {
         Ok(status) if status.success() => {}
         other => panic!("{command:?}: {other:?}"),
     }
+}
+
+/// Compiles the kernels of `kernels/` for GPUs that need not be here, with Triton of the Python beside libtorch or of the
+/// system; an empty table where none has it.
+fn fused_kernels(libtorch: &Path) {
+    println!("cargo:rerun-if-changed=kernels");
+    let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
+    let has_triton = |python: &PathBuf| {
+        Command::new(python).args(["-c", "import triton"]).output().is_ok_and(|ended| ended.status.success())
+    };
+    let pythons = [libtorch.join("../../../../bin/python"), PathBuf::from("python3")];
+    let reason = match pythons.into_iter().find(has_triton) {
+        None => "no Python with Triton".to_string(),
+        Some(python) => match Command::new(&python).arg("kernels/compile.py").arg(&out).output() {
+            Ok(ended) if ended.status.success() => return,
+            Ok(ended) => {
+                String::from_utf8_lossy(&ended.stderr).lines().last().unwrap_or("compile.py failed").to_string()
+            }
+            Err(error) => error.to_string(),
+        },
+    };
+    println!("cargo:warning=no fused kernels, which precision.fused asks for: {reason}");
+    std::fs::write(out.join("kernels.rs"), b"&[]").unwrap_or_else(|error| panic!("{error}"));
 }

@@ -11,7 +11,7 @@ mkdir -p "$folder"
 program=target/release/iad-launch
 
 $program bench comm --ranks 2 --device cpu --factor 4 --seconds 2 \
-    --gradients configs/cifar10_resnet18_iad1.toml --gradients configs/wrn_cifar10.toml --json "$folder/comm.json"
+    --gradients configs/paper/runs/cifar10_resnet18_iad1.toml --gradients configs/wrn_cifar10.toml --json "$folder/comm.json"
 for policy in sync local; do
     $program bench scaling benches/step/step.toml --epoch 60 --set batch.size=16 --set batch_norm.across_ranks=$policy \
         --ranks 2 --independent --steps 4 --rounds 3 --device cpu --json "$folder/scaling-$policy.json" \

@@ -31,7 +31,7 @@ def train(options, dtype, channels_last, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=pathlib.Path, default=pathlib.Path("configs/quickstart.toml"))
+    parser.add_argument("--config", type=pathlib.Path, default=pathlib.Path("configs/quickstart/quickstart.toml"))
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "target/release/iad-launch")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "runs/precision")
     parser.add_argument("--epochs", type=int, default=2)

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use datasets::{Fetch, ImportOptions, Layout, Split, Summary};
+use datasets::{Fetch, ImportOptions, Layout, Split, SplitSummary, Summary};
 
 use crate::command::{Data, LayoutOptions};
 use crate::console::{Out, ProgressLine, say};
@@ -26,9 +26,13 @@ pub(crate) fn run(data: &Data) -> Result<()> {
             let (split_names, allow_empty_classes) = (split_names.clone(), *allow_empty_classes);
             import(dataset, from, to, &ImportOptions { layout: layout.into(), split_names, allow_empty_classes })
         }
-        Data::Info { file, sheet } => {
+        Data::Info { file, sheet, json } => {
             let summary = datasets::summarise(file)?;
-            print(&summary)?;
+            if *json {
+                print_data(&summary)?
+            } else {
+                print(&summary)?
+            }
             let Some(sheet) = sheet else { return Ok(()) };
             let split = summary.splits.first().map_or(Split::Train, |part| part.split);
             make_folder_of(sheet)?;
@@ -36,8 +40,13 @@ pub(crate) fn run(data: &Data) -> Result<()> {
             say(&format!("written {}", sheet.display()));
             Ok(())
         }
-        Data::Verify { file } => {
-            print(&datasets::verify(file)?)?;
+        Data::Verify { file, json } => {
+            let summary = datasets::verify(file)?;
+            if *json {
+                print_data(&summary)?
+            } else {
+                print(&summary)?
+            }
             say("all checksums are right");
             Ok(())
         }
@@ -103,6 +112,34 @@ fn import(dataset: &str, from: &Path, to: &Path, options: &ImportOptions) -> Res
 fn print(summary: &Summary) -> Result<()> {
     let mut out = Out;
     out.write_all(table(summary).as_bytes())?;
+    Ok(())
+}
+
+/// The same as data.
+fn print_data(summary: &Summary) -> Result<()> {
+    let split = |part: &SplitSummary| {
+        serde_json::json!({
+            "split": part.split.name(),
+            "images": part.samples,
+            "shape": part.shape,
+            "stored_bytes": part.stored,
+            "chunk": part.chunk,
+            "mean": part.mean,
+            "std": part.std,
+            "images_sha256": part.images_sha256,
+            "labels_sha256": part.labels_sha256,
+        })
+    };
+    let data = serde_json::json!({
+        "file": summary.file,
+        "name": summary.name,
+        "source": summary.source,
+        "url": summary.url,
+        "classes": summary.class_names,
+        "coarse_classes": summary.coarse.as_ref().map(|coarse| &coarse.names),
+        "splits": summary.splits.iter().map(split).collect::<Vec<_>>(),
+    });
+    writeln!(Out, "{data:#}")?;
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub use records::{Stored, assert_same_run, has_done, header, largest_difference,
 pub use running::{Running, handles_requests, holds_requests};
 pub use sources::{Finding, Rule, find};
 pub use stand_in::stand_in;
-pub use world::{IAD_1, Images, WEIGHTS_OF_EVERY_KIND, World, checkout};
+pub use world::{IAD_1, Images, WEIGHTS_OF_EVERY_KIND, World, checkout, files_below};
 
 /// A line to whoever runs the tests, which a test that passes does not swallow: what was skipped, or measured.
 pub fn tell(text: &str) {

@@ -14,7 +14,7 @@ fn json(path: &std::path::Path) -> Result<Value> {
 fn sums_of_all_sizes_are_right_and_written_once() -> Result<()> {
     let world = World::new()?;
     let file = world.path("sums.json");
-    let wide = checkout().join("configs/cifar10_resnet18_iad1.toml");
+    let wide = checkout().join("configs/paper/runs/cifar10_resnet18_iad1.toml");
     let bench = |ranks: usize| {
         let program =
             Program::under_mpirun(ranks).args(["bench", "comm", "--to", "4096", "--factor", "8", "--seconds", "0.01"]);

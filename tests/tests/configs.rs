@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use tests::{Images, Program, World, checkout, header, metrics, tell};
+use tests::{Images, Program, World, checkout, files_below, header, metrics, tell};
+use toml::{Table, Value};
 
 /// One image of CIFAR-10's binary files: its label and three colours of 32x32 pixels.
 const RECORD: usize = 1 + 3 * 32 * 32;
 
+/// The configurations of runs: what is in configs/ but presets, clusters and tables.
 fn configurations() -> Result<Vec<PathBuf>> {
-    let entries: std::io::Result<Vec<_>> = fs::read_dir(checkout().join("configs"))?.collect();
-    let mut paths: Vec<PathBuf> = entries?.iter().map(fs::DirEntry::path).collect();
+    let configs = checkout().join("configs");
+    let mut paths = files_below(&configs)?;
+    let others = ["losses", "clusters", "paper"].map(|folder| configs.join(folder));
     paths.retain(|path| path.extension().is_some_and(|ending| ending == "toml"));
-    paths.sort();
+    paths.retain(|path| path.parent().is_some_and(|folder| !others.iter().any(|other| other == folder)));
     Ok(paths)
 }
 
@@ -22,7 +25,7 @@ fn configurations() -> Result<Vec<PathBuf>> {
 fn every_configuration_is_accepted_up_to_its_data() -> Result<()> {
     let world = World::new()?;
     let paths = configurations()?;
-    assert!(paths.len() >= 7, "{paths:?}");
+    assert!(paths.len() >= 20, "{paths:?}");
     for path in paths {
         // Started elsewhere, the data it names are not there, and nothing comes before them.
         let run = world.run("none");
@@ -30,6 +33,25 @@ fn every_configuration_is_accepted_up_to_its_data() -> Result<()> {
         ended.expect_error(&["data.train is missing", "iad-launch data fetch"]);
         assert!(!run.exists());
     }
+    Ok(())
+}
+
+/// A teacher is trained by the command of its own configuration, into the folder in which the student looks for it.
+#[test]
+fn every_teacher_that_is_named_has_its_configuration() -> Result<()> {
+    let mut count = 0;
+    for path in configurations()? {
+        let config: Table = fs::read_to_string(&path)?.parse()?;
+        for (_, teacher) in config.get("teachers").and_then(Value::as_table).into_iter().flatten() {
+            let of = |key: &str| teacher.get(key).and_then(Value::as_str).map(Path::new).context(key.to_string());
+            let (file, run) = (of("config")?, of("checkpoint")?);
+            ensure!(checkout().join(file).is_file(), "{}: {} is not there", path.display(), file.display());
+            let name = file.file_stem().context("a name")?;
+            ensure!(run.starts_with(Path::new("runs").join(name)), "{}: {}", path.display(), run.display());
+            count += 1;
+        }
+    }
+    assert!(count > 8, "{count} teachers");
     Ok(())
 }
 
@@ -114,8 +136,8 @@ fn the_configurations_of_the_paper_take_steps_on_cifar10() -> Result<()> {
     let import = Program::alone().args(["data", "import", "cifar10", "--from"]).args([&folder]);
     import.args(["--to".as_ref(), data.as_os_str()]).run()?.expect(0);
     let teacher = world.teacher(&data)?;
-    for (name, network) in [("cifar10_resnet18_iad1", "resnet18"), ("wrn_cifar10", "wrn-34-10")] {
-        let (config, run) = (checkout().join(format!("configs/{name}.toml")), world.run(name));
+    for (name, network) in [("paper/runs/cifar10_resnet18_iad1", "resnet18"), ("wrn_cifar10", "wrn-34-10")] {
+        let (config, run) = (checkout().join(format!("configs/{name}.toml")), world.run(network));
         let small = Program::under_mpirun(2).train(&config, &run).set("batch.size", 4).set("attack.steps", 2);
         let small = small.set("data.train", data.display()).set("data.test", data.display());
         let small = small.set("teachers.robust.checkpoint", teacher.display()).set("metrics.every", 1);

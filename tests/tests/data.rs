@@ -62,6 +62,16 @@ fn a_data_set_is_imported_shown_and_verified() -> Result<()> {
     }
     assert!(fs::read(&sheet)?.starts_with(b"\x89PNG"));
     assert!(data(&["verify", &text(&to)])?.expect(0).said.contains("all checksums are right"));
+    for command in ["info", "verify"] {
+        let said = data(&[command, &text(&to), "--json"])?.expect(0).said;
+        // Talk, on the other stream, comes before or after it.
+        let (from, to) = (said.find('{').unwrap_or(0), said.rfind('}').map_or(0, |last| last + 1));
+        let told: serde_json::Value = serde_json::from_str(&said[from..to])?;
+        assert_eq!(told["classes"][2], "c", "{told:#}");
+        let train = &told["splits"][0];
+        assert!(train["split"] == "train" && train["images"] == 150 && train["shape"][1] == 32, "{told:#}");
+        assert_eq!(train["images_sha256"].as_str().map(str::len), Some(64), "{told:#}");
+    }
 
     let before = fs::read(&to)?;
     import(&from, &to, &[])?.expect(2).expect_error(&["cifar10.h5", "does not exist yet", "rm '"]);

@@ -268,7 +268,7 @@ fn too_few_classes_are_found_before_training() -> Result<()> {
     Ok(())
 }
 
-/// On a CPU, TF32 is float32; bfloat16 is another evaluation, which says so and is no continuation of an unfinished one.
+/// On a CPU, TF32 is float32; bfloat16 is another evaluation and says so.
 #[test]
 fn another_precision_is_stated_and_has_a_file_of_its_own() -> Result<()> {
     let world = World::new()?;
@@ -282,6 +282,7 @@ fn another_precision_is_stated_and_has_a_file_of_its_own() -> Result<()> {
     assert_eq!(found("float32")?.get("precision"), None);
     assert_eq!([found("tf32")?["precision"].clone(), found("bfloat16")?["precision"].clone()], ["tf32", "bfloat16"]);
     assert_eq!(found("bfloat16")?["autoattack_standard"], Value::Null);
+    assert!(found("bfloat16")?["timing"]["precision"].as_str().is_some_and(|name| name.starts_with("bfloat16")));
     let table = fs::read_to_string(run.join(format!("{}.samples.csv", name("bfloat16"))))?;
     assert!(table.contains("fast"), "{table}");
     eval(1, &run).args(["--precision", "float64"]).run()?.expect(2);

@@ -33,7 +33,7 @@ fn extra(file: &Path) -> String {
     format!("{{ file = {:?}, fraction = 0.7 }}", file.display().to_string())
 }
 
-/// The recipe of `configs/cifar10_wrn_generated.toml` for a tiny network in double precision: two epochs of four steps.
+/// The recipe of `configs/leading/cifar10_wrn_generated.toml` for a tiny network in double precision: two epochs of four steps.
 fn recipe(world: &World, file: &Path) -> Result<PathBuf> {
     let data = world.images("data", Images::colour(ORIGINALS))?;
     let optimizer = r#"{ lr = 0.05, lr_policy = { one_cycle_cosine = { pct_start = 0.5 } }, nesterov = true,

@@ -6,12 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tests::{Ended, Images, Program, World, checkout};
 
-const METHODS: [&str; 32] = [
+const METHODS: [&str; 35] = [
     "st",
     "at",
     "trades",
     "trades-ls",
     "mart",
+    "nuat",
     "ard",
     "ard-orig",
     "akd2",
@@ -39,6 +40,8 @@ const METHODS: [&str; 32] = [
     "fair-rslad",
     "mtard",
     "b-mtard",
+    "lbgat",
+    "peeraid",
 ];
 
 fn within(world: &World, words: &[&str]) -> Result<Ended> {

@@ -204,7 +204,7 @@ fn a_job_of_several_seeds_has_time_for_all_of_them() -> Result<()> {
     let seeds = script(&["--seeds", "1,2,3", "--run", "runs/three"])?;
     assert!(seeds.contains("short.toml --seeds 1,2,3 --run runs/three\n"), "{seeds}");
     let limit = |more: &[&str]| {
-        let run = ["sbatch", "configs/cifar10_resnet18_at.toml", "--gpus-per-node", "1", "--gpu", "h100"];
+        let run = ["sbatch", "configs/paper/runs/cifar10_resnet18_at.toml", "--gpus-per-node", "1", "--gpu", "h100"];
         minutes(&said(&[&run[..], more].concat())?)
     };
     let (one, three) = (limit(&[])?, limit(&["--seeds", "1,2,3"])?);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use tests::{Images, Program, World, checkout, python, tell};
+use tests::{Images, Program, World, checkout, files_below, python, tell};
 
 /// README, the pages of docs/, and the pages beside them, with their text.
 fn pages() -> Result<BTreeMap<PathBuf, String>> {
@@ -250,13 +250,15 @@ fn listed_configurations(page: &str) -> Vec<(String, String)> {
 #[test]
 fn every_configuration_is_listed_by_its_purpose() -> Result<()> {
     let folder = checkout().join("configs");
-    let listed = listed_configurations(&fs::read_to_string(folder.join("README.md"))?);
-    let mut expected = vec![];
-    for part in ["", "paper", "losses", "clusters"] {
-        let entries: std::io::Result<Vec<_>> = fs::read_dir(folder.join(part))?.collect();
-        let names = entries?.into_iter().map(|entry| Path::new(part).join(entry.file_name()).display().to_string());
-        expected.extend(names.filter(|name| name.ends_with(".toml")));
+    let page = fs::read_to_string(folder.join("README.md"))?;
+    let lines: Vec<&str> = page.lines().collect();
+    for pair in lines.windows(2).filter(|pair| pair[1].starts_with("| `")) {
+        assert!(pair[0].starts_with('|'), "this row stands outside its table: {}", pair[1]);
     }
+    let listed = listed_configurations(&page);
+    let files = files_below(&folder)?;
+    let inside = files.iter().filter_map(|path| path.strip_prefix(&folder).ok()).map(|path| path.display().to_string());
+    let mut expected: Vec<String> = inside.filter(|name| name.ends_with(".toml")).collect();
     expected.sort();
     let mut found: Vec<String> = listed.iter().map(|(file, _)| file.clone()).collect();
     found.sort();

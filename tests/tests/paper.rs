@@ -51,7 +51,7 @@ fn values(path: &Path) -> Result<Vec<BTreeMap<String, String>>> {
 fn a_dry_run_lists_every_row_without_any_data() -> Result<()> {
     let world = World::new()?;
     let ended = paper(&world, &table("table2"), &["--dry-run"])?.expect(0);
-    assert!(ended.said.contains("20 rows of the paper, 22 runs with their teachers"), "{}", ended.said);
+    assert!(ended.said.contains("20 rows of the table, 22 runs with their teachers"), "{}", ended.said);
     let rows = list(&world, &table("table2"), &[])?;
     assert_eq!(rows.len(), 22);
     for row in &rows {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tests::{Images, Program, World, assert_same_on_ranks_and_resumed};
 
 /// The weights are perturbed from the second of two epochs on, and from the first.
-const METHODS: [(&str, &[(&str, &str)]); 2] = [
+const METHODS: [(&str, &[(&str, &str)]); 3] = [
     (
         "trades-awp",
         &[
@@ -16,6 +16,17 @@ const METHODS: [(&str, &[(&str, &str)]); 2] = [
                 r#"{ steps = 2, start = "gaussian", batch_norm = "eval", towards = { network = "student", images = "natural" } }"#,
             ),
             ("awp", "{ gamma = 0.02, from_epoch = 1 }"),
+        ],
+    ),
+    // Its weight is 0 in the first epoch. The run is stopped between two kinds of steps.
+    (
+        "nuat",
+        &[
+            ("loss.preset", "\"nuat\""),
+            (
+                "attack",
+                r#"{ steps = 1, step = "8/255", start = "signs", clamp_start = true, batch_norm = "eval", natural_batch_norm = "train_update" }"#,
+            ),
         ],
     ),
     ("n-fgsm-awp", &[("attack", r#"{ kind = "n_fgsm" }"#), ("awp", "{ gamma = 0.02 }"), ("batch.accumulate", "2")]),

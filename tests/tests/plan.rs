@@ -104,7 +104,7 @@ fn a_plan_adds_up_the_runs_of_several_seeds() -> Result<()> {
     }
     let ask = |seeds: &str| Program::alone().args(["plan"]).args([&config]).args(gpu).args(["--seeds", seeds]).run();
     let said = ask("1,2,7")?.expect(0).said;
-    assert!(said.contains("seeds    3 runs (1, 2, 7), one after another: about"), "{said}");
+    assert!(said.contains("seeds     3 runs (1, 2, 7), one after another: about"), "{said}");
     ask("1,1")?.expect(2).expect_error(&["--seeds is 1, twice"]);
     Ok(())
 }

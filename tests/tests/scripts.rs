@@ -115,6 +115,44 @@ fn an_interrupted_script_goes_on_where_it_was() -> Result<()> {
     Ok(())
 }
 
+/// Images fall to the gradient of the file's `stand_in`, and to the answers of its `forward`.
+#[test]
+fn a_script_with_a_stand_in_falls_to_the_adaptive_check() -> Result<()> {
+    let Some((world, data, folder)) = networks()? else { return Ok(()) };
+    let python = python("import torch, h5py").context("a python")?;
+    let mut first = None;
+    for (ranks, network) in [(1, "rounded.ts"), (2, "rounded.ts"), (3, "rounded_traced.ts")] {
+        let out = world.path(&format!("{network}-{ranks}"));
+        let adversarial = out.join("found.h5");
+        let ended = eval(ranks, &folder.join(network), &data)
+            .args(["--suite", "pgd5,adaptive2", "--eps", "24/255", "--out"])
+            .args([out.as_os_str(), "--save-adversarial".as_ref(), adversarial.as_os_str()])
+            .run()?
+            .expect(0);
+        assert!(ended.said.contains("the adaptive check takes"), "{}", ended.said);
+        let stem = network.trim_end_matches(".ts");
+        let name = format!("{stem}-evaluation-pgd5+adaptive2-data-eps24_255-batch16");
+        let found = json(&out.join(format!("{name}.json")))?;
+        assert_eq!(found["network"]["stand_in"], true, "{found}");
+        let correct = |place: usize| found["attacks"][place]["correct"].as_u64().context("a count");
+        assert!(correct(2)? < correct(1)?, "{found}");
+        let table = fs::read_to_string(out.join(format!("{name}.samples.csv")))?;
+        let arguments = ["judge".as_ref(), folder.as_ref(), data.as_ref(), adversarial.as_ref(), "rounded".as_ref()];
+        let judged: Value = serde_json::from_str(&python.script("torchscript.py", &arguments)?)?;
+        let labels = column(&table, 1);
+        let right =
+            labels.iter().zip(numbers(&judged["adversarial"])).filter(|(label, found)| **label == *found).count();
+        assert_eq!(right as u64, found["worst_case"]["correct"].as_u64().context("a count")?, "{network}");
+        assert_eq!(*first.get_or_insert_with(|| table.clone()), table, "{network} on {ranks} ranks");
+    }
+    // Without the adaptive check the warning names its command.
+    let program = eval(1, &folder.join("rounded.ts"), &data).args(["--suite", "natural,fgsm"]);
+    let command = format!("`iad-launch eval {} --data {}", folder.join("rounded.ts").display(), data.display());
+    let said = program.run()?.expect(0).said;
+    assert!(said.contains(&command) && said.contains("--suite adaptive`"), "{command}: {said}");
+    Ok(())
+}
+
 #[test]
 fn doubtful_scripts_are_warned_of_and_impossible_ones_refused() -> Result<()> {
     let Some((world, data, folder)) = networks()? else { return Ok(()) };
@@ -133,6 +171,7 @@ fn doubtful_scripts_are_warned_of_and_impossible_ones_refused() -> Result<()> {
     for (network, parts) in [
         ("half.ts", ["Half", "model.float()"]),
         ("fixed.ts", ["without", "gradient"]),
+        ("wide.ts", ["stand_in", "4 logits"]),
         ("pair.ts", ["did not return a tensor", "the logits alone"]),
     ] {
         let program = |ranks| eval(ranks, &folder.join(network), &data).args(["--suite", "natural"]);

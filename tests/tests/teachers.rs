@@ -57,7 +57,7 @@ fn set_reaches_a_teacher_where_it_is_told_to() -> Result<()> {
             .set("teachers.robust.set.attack.steps", 1)
     };
     let ended = command(("teachers.robust.set.seed", "5")).run()?.expect(0);
-    let told = ["is trained first", "1 epochs of 4", "FLOP", "--no-teachers", "--set teachers.robust.set.KEY=VALUE"];
+    let told = ["is trained first", "1 epoch of 4", "FLOP", "--no-teachers", "--set teachers.robust.set.KEY=VALUE"];
     assert!(told.iter().all(|part| ended.said.contains(part)), "{}", ended.said);
     let resolved = fs::read_to_string(teacher.join("run.toml"))?;
     assert!(resolved.contains("seed = 5") && resolved.contains("steps = 1"), "{resolved}");

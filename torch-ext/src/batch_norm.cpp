@@ -1,9 +1,8 @@
 // Batch normalisation whose statistics are those of the batch over all ranks.
 
-#include <ATen/ATen.h>
-#include <ATen/core/ivalue.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "batch_norm.hpp"
 #include "guarded.hpp"
 
 namespace {
@@ -11,18 +10,8 @@ namespace {
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// A function of the Rust side that replaces a tensor by its sum over the ranks. Owned by every graph that uses it.
-struct SumAcrossRanks : torch::CustomClassHolder {
-    void *context;
-    void (*call)(void *, Tensor *);
-    void (*drop)(void *);
-    SumAcrossRanks(void *context, void (*call)(void *, Tensor *), void (*drop)(void *))
-        : context(context), call(call), drop(drop) {}
-    ~SumAcrossRanks() override { drop(context); }
-    void operator()(Tensor &tensor) const { call(context, &tensor); }
-};
-using Sum = c10::intrusive_ptr<SumAcrossRanks>;
+using iad::Sum;
+using iad::SumAcrossRanks;
 
 // Batch normalisation with the statistics of the batch over all ranks. Sums travel in float64, so that the variance as
 // E[x^2] - E[x]^2 keeps its digits. A rank without samples joins every sum with zeros.

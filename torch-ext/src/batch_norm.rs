@@ -67,7 +67,7 @@ pub fn batch_norm_across_ranks(images: &Tensor, weight: &Tensor, bias: &Tensor, 
     Normalised { output, mean, variance, count }
 }
 
-extern "C" fn call_sum(context: *mut c_void, tensor: RawTensor) {
+pub(crate) extern "C" fn call_sum(context: *mut c_void, tensor: RawTensor) {
     // SAFETY: `context` is the Box of `batch_norm_across_ranks`, alive until `drop_sum`; it is only read.
     let sum = unsafe { &*context.cast::<Sum>() };
     // SAFETY: `tensor` is a live tensor of the C++ side; the clone is a second handle to the same values.
@@ -75,7 +75,7 @@ extern "C" fn call_sum(context: *mut c_void, tensor: RawTensor) {
     sum(&mut tensor);
 }
 
-extern "C" fn drop_sum(context: *mut c_void) {
+pub(crate) extern "C" fn drop_sum(context: *mut c_void) {
     // SAFETY: called once, with the pointer that `Box::into_raw` gave.
     drop(unsafe { Box::from_raw(context.cast::<Sum>()) });
 }

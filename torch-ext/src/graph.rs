@@ -2,7 +2,6 @@
 
 mod call;
 
-use std::any::Any;
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::marker::PhantomData;
@@ -11,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tch::Device;
 
 pub use self::call::record_call;
+use self::call::{take_failure, words_of};
 use crate::answer::check;
 use crate::moment::Moment;
 
@@ -85,7 +85,7 @@ impl Graph {
     pub fn replay(&self) -> Result<(), String> {
         // SAFETY: a live graph that was recorded.
         let done = check(unsafe { iad_graph_replay(self.0) });
-        done.map_err(|message| call::take_failure().unwrap_or(message))
+        done.map_err(|message| take_failure().unwrap_or(message))
     }
 }
 
@@ -94,11 +94,6 @@ impl Drop for Graph {
         // SAFETY: the pointer came from `iad_graph_new` and is freed here alone.
         unsafe { iad_graph_free(self.0) }
     }
-}
-
-fn words_of(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    words.unwrap_or("a panic without words").to_string()
 }
 
 /// A queue of a GPU that this thread's work goes to as long as this lives: the one that all threads share cannot be recorded.

@@ -7,12 +7,11 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, no_grad};
-use torch_ext::Sum;
 
 pub(crate) use self::ranks::{Call, on_ranks};
 
 use crate::config::{Override, RunConfig};
-use crate::model::{Model, ModelSpec};
+use crate::model::{Model, ModelSpec, OverRanks};
 
 /// `count` numbers in [0, 1), exact multiples of 2^-32, as in make.py.
 pub(crate) fn pattern(count: usize, key: u64) -> Tensor {
@@ -68,9 +67,9 @@ pub(crate) fn network(seed: u64, classes: usize, kind: Kind) -> Model {
 }
 
 /// The same with batch norm across ranks.
-pub(crate) fn network_across(seed: u64, classes: usize, kind: Kind, across_ranks: Option<Sum>) -> Model {
+pub(crate) fn network_across(seed: u64, classes: usize, kind: Kind, over_ranks: Option<OverRanks>) -> Model {
     let form = ModelSpec::new("resnet8".parse().unwrap(), [3, 16, 16], classes);
-    let model = Model::build(form, 1, kind, Device::Cpu, across_ranks);
+    let model = Model::build(form, 1, kind, Device::Cpu, over_ranks);
     let mut named: Vec<_> = model.tensors().collect();
     named.sort_by(|one, other| one.name.cmp(&other.name));
     for (place, named) in named.into_iter().enumerate() {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use trainer::config::{Override, RunConfig, preset_names};
 
 /// The configuration that each preset is resolved in: it has all teachers that presets name.
-const UNDER_PRESETS: &str = "cifar10_resnet18_akd2.toml";
+const UNDER_PRESETS: &str = "paper/runs/cifar10_resnet18_akd2.toml";
 
 fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -23,17 +23,31 @@ fn names(folder: &Path) -> Vec<String> {
     names.filter(|name| name.ends_with(".toml")).collect()
 }
 
+/// The folders in configs/, at any depth, that hold configurations of runs: not the presets, clusters and tables.
+fn folders_of_runs(folder: &Path) -> Vec<PathBuf> {
+    let inside = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let other = ["losses", "clusters", "paper"].map(|name| checkout().join("configs").join(name));
+    let itself = (!other.contains(&folder.into())).then(|| folder.to_path_buf());
+    itself.into_iter().chain(inside.flat_map(|path| folders_of_runs(&path))).collect()
+}
+
 /// The resolved text of every configuration and of every preset, by the name of its golden file.
 fn resolved() -> BTreeMap<String, String> {
     let configs = checkout().join("configs");
-    let of = |name: &str, overrides: &[Override]| {
-        let path = configs.join(name);
-        RunConfig::read(&path, overrides).unwrap_or_else(|error| panic!("{name}: {error:#}")).resolved()
+    let of = |path: &Path, overrides: &[Override]| {
+        RunConfig::read(path, overrides).unwrap_or_else(|error| panic!("{}: {error:#}", path.display())).resolved()
     };
-    let files = names(&configs).into_iter().map(|name| (name.clone(), of(&name, &[])));
+    let folders = folders_of_runs(&configs);
+    // The folder of a run has the name of its configuration, so a name stands for one file.
+    let mut all: Vec<String> = folders.iter().flat_map(|folder| names(folder)).collect();
+    all.sort();
+    assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "two configurations have one name: {all:?}");
+    let files = folders.iter().flat_map(|folder| {
+        names(folder).into_iter().map(|name| (name.clone(), of(&folder.join(name), &[]))).collect::<Vec<_>>()
+    });
     let presets = preset_names().map(|preset| {
         let set: Override = format!("loss.preset={preset}").parse().unwrap();
-        (format!("preset_{preset}.toml"), of(UNDER_PRESETS, &[set]))
+        (format!("preset_{preset}.toml"), of(&configs.join(UNDER_PRESETS), &[set]))
     });
     files.chain(presets).collect()
 }

@@ -12,7 +12,7 @@ use trainer::config::RunConfig;
 use super::output::{check_new, print, write_json};
 use super::project::{MeasuredStep, played_as_measured};
 use crate::command::{Scaling, ScalingMode};
-use crate::console::percent;
+use crate::console::{counted, percent};
 use crate::draw::{Chart, Grid, LegendEntry, Line, NOTHING, Point, document, text};
 use crate::start;
 
@@ -70,7 +70,7 @@ pub(crate) fn run(command: &Scaling) -> Result<()> {
                 print(&format!("strong scaling on {ranks} ranks: batch.size has only {} images\n", config.batch.size))?;
                 continue;
             }
-            print(&format!("{}, {ranks} rank{} ...\n", mode.name(), if ranks == 1 { "" } else { "s" }))?;
+            print(&format!("{}, {} ...\n", mode.name(), counted(ranks as u64, "rank")))?;
             all.push(measure(command, &config, *mode, ranks)?);
         }
     }

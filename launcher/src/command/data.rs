@@ -53,11 +53,17 @@ pub(crate) enum Data {
         /// Also draw a sheet with the first images of each class.
         #[arg(long, value_name = "FILE.png")]
         sheet: Option<PathBuf>,
+        /// Print the summary as JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Verify all checksums of a container.
     Verify {
         /// The container.
         file: PathBuf,
+        /// Print the summary as JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

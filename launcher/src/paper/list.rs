@@ -4,6 +4,7 @@ use super::cost::Costs;
 use super::plan::Chosen;
 use super::results::RunState;
 use super::table::{PaperTable, PlannedRun, Row};
+use crate::console::counted;
 use crate::draw::{Grid, NOTHING, text};
 
 /// Wide enough for every row to fit on one line.
@@ -32,7 +33,8 @@ pub(super) fn listing(table: &PaperTable, chosen: &Chosen, tflops: f64) -> anyho
     let shown = chosen.rows.iter().filter(|&&row| table.rows[row].shown).count();
     let runs = grid.rows.len();
     let mut text = format!("{}\n\n{}\n", table.title, text_of(&grid));
-    text += &format!("{shown} rows of the paper, {runs} runs with their teachers");
+    text +=
+        &format!("{} of the table, {} with their teachers", counted(shown as u64, "row"), counted(runs as u64, "run"));
     if all > 0.0 {
         let partly = if known { "" } else { ", without those of unknown size" };
         text += &format!(

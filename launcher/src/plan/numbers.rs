@@ -12,7 +12,7 @@ use trainer::run::prepare::find_teacher;
 use trainer::weights::checkpoint::read_header;
 
 use super::images::Images;
-use crate::bench::project::StepModel;
+use crate::bench::project::{Learners, StepModel, learners};
 
 /// A rank's share of a step and the length of the run.
 #[derive(Debug, Clone, Serialize)]
@@ -63,14 +63,22 @@ pub(super) struct Memory {
     /// Weights, gradients, momentum and averages.
     pub(super) student: f64,
     pub(super) teachers: f64,
+    /// Weights, gradients and momentum of the learners.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) learners: f64,
     /// What forward passes keep for their backward pass; unknown where nothing was measured.
     pub(super) activations: Option<f64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl Memory {
     /// All that is known.
     pub(super) fn all(&self) -> f64 {
-        self.student + self.teachers + self.activations.unwrap_or(0.0)
+        self.student + self.teachers + self.learners + self.activations.unwrap_or(0.0)
     }
 }
 
@@ -87,6 +95,8 @@ pub(super) struct Numbers {
     pub(super) disk: f64,
     /// Bytes of the teachers' weights.
     pub(super) teachers: f64,
+    /// The networks that learn beside the student.
+    pub(super) learners: Learners,
 }
 
 impl Numbers {
@@ -106,12 +116,15 @@ impl Numbers {
             let gradients = other.map_or(traffic.gradients, |other| Traffic::of(other).gradients);
             teachers += value_bytes(config) * gradients as f64;
         }
+        let learners = learners(config, form);
+        networks.extend(learners.iter().map(|(name, (forward, _))| (name.clone(), *forward)));
         networks.entry(EMA.into()).or_insert(forward);
         let own: BTreeMap<String, Forward> =
             networks.iter().filter(|(name, _)| *name != STUDENT).map(|(name, one)| (name.clone(), *one)).collect();
         let cost = cost::of(config, networks[STUDENT], &own, images.counts(config, ranks));
         let work = cost.step_per_image.iter().map(|(epoch, _)| step_work(config, *epoch, &networks)).collect();
-        let model = StepModel::counted(config, config.epochs - 1, forward, &traffic);
+        let fused = fused_ranks(config, ranks);
+        let model = StepModel::counted(config, config.epochs - 1, forward, &traffic, &learners, fused);
         let batch_norm = model.sums_before.iter().chain(&model.sums_in_backward);
         let alone = ranks == 1;
         let sums = Sums {
@@ -126,8 +139,9 @@ impl Numbers {
             work,
             cost,
             sums,
-            disk: disk(config, traffic.gradients),
+            disk: disk(config, traffic.gradients, values_of(&learners)),
             teachers,
+            learners,
             traffic,
         })
     }
@@ -139,9 +153,20 @@ impl Numbers {
         Memory {
             student: (3 + averages) as f64 * value_bytes(config) * self.parameters as f64,
             teachers: self.teachers,
+            learners: 3.0 * value_bytes(config) * values_of(&self.learners) as f64,
             activations: bytes_per_image.map(|bytes| bytes * rows as f64),
         }
     }
+}
+
+/// The ranks whose batch norm is fused on GPUs.
+pub(super) fn fused_ranks(config: &RunConfig, ranks: usize) -> Option<usize> {
+    config.batch_norm.fused.then_some(ranks)
+}
+
+/// The trainable values of all learners.
+fn values_of(learners: &Learners) -> usize {
+    learners.values().map(|(_, traffic)| traffic.gradients).sum()
 }
 
 fn value_bytes(config: &RunConfig) -> f64 {
@@ -185,12 +210,14 @@ fn step_work(config: &RunConfig, epoch: u64, networks: &BTreeMap<String, Forward
     work
 }
 
-/// Checkpoints hold weights, momentum and averages; `best`, `final` and the averages' files hold one network each.
-fn disk(config: &RunConfig, parameters: usize) -> f64 {
+/// Checkpoints hold weights and momentum, those of learners too, and averages; `best`, `final` and the averages' files hold one
+/// network each.
+fn disk(config: &RunConfig, parameters: usize, learners: usize) -> f64 {
     let averages = usize::from(config.averages.ema.is_some()) + usize::from(config.averages.swa.is_some());
     // One more while a checkpoint takes the place of the oldest.
     let kept_for_good = config.epochs.checked_div(config.checkpoint.keep_every).unwrap_or(0) as usize;
     let kept_best = config.checkpoint.keep_best as usize;
-    let networks = (config.checkpoint.keep_last + kept_for_good + kept_best + 1) * (2 + averages) + 2 + averages;
-    value_bytes(config) * parameters as f64 * networks as f64
+    let checkpoints = config.checkpoint.keep_last + kept_for_good + kept_best + 1;
+    let networks = checkpoints * (2 + averages) + 2 + averages;
+    value_bytes(config) * (parameters * networks + learners * 2 * checkpoints) as f64
 }

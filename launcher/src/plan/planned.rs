@@ -4,6 +4,7 @@ use serde::Serialize;
 use trainer::config::RunConfig;
 
 use super::images::Images;
+use super::launches::Kernels;
 use super::numbers::{Memory, StepWork, Steps, Sums};
 use super::time::Time;
 use super::warn::Warning;
@@ -26,6 +27,9 @@ pub(super) struct Planned {
     pub(super) selection_operations: f64,
     pub(super) evaluation_operations: f64,
     pub(super) sums: Sums,
+    /// Kernels of a step on each GPU, where the time is that of GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kernels: Option<Kernels>,
     /// Bytes of a rank.
     pub(super) memory: Memory,
     /// Seconds.

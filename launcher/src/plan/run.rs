@@ -7,6 +7,7 @@ use trainer::config::RunConfig;
 use trainer::run::folder::RunFolder;
 
 use super::images::Images;
+use super::launches::Counted;
 use super::numbers::Numbers;
 use super::planned::{OverSeeds, Planned};
 use super::warn::{self, Warning, warnings};
@@ -50,11 +51,13 @@ fn plan(command: &Plan) -> Result<Planned> {
     let numbers = Numbers::count(&config, &images, ranks)?;
     let mut warnings = warnings(&config, &images, &numbers, ranks);
     let disk = free_space(&RunFolder::default_for(&command.config));
-    let (time, memory, precision) = match &command.gpu {
+    let (time, memory, precision, kernels) = match &command.gpu {
         Some(gpu) => {
             let memory = numbers.memory(&config, None);
             warnings.extend(warn::of_machine(&memory, 0, None, runs * numbers.disk, disk));
-            (time::on_gpu(&config, &numbers, ranks, gpu)?, memory, config.precision.in_words(true))
+            let launched = Counted::of(&config, &numbers, ranks)?;
+            let time = time::on_gpu(&config, &numbers, &launched, ranks, gpu)?;
+            (time, memory, config.precision.in_words(true), launched.last())
         }
         None => {
             let found = time::measure(&config, &numbers);
@@ -65,7 +68,7 @@ fn plan(command: &Plan) -> Result<Planned> {
                 text: text.into(),
                 next: "set precision.dtype = \"float32\" for this machine".into(),
             }));
-            (time::by_measurement(&config, &numbers, ranks, &found), memory, found.precision)
+            (time::by_measurement(&config, &numbers, ranks, &found), memory, found.precision, None)
         }
     };
     let over_seeds =
@@ -85,6 +88,7 @@ fn plan(command: &Plan) -> Result<Planned> {
         steps: numbers.steps,
         work: numbers.work,
         sums: numbers.sums,
+        kernels,
         memory,
         time,
         disk_bytes: numbers.disk,

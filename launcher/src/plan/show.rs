@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::launches::Kernels;
 use super::numbers::StepWork;
 use super::planned::{OverSeeds, Planned};
-use crate::console::{bytes, duration, operations};
+use crate::console::{bytes, counted, duration, operations};
 use crate::draw::grouped;
 
 /// The plan, a line for each subject and two for each warning.
@@ -28,6 +29,7 @@ pub(super) fn text(plan: &Planned) -> String {
         ),
     ));
     rows.push(("sums", sums(plan)));
+    rows.extend(plan.kernels.as_ref().map(|kernels| ("kernels", kernels_text(kernels))));
     rows.push(("memory", memory(plan)));
     rows.push(("time", time(plan)));
     rows.push(("", format!("by {}", plan.time.basis)));
@@ -35,7 +37,7 @@ pub(super) fn text(plan: &Planned) -> String {
     rows.extend(plan.over_seeds.as_ref().map(|all| ("seeds", over_seeds(all))));
     let mut text = rows.into_iter().fold(String::new(), |mut text, (name, value)| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<9}{value}");
+        let _ = writeln!(text, "{name:<10}{value}");
         text
     });
     for warning in &plan.warnings {
@@ -108,12 +110,26 @@ fn sums(plan: &Planned) -> String {
     format!("in a step: gradients ({}){norms}", bytes(sums.gradient_bytes))
 }
 
+fn kernels_text(kernels: &Kernels) -> String {
+    let count = |all: f64| grouped(all as i64);
+    let fused = kernels.not_fused_and_fused.map_or(String::new(), |[without, with]| {
+        format!(": {} without batch_norm.fused, {} with it", count(without), count(with))
+    });
+    let recorded = if kernels.recorded { ", in a CUDA graph" } else { "" };
+    let [before, backward] = [kernels.all - kernels.in_backward, kernels.in_backward].map(count);
+    format!(
+        "about {} of a step on each GPU{recorded} ({before} before the last backward pass, {backward} in it){fused}; counted, not measured",
+        count(kernels.all)
+    )
+}
+
 fn memory(plan: &Planned) -> String {
     let memory = &plan.memory;
     let activations = memory.activations.map_or(String::new(), |known| format!(", activations {}", bytes(known)));
     let teachers = if memory.teachers > 0.0 { format!(", teachers {}", bytes(memory.teachers)) } else { String::new() };
+    let learners = if memory.learners > 0.0 { format!(", learners {}", bytes(memory.learners)) } else { String::new() };
     format!(
-        "about {} of each rank, beside libraries and images: student with gradients and momentum {}{teachers}{activations}",
+        "about {} of each rank, beside libraries and images: student with gradients and momentum {}{learners}{teachers}{activations}",
         bytes(memory.all()),
         bytes(memory.student)
     )
@@ -136,7 +152,7 @@ fn over_seeds(all: &OverSeeds) -> String {
     let seeds: Vec<String> = all.seeds.iter().map(u64::to_string).collect();
     format!(
         "{} ({}), one after another: about {} and {} of disk in all; the lines above are of one",
-        if seeds.len() == 1 { "1 run".into() } else { format!("{} runs", seeds.len()) },
+        counted(seeds.len() as u64, "run"),
         seeds.join(", "),
         duration(all.seconds),
         bytes(all.disk_bytes)

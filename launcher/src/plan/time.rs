@@ -8,7 +8,8 @@ use serde::Serialize;
 use trainer::bench::calibrate::{Calibration, calibrate};
 use trainer::config::{Dtype, Named, Precision, RunConfig};
 
-use super::numbers::{Numbers, StepWork};
+use super::launches::{Counted, assumed};
+use super::numbers::{Numbers, StepWork, fused_ranks};
 use crate::bench::project::{Cluster, StepModel, play};
 
 /// A GPU by its name: the cluster of such GPUs, and the share of the peak that other types than bfloat16 have.
@@ -62,23 +63,44 @@ pub(super) fn by_measurement(config: &RunConfig, numbers: &Numbers, ranks: usize
 ///
 /// # Errors
 /// There is no GPU or file of this name.
-pub(super) fn on_gpu(config: &RunConfig, numbers: &Numbers, ranks: usize, gpu: &str) -> Result<Time> {
+pub(super) fn on_gpu(
+    config: &RunConfig,
+    numbers: &Numbers,
+    launched: &Counted,
+    ranks: usize,
+    gpu: &str,
+) -> Result<Time> {
     let (cluster, share) = find(gpu, config.precision.on(true))?;
     let rate = cluster.gpu.peak_tflops * 1e12 * cluster.gpu.utilisation * share;
-    let step = numbers.work.iter().map(|work| {
-        let model = StepModel::counted(config, work.from_epoch, numbers.cost.forward, &numbers.traffic);
+    let step = numbers.work.iter().enumerate().map(|(place, work)| {
+        let fused = fused_ranks(config, ranks);
+        let mut model = StepModel::counted(
+            config,
+            work.from_epoch,
+            numbers.cost.forward,
+            &numbers.traffic,
+            &numbers.learners,
+            fused,
+        );
+        if ranks == 1 {
+            (model.sums_before, model.sums_in_backward) = (vec![], vec![]);
+        }
+        let host = launched.seconds(place, [model.sums_before.len(), model.sums_in_backward.len()]);
         // The model takes teachers for networks like the student: the work is the counted one.
         let images = numbers.steps.most as f64;
-        let step = model.step((work.attack + work.predictions) * images / rate, work.backward * images / rate, true);
+        let (before, backward) = ((work.attack + work.predictions) * images / rate, work.backward * images / rate);
+        // The GPU computes what it was given; where that is little, it waits for the host.
+        let step = model.step(before.max(host[0]), backward.max(host[1]), true);
         play(&step, &vec![1.0; ranks], |bytes| cluster.seconds_of_sum(bytes, ranks)).seconds
     });
     let basis = format!(
         "{}: {:.0} TFLOP/s of each GPU, an assumption ({:.0} % of the peak of this type), and the links of {} GPUs a node; \
-         the time to launch kernels is left out: with few images on each GPU a step takes longer",
+         {}",
         cluster.name,
         rate / 1e12,
         100.0 * cluster.gpu.utilisation,
-        cluster.gpus_per_node
+        cluster.gpus_per_node,
+        assumed()
     );
     let step = step.collect();
     // Selection and evaluation round nothing unless they are told to.

@@ -8,7 +8,7 @@ use trainer::config::Norm;
 use trainer::evaluate::{Accuracy, Evaluation, NetworkSpec};
 
 use super::percentage::with_uncertainty;
-use crate::console::{Out, duration};
+use crate::console::{Out, counted, duration};
 
 /// Prints one evaluation, which is in `file`.
 ///
@@ -21,7 +21,7 @@ pub fn print_evaluation(evaluation: &Evaluation, file: &Path) -> Result<()> {
         NetworkSpec::Model(_) => format!("{weights} weights after {step} steps"),
         NetworkSpec::Script(_) => "a TorchScript network".into(),
     };
-    writeln!(out, "{run}, {trained}, {images} test images, on {ranks} rank(s)")?;
+    writeln!(out, "{run}, {trained}, {images} test images, on {}", counted(*ranks as u64, "rank"))?;
     if evaluation.norm != Norm::Linf {
         writeln!(out, "  attacks of norm {}, eps {}", evaluation.norm, evaluation.eps)?;
     }

@@ -47,11 +47,13 @@ impl Figure {
         }
     }
 
-    /// `83.06 ± 0.38`.
+    /// `83.06 ± 0.38`; `4.2e-3 ± 1.4e-4` where two decimals would hide it.
     pub(crate) fn text(&self) -> String {
+        let hidden = self.value != 0.0 && self.value.abs() < 0.01;
+        let text = |number: f64| if hidden { format!("{number:.1e}") } else { format!("{number:.2}") };
         match self.spread {
-            Some(spread) => format!("{:.2} ± {spread:.2}", self.value),
-            None => format!("{:.2}", self.value),
+            Some(spread) => format!("{} ± {}", text(self.value), text(spread)),
+            None => text(self.value),
         }
     }
 }
@@ -77,5 +79,9 @@ mod tests {
         let figure = Figure::of(&[measured(80, 100), measured(82, 100), measured(87, 100)]).unwrap();
         assert_eq!((figure.value, figure.runs), (83.0, 3));
         assert!((figure.spread.unwrap() - 13f64.sqrt()).abs() < 1e-12);
+        let operations = |value| Measurement { value, error: None };
+        let small = Figure::of(&[operations(0.0041), operations(0.0043)]).unwrap();
+        assert_eq!(small.text(), "4.2e-3 ± 1.4e-4");
+        assert_eq!(Figure::of(&[operations(0.0)]).unwrap().text(), "0.00");
     }
 }

@@ -7,7 +7,7 @@ use trainer::run::cost::{self, Forward, ImageCounts};
 use trainer::run::prepare::prepare;
 
 use super::jobs::Job;
-use crate::console::{operations, tell};
+use crate::console::{counted, operations, tell};
 use crate::draw::grouped;
 
 /// Says in one line for each run before the last `students` that it is a teacher's, and what it costs; and in one that
@@ -22,7 +22,8 @@ pub(super) fn announce(jobs: &[Job], students: usize, changes: &[Override]) {
             None => String::new(),
         };
         tell(&format!(
-            "teacher missing: {folder} is trained first{from}, {epochs} epochs{}; --no-teachers refuses instead",
+            "teacher missing: {folder} is trained first{from}, {}{}; --no-teachers refuses instead",
+            counted(epochs, "epoch"),
             cost_text(teacher)
         ));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env::current_exe;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -16,7 +16,7 @@ use trainer::model::outline;
 use trainer::run::changes::{Change, flat};
 use trainer::run::folder::RunFolder;
 use trainer::run::metrics::Sink;
-use trainer::run::prepare::{Prepared, prepare};
+use trainer::run::prepare::{Learned, Prepared, prepare};
 use trainer::run::{Ending, RunContext, Stop, train};
 use trainer::system::agreement::{agree, ensure_same};
 use trainer::system::files::file_sha256;
@@ -186,8 +186,13 @@ fn inputs(config: &RunConfig, prepared: &Prepared) -> Result<BTreeMap<String, St
     let dtype = config.precision.dtype;
     let tensors = outline(prepared.form).into_iter();
     found.extend(tensors.map(|(name, shape)| (format!("tensor {name}"), format!("{dtype:?} {shape:?}"))));
-    if let Some(initial) = &prepared.initial {
-        found.insert("the SHA-256 of student.checkpoint".into(), file_sha256(&initial.file)?);
+    for (name, learned) in &prepared.learners {
+        let tensors = outline(learned.form).into_iter();
+        found
+            .extend(tensors.map(|(tensor, shape)| (format!("tensor {name}/{tensor}"), format!("{dtype:?} {shape:?}"))));
+    }
+    for (key, file) in initial_files(prepared) {
+        found.insert(format!("the SHA-256 of {key}"), file_sha256(file)?);
     }
     for (name, file) in &prepared.teachers {
         found.insert(format!("the SHA-256 of teacher {name}"), file_sha256(file)?);
@@ -195,11 +200,20 @@ fn inputs(config: &RunConfig, prepared: &Prepared) -> Result<BTreeMap<String, St
     Ok(found)
 }
 
+/// The files of the weights that networks begin with, by their keys.
+fn initial_files(prepared: &Prepared) -> impl Iterator<Item = (String, &Path)> {
+    let student = prepared.initial.iter().map(|initial| ("student.checkpoint".to_string(), initial.file.as_path()));
+    let learners = prepared.learners.iter().filter_map(|(name, Learned { initial, .. })| {
+        Some((format!("learners.{name}.checkpoint"), initial.as_ref()?.file.as_path()))
+    });
+    student.chain(learners)
+}
+
 /// SHA-256 of the contents of images and teachers, by what they are of.
 fn contents(prepared: &Prepared) -> Result<BTreeMap<String, String>> {
     let mut contents = prepared.sha256.clone();
-    if let Some(initial) = &prepared.initial {
-        contents.insert("the weights of student.checkpoint".to_string(), file_sha256(&initial.file)?);
+    for (key, file) in initial_files(prepared) {
+        contents.insert(format!("the weights of {key}"), file_sha256(file)?);
     }
     for (name, file) in &prepared.teachers {
         contents.insert(format!("the weights of teachers.{name}"), file_sha256(file)?);

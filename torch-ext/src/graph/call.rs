@@ -1,12 +1,12 @@
 //! Calls of the host as part of a recording of the CPU's operations.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tch::Tensor;
 
-use super::words_of;
 use crate::answer::{RawTensor, check};
 
 unsafe extern "C" {
@@ -63,6 +63,12 @@ extern "C" fn call(context: *mut c_void, tensor: RawTensor) -> bool {
 /// Why a call of the last replay failed, if one did.
 pub(super) fn take_failure() -> Option<String> {
     FAILURE.take()
+}
+
+/// What a panic said.
+pub(super) fn words_of(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    words.unwrap_or("a panic without words").to_string()
 }
 
 extern "C" fn drop_work(context: *mut c_void) {

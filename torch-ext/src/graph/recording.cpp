@@ -10,6 +10,8 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/library.h>
 
+#include "../guarded.hpp"
+
 #include <cstring>
 #include <map>
 #include <memory>
@@ -173,9 +175,28 @@ void Recording::replay() {
     }
 }
 
+// How often each operation was called, and how many tensors it gave in all.
+using Counts = std::map<std::string, std::pair<uint64_t, uint64_t>>;
+
+thread_local Counts *counts = nullptr;
+
+void count(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, Stack *stack) {
+    handle.redispatchBoxed(keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, KEY), stack);
+    const auto outputs = static_cast<std::ptrdiff_t>(handle.schema().returns().size());
+    auto &[calls, tensors] = (*counts)[handle.schema().name()];
+    ++calls;
+    for (auto output = stack->end() - outputs; output != stack->end(); ++output) {
+        each_tensor(*output, [&tensors = tensors](const at::Tensor &) { ++tensors; });
+    }
+}
+
 void fall_back(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, Stack *stack) {
     const c10::impl::ExcludeDispatchKeyGuard once(KEY);
-    under_way->record(handle, keys, stack);
+    if (counts != nullptr) {
+        count(handle, keys, stack);
+    } else {
+        under_way->record(handle, keys, stack);
+    }
 }
 
 TORCH_LIBRARY_IMPL(_, Fake, library) { library.fallback(torch::CppFunction::makeFromBoxedFunction<&fall_back>()); }
@@ -191,3 +212,24 @@ void iad_record(void *context, bool (*call)(void *, at::Tensor *), void (*drop)(
     TORCH_CHECK(under_way != nullptr, "no recording is under way");
     under_way->record(std::move(owned), tensor);
 }
+
+extern "C" {
+
+// From here on this thread counts its operations below autograd.
+char *iad_count_begin() {
+    return guarded([] {
+        TORCH_CHECK(under_way == nullptr && counts == nullptr, "operations are counted or recorded already");
+        counts = new Counts;
+        c10::impl::tls_set_dispatch_key_included(KEY, true);
+    });
+}
+
+// Ends the counting and tells each operation's name, calls and tensors.
+void iad_count_end(void *context, void (*tell)(void *, const char *, uint64_t, uint64_t)) {
+    c10::impl::tls_set_dispatch_key_included(KEY, false);
+    for (const auto &[name, found] : *counts) tell(context, name.c_str(), found.first, found.second);
+    delete counts;
+    counts = nullptr;
+}
+
+} // extern "C"

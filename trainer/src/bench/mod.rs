@@ -3,6 +3,7 @@
 //! Uses every folder but `evaluate`.
 
 pub mod calibrate;
+pub mod launches;
 pub mod saves;
 
 use std::collections::BTreeMap;
@@ -14,16 +15,16 @@ use anyhow::Result;
 use datasets::{Draws, Purpose, Shard};
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor, no_grad};
+use torch_ext::has_fused_batch_norm;
 
-use crate::config::{AcrossRanks, EMA, Norm, Precision, RunConfig, STUDENT, Term};
+use crate::config::{AcrossRanks, EMA, Learner, Norm, Precision, RunConfig, STUDENT, Term};
 use crate::method::attack::{Attack, Ball, Noise, Pgd};
 use crate::method::loss::log_probability_of;
-use crate::method::networks::{Networks, sum_over};
+use crate::method::networks::{Networks, over_ranks};
 use crate::model::{Mode, Model, ModelSpec};
 use crate::step::Step;
 use crate::step::batch::Batch;
-use crate::system::Worker;
-use crate::system::{Phase, timeline::Timeline};
+use crate::system::{Activity, Phase, Sums, Worker, timeline::Timeline};
 
 /// A step, and the batch on which it is repeated.
 pub struct Bench {
@@ -37,6 +38,7 @@ pub struct Bench {
     rate: f64,
     device: Device,
     precision: Precision,
+    activity: Activity,
 }
 
 /// A timed step.
@@ -48,6 +50,10 @@ pub struct Timed {
     pub seconds: f64,
     /// The seconds of each phase on this rank.
     pub phases: BTreeMap<&'static str, f64>,
+    /// Sums of tensors over the ranks that this rank started.
+    pub sums: u64,
+    /// Their bytes.
+    pub sum_bytes: u64,
     /// The most bytes that tensors have held on the GPU so far, or the process on a CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
@@ -86,26 +92,35 @@ impl Bench {
         let own = Batch { images, labels, samples: slots, global_count: count };
 
         let timeline = Timeline::new(*device, place.activity.clone());
-        let seasoned = |seed, across_ranks| {
-            let model = Model::build(form, seed, kind, *device, across_ranks);
+        let seasoned = |seed, reached| {
+            let model = Model::build(form, seed, kind, *device, reached);
             (0..10).for_each(|_| drop(no_grad(|| model.logits(&whole.images, Mode::Train))));
             model
         };
         let terms: Vec<Term> = config.active_terms(epoch).collect();
         // The student's average is made with the step.
         let average = config.averages_teach().then_some(EMA);
-        let teachers = config.asked(&terms).into_iter().filter(|network| Some(*network) != average);
+        let learns = |network: &str| config.learners.contains_key(network);
+        let teachers = config.asked(&terms).into_iter().filter(|network| Some(*network) != average && !learns(network));
         let teachers: BTreeMap<String, Model> = teachers
             .enumerate()
             .map(|(place, name)| (name.to_string(), seasoned(config.seed + 1 + place as u64, None)))
             .collect();
         let sync = config.batch_norm.across_ranks == AcrossRanks::Sync && ranks.world_size() > 1;
-        let student = seasoned(config.seed, sync.then(|| sum_over(Arc::clone(ranks), timeline.clone())));
-        let networks = Networks { timeline, ..Networks::new(student, teachers, config.precision) };
+        let fused = config.batch_norm.fused && has_fused_batch_norm(*device);
+        let reached = || sync.then(|| over_ranks(Arc::clone(ranks), timeline.clone(), fused));
+        let student = seasoned(config.seed, reached());
+        let learner = |(name, learner): (&String, &Learner)| {
+            let form = ModelSpec::of(&learner.network(&config.student), form.image, form.classes);
+            (name.clone(), Model::build(form, config.seed_of_learner(name), kind, *device, reached()))
+        };
+        let learners = config.learners.iter().map(learner).collect();
+        let networks = Networks::new(student, teachers, config.precision).with_learners(learners);
+        let networks = Networks { timeline, ..networks };
         let mut step = Step::new(config, networks, Arc::clone(ranks))?;
         step.work.begin_epoch(config, epoch);
-        let (rate, precision) = (config.optimizer.lr, config.precision);
-        Ok(Self { step, terms, whole, own, noise, start, rate, device: *device, precision })
+        let (rate, precision, activity) = (config.optimizer.lr, config.precision, place.activity.clone());
+        Ok(Self { step, terms, whole, own, noise, start, rate, device: *device, precision, activity })
     }
 
     /// What it computes in, and with which instructions.
@@ -122,6 +137,7 @@ impl Bench {
         let began = Instant::now();
         let timeline = self.step.work.networks.timeline.clone();
         timeline.pause();
+        let _ = self.activity.take_sums();
         let seen = self.step.run(&self.own, &self.noise, &self.terms, self.rate)?.read()?;
         synchronize(self.device);
         let seconds = began.elapsed().as_secs_f64();
@@ -129,7 +145,9 @@ impl Bench {
         let phases = Phase::ALL.iter().map(|phase| phase.name()).zip(timeline.lap().seconds()).collect();
         let peak_memory = torch_ext::peak_memory(self.device);
         let warning = self.step.take_warning();
-        Ok(Timed { loss: loss / self.own.global_count as f64, seconds, phases, peak_memory, warning })
+        let Sums { count: sums, bytes: sum_bytes } = self.activity.take_sums();
+        let loss = loss / self.own.global_count as f64;
+        Ok(Timed { loss, seconds, phases, sums, sum_bytes, peak_memory, warning })
     }
 
     /// Writes the step's inputs to a safetensors file in single precision: `images`, `labels`, the attack's `start`,

@@ -26,6 +26,10 @@ pub struct AttackConfig {
     pub clamp_start: bool,
     /// The mode of batch norm in the student's forward passes of the attack.
     pub batch_norm: Mode,
+    /// The mode of batch norm in the student's pass on the natural images that the attack compares with; without it, that of
+    /// the other passes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub natural_batch_norm: Option<Mode>,
     /// The target whose divergence the attack raises.
     pub towards: Target,
     /// Whether the logit of the label in a teacher's natural prediction follows the candidate to first order (SAAD).
@@ -45,6 +49,7 @@ impl Default for AttackConfig {
             start: Start::Uniform,
             clamp_start: false,
             batch_norm: Mode::Train,
+            natural_batch_norm: None,
             towards: Target::Label,
             first_order: false,
         }
@@ -75,4 +80,6 @@ pub enum Start {
     Uniform,
     /// At the natural image plus normal noise of deviation 0.001 (TRADES).
     Gaussian,
+    /// Half the radius away from the natural image in every value, up or down (L-infinity; NuAT).
+    Signs,
 }

@@ -12,6 +12,9 @@ pub struct BatchNormConfig {
     /// Whether passes are made that only update running statistics.
     #[serde(default)]
     pub compat: Compat,
+    /// Whether a GPU computes statistics over the ranks by libtorch's fused kernels.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fused: bool,
 }
 
 /// Batch statistics across ranks.

@@ -3,8 +3,8 @@
 use datasets::{Choice, UserError};
 
 use crate::config::{
-    AttackKind, AutoAttack, Compat, Dtype, EMA, ExtraData, Images, Per, Ramp, RunConfig, STUDENT, Selection, Target,
-    Term,
+    AttackKind, AutoAttack, Compat, Dtype, EMA, ExtraData, Images, Norm, Per, RunConfig, STUDENT, Selection, Start,
+    Target, Term,
 };
 
 use super::range::must;
@@ -53,6 +53,7 @@ impl RunConfig {
         self.guard.check()?;
         self.check_optimizer()?;
         self.check_averages()?;
+        self.check_learners()?;
         self.check_awp()?;
         self.check_grad_align()?;
         self.check_attack()?;
@@ -78,6 +79,8 @@ impl RunConfig {
             let images = format!("{images:?}").to_lowercase();
             must(known.contains(&prediction.images), "attack.towards.images", images, "natural or adversarial images")?;
         }
+        let signs = attack.start != Start::Signs || norm == Norm::Linf;
+        must(signs, "attack.start", "signs", "uniform, natural or gaussian in L2: signs is a start of L-infinity")?;
         attack.check_single_step()?;
         let boosted = attack.towards == Target::BoostedLabel;
         must(!boosted, "attack.towards", "boosted_label", "label, or the prediction of a network")
@@ -187,8 +190,8 @@ impl RunConfig {
 
     pub(super) fn check_network(&self, key: &str, network: &str) -> Result<(), UserError> {
         let average = self.averages.ema.is_some().then_some(EMA);
-        let known = std::iter::once(STUDENT).chain(self.teachers.keys().map(String::as_str)).chain(average);
-        let known: Vec<&str> = known.collect();
+        let others = self.teachers.keys().chain(self.learners.keys()).map(String::as_str);
+        let known: Vec<&str> = std::iter::once(STUDENT).chain(others).chain(average).collect();
         must(
             known.contains(&network),
             key,
@@ -213,9 +216,7 @@ impl RunConfig {
         let begun = self.loss.terms.iter().filter(counts);
         let epochs = self.epochs;
         let ramped = move |term: &Term| match term.ramp {
-            Some(Ramp::Linear) => {
-                Term { weight: term.weight * ((epoch + 1) as f64 / epochs as f64), ramp: None, ..term.clone() }
-            }
+            Some(ramp) => Term { weight: term.weight * ramp.share(epoch, epochs), ramp: None, ..term.clone() },
             None => term.clone(),
         };
         begun.filter_map(move |term| match &term.trust {
@@ -224,6 +225,12 @@ impl RunConfig {
             }
             _ => Some(ramped(term)),
         })
+    }
+
+    /// The terms of the step that has this `place` in `epoch`, from 0: those that the attack raises too do so at odd places.
+    pub fn terms_of_step(&self, epoch: u64, place: u64) -> Vec<Term> {
+        let odd = !place.is_multiple_of(2);
+        self.active_terms(epoch).map(|term| Term { in_attack: term.in_attack && odd, ..term }).collect()
     }
 }
 

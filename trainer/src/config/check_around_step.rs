@@ -26,6 +26,8 @@ impl RunConfig {
         let expected = "another number format: [grad_align] differentiates twice, which autocast does not";
         let dtype = self.precision.dtype;
         must(!matches!(dtype, Dtype::Bfloat16 | Dtype::Auto), "precision.dtype", dtype.name(), expected)?;
+        let expected = "false: [grad_align] differentiates twice, and fused kernels can be differentiated once";
+        must(!self.precision.fused.is_on(), "precision.fused", true, expected)?;
         must(
             self.awp.is_none(),
             "awp",
@@ -84,6 +86,7 @@ mod tests {
         for (changes, key) in [
             (&["grad_align={ weight = 0 }"][..], "grad_align.weight"),
             (&["grad_align={ weight = 0.2 }", "precision.dtype=bfloat16"], "precision.dtype"),
+            (&["grad_align={ weight = 0.2 }", "precision.fused=true"], "precision.fused"),
             (&["grad_align={ weight = 0.2 }", "awp={ gamma = 0.01 }"], "awp"),
             (&["grad_align={ weight = 0.2 }", "loss.terms.label.name=grad_align"], "loss.terms"),
         ] {

@@ -8,7 +8,7 @@ use super::range::must;
 use super::{AttackKind, Balance, Divergence, EMA, Images, Prediction, RunConfig, STUDENT, Target, Term};
 
 impl RunConfig {
-    /// The networks besides the student that `terms`, labels and the attack ask for predictions.
+    /// The networks besides the student, learners among them, that `terms`, labels and the attack ask for predictions.
     pub fn asked<'a>(&'a self, terms: &'a [Term]) -> BTreeSet<&'a str> {
         let of_terms = terms.iter().flat_map(Term::asks).map(|(network, _)| network);
         let rectified = self.loss.rectify.iter().map(|rectify| rectify.network.as_str());
@@ -40,6 +40,7 @@ impl RunConfig {
     }
 
     fn check_method_of(&self, term: &Term) -> Result<(), UserError> {
+        self.check_learners_in(term)?;
         let key = |field: &str| format!("loss.terms.{}.{field}", term.name);
         let target = match &term.towards {
             Target::Prediction(prediction) => Some(prediction),
@@ -57,11 +58,23 @@ impl RunConfig {
         must(plain || target.is_some() && !term.hard, key("divergence"), term.divergence.name(), expected)?;
         if term.divergence == Divergence::LogitGaps {
             let natural = target.is_some_and(|target| target.network == STUDENT && target.images == Images::Natural);
-            let expected =
-                "kl or mean_square; logit_gaps is for towards = { network = \"student\", images = \"natural\" }";
+            let natural = natural && term.network == STUDENT;
+            let expected = "kl or mean_square; logit_gaps is for the student towards = { network = \"student\", images = \"natural\" }";
             must(natural, key("divergence"), "logit_gaps", expected)?;
             must(self.loss.class_means.is_some(), "loss.class_means", "nothing", "a table for logit_gaps")?;
         }
+        if term.divergence == Divergence::Nuclear {
+            let weighed = term.trust.is_some() || term.sample_weight.is_some() || term.uncertainty.is_some();
+            let weighed = weighed || term.only.is_some() || self.loss.class_weights.is_some();
+            let expected =
+                "kl or mean_square: the nuclear norm is one number of the whole batch, without factors of samples";
+            must(!weighed, key("divergence"), "nuclear", expected)?;
+        }
+        let natural = target.is_some_and(|target| target.network == STUDENT && target.images == Images::Natural);
+        let raised = natural && term.of == Images::Adversarial && self.attack.kind != AttackKind::None;
+        let expected =
+            "false, or an attack and adversarial images towards = { network = \"student\", images = \"natural\" }";
+        must(raised || !term.in_attack, key("in_attack"), true, expected)?;
         for (field, teacher) in [
             ("only.teacher", term.only.as_ref().map(|only| &only.teacher)),
             ("uncertainty.teacher", term.uncertainty.as_ref().map(|one| &one.teacher)),
@@ -96,8 +109,8 @@ impl RunConfig {
         }
         if let Some(rectify) = &loss.rectify {
             self.check_network("loss.rectify.network", &rectify.network)?;
-            let teacher = rectify.network != STUDENT;
-            must(teacher, "loss.rectify.network", STUDENT, "ema or a teacher")?;
+            let teacher = rectify.network != STUDENT && !self.learners.contains_key(&rectify.network);
+            must(teacher, "loss.rectify.network", &rectify.network, "ema or a teacher")?;
             let [temperature, weight] = [rectify.temperature, rectify.weight].map(|pair| format!("{pair:?}"));
             let numbers = rectify.temperature.into_iter().all(positive);
             must(numbers, "loss.rectify.temperature", temperature, "two positive numbers")?;

@@ -8,20 +8,7 @@ use super::range::must;
 
 impl RunConfig {
     pub(super) fn check_optimizer(&self) -> Result<(), UserError> {
-        let optimizer = &self.optimizer;
-        must(positive(optimizer.lr), "optimizer.lr", optimizer.lr, "a positive number")?;
-        let (base, warm_up) = (optimizer.lr_base_batch, optimizer.lr_warmup_epochs);
-        must((1..=1 << 20).contains(&base), "optimizer.lr_base_batch", base, "1 to 1,048,576 images")?;
-        let epochs = format!("0 (none) to epochs, here {}", self.epochs);
-        must(warm_up <= self.epochs, "optimizer.lr_warmup_epochs", warm_up, &epochs)?;
-        must((0.0..1.0).contains(&optimizer.momentum), "optimizer.momentum", optimizer.momentum, "0 or more, below 1")?;
-        let decay = optimizer.weight_decay;
-        must((0.0..=1.0).contains(&decay), "optimizer.weight_decay", decay, "0 to 1")?;
-        if let Some(norm) = optimizer.clip_grad_norm {
-            must(positive(norm), "optimizer.clip_grad_norm", norm, "a positive norm")?;
-        }
-        optimizer.check_rule()?;
-        optimizer.lr_policy.check()
+        self.optimizer.check(self.epochs)
     }
 
     pub(super) fn check_averages(&self) -> Result<(), UserError> {
@@ -43,6 +30,23 @@ impl RunConfig {
 }
 
 impl OptimizerConfig {
+    /// Checks an optimizer of a run of so many epochs, under the keys of `[optimizer]`.
+    pub(super) fn check(&self, epochs: u64) -> Result<(), UserError> {
+        must(positive(self.lr), "optimizer.lr", self.lr, "a positive number")?;
+        let (base, warm_up) = (self.lr_base_batch, self.lr_warmup_epochs);
+        must((1..=1 << 20).contains(&base), "optimizer.lr_base_batch", base, "1 to 1,048,576 images")?;
+        let allowed = format!("0 (none) to epochs, here {epochs}");
+        must(warm_up <= epochs, "optimizer.lr_warmup_epochs", warm_up, &allowed)?;
+        must((0.0..1.0).contains(&self.momentum), "optimizer.momentum", self.momentum, "0 or more, below 1")?;
+        let decay = self.weight_decay;
+        must((0.0..=1.0).contains(&decay), "optimizer.weight_decay", decay, "0 to 1")?;
+        if let Some(norm) = self.clip_grad_norm {
+            must(positive(norm), "optimizer.clip_grad_norm", norm, "a positive norm")?;
+        }
+        self.check_rule()?;
+        self.lr_policy.check()
+    }
+
     fn check_rule(&self) -> Result<(), UserError> {
         let adamw = self.kind == OptimizerKind::AdamW;
         let expected = "false: AdamW has no momentum of that kind";

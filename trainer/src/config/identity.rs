@@ -39,8 +39,9 @@ impl RunConfig {
         // `config` and `set` make a teacher; its weights are what teaches.
         let makes = |key: &str| key.ends_with(".checkpoint") || key.ends_with(".config") || key.contains(".set.");
         let teacher = key.starts_with("teachers.") && makes(key);
+        let learner = key.starts_with("learners.") && key.ends_with(".checkpoint");
         match key {
-            "epochs" if self.optimizer.lr_policy.follows_the_length_of_the_run() => {
+            "epochs" if self.optimizers().any(|optimizer| optimizer.lr_policy.follows_the_length_of_the_run()) => {
                 Err("the learning rate of every step depends on it")
             }
             "epochs" if self.loss.terms.iter().any(|term| term.ramp.is_some()) => {
@@ -57,7 +58,7 @@ impl RunConfig {
             _ if among(&FREE) => Ok(()),
             _ if among(&SELECTING) && self.evaluation.selection == Selection::None => Ok(()),
             _ if among(&SELECTING) => Err("it chooses the best weights"),
-            _ if (among(&PATHS) || teacher) && inputs_known => Ok(()),
+            _ if (among(&PATHS) || teacher || learner) && inputs_known => Ok(()),
             _ => Err("it decides the result of the run"),
         }
     }

@@ -134,6 +134,8 @@ rectify = { network = "ema", temperature = [2, 1], weight = [0, 1] }
 balance = { terms = ["a", "b"], rate = 0.1 }
 [teachers.robust]
 checkpoint = "runs/teacher"
+[learners.peer]
+from_epoch = 1
 "#;
 
     /// The names that serde lists after an unknown key in a table.
@@ -157,6 +159,7 @@ checkpoint = "runs/teacher"
             ("data.extra", "data.extra."),
             ("student", "student."),
             ("teachers.robust", "teachers.NAME."),
+            ("learners.peer", "learners.NAME."),
             ("attack", "attack."),
             ("awp", "awp."),
             ("grad_align", "grad_align."),

@@ -34,7 +34,13 @@ impl LossConfig {
         let terms = || self.terms.iter().filter(|term| term.weight > 0.0);
         let gaps = terms().any(|term| term.divergence == Divergence::LogitGaps);
         let normalized = self.class_means.is_some_and(|means| means.normalized) && gaps;
-        self.balance.is_some() || normalized || terms().any(|term| term.uncertainty.is_some())
+        let whole = |term: &Term| term.uncertainty.is_some() || term.divergence == Divergence::Nuclear;
+        self.balance.is_some() || normalized || terms().any(whole)
+    }
+
+    /// Whether the attack raises other terms in every second step.
+    pub fn alternates(&self) -> bool {
+        self.terms.iter().any(|term| term.in_attack && term.weight > 0.0)
     }
 
     /// The teacher of the diagnostics: the one that a term's trust names, else the first teacher among the targets.
@@ -45,7 +51,8 @@ impl LossConfig {
             Target::Prediction(prediction) => Some(prediction.network.as_str()),
             Target::Label | Target::BoostedLabel => None,
         });
-        trusted.or_else(|| guides.find(|network| ![STUDENT, EMA].contains(network)))
+        let learns = |network: &str| terms.iter().any(|term| term.network == network);
+        trusted.or_else(|| guides.find(|network| ![STUDENT, EMA].contains(network) && !learns(network)))
     }
 }
 
@@ -76,9 +83,12 @@ pub enum Images {
 pub struct Term {
     /// Its name in metrics and messages.
     pub name: String,
-    /// The images of the student's prediction in this term.
+    /// The network whose prediction the term is about: the student or a learner. The gradient trains it.
+    #[serde(default = "student", skip_serializing_if = "is_student")]
+    pub network: String,
+    /// The images of that prediction.
     pub of: Images,
-    /// Images whose logits are subtracted on both sides of the divergence, the student's and the target's (IGDM).
+    /// Images whose logits are subtracted on both sides of the divergence, the network's and the target's (IGDM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minus: Option<Images>,
     /// The target of that prediction.
@@ -119,7 +129,11 @@ pub struct Term {
     /// How the weight grows over the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramp: Option<Ramp>,
-    /// Whether a target that is the student's own prediction is detached; the reference lets its gradient flow.
+    /// Whether the attack raises this term beside its own objective, in every second step of an epoch, from the second on (NuAT).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub in_attack: bool,
+    /// Whether a target that is the prediction of the student or of a learner is detached; otherwise the gradient flows into it
+    /// too.
     #[serde(default)]
     pub stop_gradient: bool,
     /// The first epoch (from 0) of the term.
@@ -133,6 +147,14 @@ pub struct Term {
 
 fn one() -> f64 {
     1.0
+}
+
+fn student() -> String {
+    STUDENT.into()
+}
+
+fn is_student(network: &str) -> bool {
+    network == STUDENT
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -154,9 +176,13 @@ pub enum Divergence {
     Kl,
     /// The mean over the classes of (p - q)^2 (DGAD).
     MeanSquare,
+    /// The mean over the classes of the squared differences of the logits (LBGAT).
+    LogitSquare,
     /// 1/4 of the sum over pairs of classes of s_a s_b (d_a - d_b)^2, where d are the differences of the logits and s is the
     /// mean prediction of the label's class (`loss.class_means`; DKL).
     LogitGaps,
+    /// The nuclear norm of the differences of the logits, a matrix with a row for each sample of the global batch (NuAT).
+    Nuclear,
 }
 
 impl Divergence {
@@ -165,7 +191,9 @@ impl Divergence {
         match self {
             Divergence::Kl => "kl",
             Divergence::MeanSquare => "mean_square",
+            Divergence::LogitSquare => "logit_square",
             Divergence::LogitGaps => "logit_gaps",
+            Divergence::Nuclear => "nuclear",
         }
     }
 
@@ -222,6 +250,21 @@ pub enum SampleWeight {
 pub enum Ramp {
     /// By the same amount with each epoch, up to the whole weight in the last one.
     Linear,
+    /// By the same amount with each epoch, from 0 in the first one up to the whole weight in the last so many epochs (NuAT).
+    Hold(u64),
+}
+
+impl Ramp {
+    /// The share of the weight in `epoch` of `epochs`.
+    pub fn share(self, epoch: u64, epochs: u64) -> f64 {
+        match self {
+            Ramp::Linear => (epoch + 1) as f64 / epochs as f64,
+            Ramp::Hold(hold) => {
+                let whole = epochs.saturating_sub(hold).max(1);
+                epoch.min(whole) as f64 / whole as f64
+            }
+        }
+    }
 }
 
 impl Term {
@@ -229,6 +272,7 @@ impl Term {
     pub fn plain(name: &str, of: Images, towards: Target) -> Self {
         Self {
             name: name.to_string(),
+            network: STUDENT.into(),
             of,
             minus: None,
             towards,
@@ -244,6 +288,7 @@ impl Term {
             trust: None,
             sample_weight: None,
             ramp: None,
+            in_attack: false,
             stop_gradient: false,
             from_epoch: 0,
             first_order: false,
@@ -256,7 +301,7 @@ impl Term {
         self.towards != Target::BoostedLabel && !weighs_by_label && !self.swap_label
     }
 
-    /// The predictions that the term needs besides the student's on the images it is `of`.
+    /// The predictions that the term needs besides that of its network on the images it is `of`.
     pub fn asks(&self) -> impl Iterator<Item = (&str, Images)> {
         let network = match &self.towards {
             Target::Label | Target::BoostedLabel => None,
@@ -286,7 +331,7 @@ pub enum Target {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prediction {
-    /// `student` or the name of a teacher.
+    /// `student`, or the name of a teacher or of a learner.
     pub network: String,
     /// The images.
     pub images: Images,

@@ -13,6 +13,7 @@ mod batch_norm;
 mod check;
 mod check_around_step;
 mod check_augment;
+mod check_learners;
 mod check_method;
 mod check_optimizer;
 mod checkpoint;
@@ -25,6 +26,7 @@ mod grad_align;
 mod guard;
 mod identity;
 mod keys;
+mod learner;
 mod loss;
 mod metrics;
 mod norm;
@@ -60,6 +62,7 @@ pub use self::evaluation::{AutoAttack, Evaluation, Selection};
 pub use self::grad_align::GradAlign;
 pub use self::guard::{Guard, OnCollapse};
 pub use self::keys::{Key, keys};
+pub use self::learner::Learner;
 pub use self::loss::{
     Divergence, EMA, Images, LossConfig, Only, Prediction, Ramp, STUDENT, SampleWeight, Target, Term, Trust,
     Uncertainty,
@@ -70,7 +73,7 @@ pub use self::normalize::Normalize;
 pub use self::optimizer::{LrPolicy, LrScale, OneCycleCosine, OptimizerConfig, OptimizerKind, Pace, Undecayed};
 pub use self::overrides::Override;
 pub use self::pixels::Pixels;
-pub use self::precision::{Dtype, Named, Precision};
+pub use self::precision::{Dtype, Fused, Named, Precision};
 pub use self::preset::names as preset_names;
 pub use self::protocol::Protocol;
 pub use self::remembered::{Balance, ClassMeans, ClassWeights, Rectify};

@@ -16,6 +16,45 @@ pub struct Precision {
     pub channels_last: bool,
     /// Whether a GPU replays captured steps as CUDA graphs.
     pub cuda_graphs: bool,
+    /// Whether a GPU computes with this program's fused kernels where they fit.
+    #[serde(skip_serializing_if = "Fused::is_default")]
+    pub fused: Fused,
+}
+
+/// Whether fused kernels are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "true, false or \"auto\"")]
+pub enum Fused {
+    /// As stated.
+    Stated(bool),
+    /// As measurements advise.
+    Named(Auto),
+}
+
+/// The word for what measurements advise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auto {
+    /// No kernel has been measured on a GPU yet (docs/gpu), so none is used.
+    Auto,
+}
+
+impl Default for Fused {
+    fn default() -> Self {
+        Self::Named(Auto::Auto)
+    }
+}
+
+impl Fused {
+    /// Whether it is the default, which a resolved configuration does not write.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether kernels are used.
+    pub fn is_on(self) -> bool {
+        self == Self::Stated(true)
+    }
 }
 
 /// Precisions by name.
@@ -49,7 +88,7 @@ impl Named {
     fn keys(self) -> Precision {
         let fast = self == Named::Fast;
         let dtype = if fast { Dtype::Auto } else { Dtype::Float32 };
-        Precision { name: self, dtype, channels_last: fast, cuda_graphs: fast }
+        Precision { name: self, dtype, channels_last: fast, cuda_graphs: fast, fused: Fused::default() }
     }
 }
 
@@ -101,7 +140,8 @@ impl Precision {
             Dtype::Bfloat16 => "bfloat16",
             Dtype::Float64 => "float64",
         };
-        let also = [(on.channels_last, ", channels last"), (on.cuda_graphs, ", CUDA graphs")];
+        let fused = (on.fused.is_on() && gpu, ", fused kernels");
+        let also = [(on.channels_last, ", channels last"), (on.cuda_graphs, ", CUDA graphs"), fused];
         let also: String = also.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
         let name = if self == self.name.keys() { format!("{}: ", self.name.word()) } else { String::new() };
         format!("{name}{dtype}{also}")

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::Override;
 
 /// The presets, compiled in so that the program needs no files.
-const PRESETS: [(&str, &str); 32] = [
+const PRESETS: [(&str, &str); 35] = [
     ("st", include_str!("../../../configs/losses/st.toml")),
     ("at", include_str!("../../../configs/losses/at.toml")),
     ("trades", include_str!("../../../configs/losses/trades.toml")),
@@ -27,6 +27,7 @@ const PRESETS: [(&str, &str); 32] = [
     ("igdm", include_str!("../../../configs/losses/igdm.toml")),
     ("igdm-ard", include_str!("../../../configs/losses/igdm-ard.toml")),
     ("igdm-rslad", include_str!("../../../configs/losses/igdm-rslad.toml")),
+    ("nuat", include_str!("../../../configs/losses/nuat.toml")),
     ("ltd", include_str!("../../../configs/losses/ltd.toml")),
     ("hat", include_str!("../../../configs/losses/hat.toml")),
     ("dgad", include_str!("../../../configs/losses/dgad.toml")),
@@ -41,6 +42,8 @@ const PRESETS: [(&str, &str); 32] = [
     ("fair-rslad", include_str!("../../../configs/losses/fair-rslad.toml")),
     ("mtard", include_str!("../../../configs/losses/mtard.toml")),
     ("b-mtard", include_str!("../../../configs/losses/b-mtard.toml")),
+    ("lbgat", include_str!("../../../configs/losses/lbgat.toml")),
+    ("peeraid", include_str!("../../../configs/losses/peeraid.toml")),
 ];
 
 /// The names of the presets.
@@ -75,14 +78,35 @@ pub(super) fn insert(table: &mut Table, path: &Path, from_command: bool) -> Resu
         loss.insert("terms".into(), terms);
     }
     for (section, defaults) in method {
-        let own = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+        let own = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
         if let (Value::Table(own), Value::Table(defaults)) = (own, defaults) {
             for (key, value) in defaults {
-                own.entry(key).or_insert(value);
+                match (own.get_mut(&key), value) {
+                    // Two tables of one learner are one.
+                    (Some(Value::Table(own)), Value::Table(learner)) if section == "learners" => {
+                        for (key, value) in learner {
+                            own.entry(key).or_insert(value);
+                        }
+                    }
+                    (None, value) => drop(own.insert(key, value)),
+                    (Some(_), _) => {}
+                }
             }
         }
     }
+    if from_command {
+        keep_learners_of_terms(table);
+    }
     Ok(preset.as_str().map(str::to_string))
+}
+
+/// Removes the learners that no term trains: those of another method.
+fn keep_learners_of_terms(table: &mut Table) {
+    let terms = table.get("loss").and_then(|loss| loss.get("terms")).and_then(Value::as_array);
+    let networks = terms.into_iter().flatten().filter_map(|term| term.get("network").and_then(Value::as_str));
+    let trained: Vec<String> = networks.map(str::to_string).collect();
+    let learners = table.get_mut("learners").and_then(Value::as_table_mut);
+    learners.into_iter().for_each(|learners| learners.retain(|name, _| trained.iter().any(|network| network == name)));
 }
 
 /// Keeps the preset `iad-2` its script above temperature 1. `IAD-II.py` has one temperature for both teachers and multiplies its

@@ -1,9 +1,9 @@
 //! Reads a configuration from a file and overrides. Errors name file, line, key and the known keys.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use datasets::UserError;
+use datasets::{UserError, nearest};
 use toml::Table;
 
 use super::explain::explain;
@@ -31,8 +31,10 @@ impl RunConfig {
                 } else {
                     in_words(&error)
                 })
-                .hint("configs/ has examples; `iad-launch --help` lists the commands")
-                .did_you_mean(&path.to_string_lossy(), neighbours(path).iter().map(String::as_str))
+                .hint(match meant(path) {
+                    Some(near) => format!("did you mean {}? configs/ has examples; {LISTS}", near.display()),
+                    None => format!("configs/ has examples; {LISTS}"),
+                })
         })?;
         Self::parse(&text, path, overrides)
     }
@@ -80,22 +82,48 @@ impl RunConfig {
 
 /// The error for a folder that is no run folder in the place of a configuration, with the next step.
 fn folder_instead(path: &Path) -> UserError {
-    let hint =
-        "name a file, as in `iad-launch configs/quickstart.toml`, or a run folder, as in `iad-launch runs/quickstart`";
+    let hint = "name a file, as in `iad-launch configs/quickstart/quickstart.toml`, or a run folder, as in `iad-launch runs/quickstart`";
     UserError::expected("a configuration file, or a run folder with its run.toml")
         .file(path)
         .value("a folder")
         .hint(hint)
 }
 
-/// The configurations in the folder of `path`.
-fn neighbours(path: &Path) -> Vec<String> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    // Spelled as the user spelled it, without `./`.
-    let paths = entries.map(|entry| path.with_file_name(entry.file_name()));
-    let configurations = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    configurations.map(|path| path.to_string_lossy().into_owned()).collect()
+/// What tells the commands.
+const LISTS: &str = "`iad-launch --help` lists the commands";
+
+/// The configuration whose name is nearest to that of `path`, which is not there.
+fn meant(path: &Path) -> Option<PathBuf> {
+    let known = neighbours(path);
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let names: Vec<String> = known.iter().filter_map(|path| name(path)).collect();
+    let near = nearest(&name(path)?, names.iter().map(String::as_str))?;
+    known.iter().find(|path| path.ends_with(near)).cloned()
+}
+
+/// The configurations in the folder of `path` and in the folders of that one; where there is no such folder, in the one above.
+/// Below the current directory, which may hold anything, folders are not searched.
+fn neighbours(path: &Path) -> Vec<PathBuf> {
+    let spelled = |folder: &Path| -> Vec<PathBuf> {
+        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let entries = std::fs::read_dir(here).into_iter().flatten().flatten();
+        // Spelled as the user spelled it, without `./`.
+        entries.map(|entry| folder.join(entry.file_name())).collect()
+    };
+    let Some(folder) = path.ancestors().skip(1).find(|folder| folder.as_os_str().is_empty() || folder.is_dir()) else {
+        return vec![];
+    };
+    let (mut folders, mut files) = (vec![(folder.to_path_buf(), 0)], vec![]);
+    while let Some((folder, depth)) = folders.pop() {
+        let (inside, found): (Vec<_>, Vec<_>) = spelled(&folder).into_iter().partition(|path| path.is_dir());
+        files.extend(found);
+        if depth < 2 && !folder.as_os_str().is_empty() {
+            folders.extend(inside.into_iter().map(|folder| (folder, depth + 1)));
+        }
+    }
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    files
 }
 
 #[cfg(test)]
@@ -142,6 +170,23 @@ checkpoint = "runs/teacher"
             let config = read(GOOD, overrides).unwrap();
             assert_eq!(read(&config.resolved(), &[]).unwrap(), config);
         }
+    }
+
+    #[test]
+    fn a_configuration_that_is_not_there_is_looked_for_in_the_folders_beside() {
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+        let near =
+            |typed: &str| meant(&configs.join(typed)).map(|path| path.strip_prefix(&configs).unwrap().to_owned());
+        for (typed, expected) in [
+            ("quickstart.toml", "quickstart/quickstart.toml"),
+            ("quikstart/quickstart.toml", "quickstart/quickstart.toml"),
+            ("cifar10_resnet18_iad1.toml", "paper/runs/cifar10_resnet18_iad1.toml"),
+            ("paper/cifar10_resnet18_iad2.toml", "paper/runs/cifar10_resnet18_iad2.toml"),
+            ("wrn_cifra10.toml", "wrn_cifar10.toml"),
+        ] {
+            assert_eq!(near(typed).as_deref(), Some(Path::new(expected)), "{typed}");
+        }
+        assert_eq!(near("nothing_like_it.toml"), None);
     }
 
     /// Runs of versions without a norm can be resumed.

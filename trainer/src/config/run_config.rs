@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     AttackConfig, Averages, Awp, BatchNormConfig, BatchSize, CheckpointConfig, Comm, Data, Evaluation, GradAlign,
-    Guard, LossConfig, MetricsConfig, OptimizerConfig, Precision, Student, Teacher, Watchdog,
+    Guard, Learner, LossConfig, MetricsConfig, OptimizerConfig, Precision, Student, Teacher, Watchdog,
 };
 
 /// The configuration of a run. It decides all results, but not the number of ranks.
@@ -32,6 +32,9 @@ pub struct RunConfig {
     /// Frozen networks for the loss, by name.
     #[serde(default)]
     pub teachers: BTreeMap<String, Teacher>,
+    /// Networks that are trained beside the student, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub learners: BTreeMap<String, Learner>,
     /// The attack of training.
     #[serde(default)]
     pub attack: AttackConfig,
@@ -120,5 +123,22 @@ impl RunConfig {
     /// SHA-256 of that part of the resolved configuration, in hexadecimal.
     pub fn hash(&self) -> String {
         base16ct::lower::encode_string(&Sha256::digest(self.lasting().resolved()))
+    }
+
+    /// The optimizer of a learner.
+    pub fn optimizer_of<'a>(&'a self, learner: &'a Learner) -> &'a OptimizerConfig {
+        learner.optimizer.as_ref().unwrap_or(&self.optimizer)
+    }
+
+    /// The optimizers of all networks that learn.
+    pub(super) fn optimizers(&self) -> impl Iterator<Item = &OptimizerConfig> {
+        let own = self.learners.values().filter_map(|learner| learner.optimizer.as_ref());
+        std::iter::once(&self.optimizer).chain(own)
+    }
+
+    /// The seed of the first values of the learner `name`: networks of one form begin with different ones.
+    pub fn seed_of_learner(&self, name: &str) -> u64 {
+        let digest = Sha256::digest(format!("{} {name}", self.seed));
+        digest.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
     }
 }

@@ -29,6 +29,8 @@ pub enum Method {
     FabT,
     /// The Square attack, which uses no gradients.
     Square,
+    /// A start of the adaptive check: Auto-PGD on the margin, through the network's stand-in.
+    Restart,
 }
 
 impl Method {
@@ -87,21 +89,25 @@ pub struct Suite {
 const AUTOATTACK: [&str; 4] = ["apgd_ce", "apgd_t", "fab_t", "square"];
 /// The cascade of `fast`, cheaper than AutoAttack and not comparable with it.
 const FAST: [&str; 2] = ["apgd_ce_20", "apgd_t_20"];
+/// The starts of `adaptive`.
+const STARTS: usize = 5;
 const PAPER: [&str; 6] = ["natural", "fgsm", "fgsm_rs", "pgd20", "cw_inf", "autoattack"];
 
 impl Suite {
     /// The known names, for messages.
     pub const NAMES: &'static str = "natural, fgsm, fgsm_rs, pgdN with N steps as in pgd20, cw_inf, apgd_ce, apgd_t, fab_t, \
-                                     square, autoattack (the last four, one after another), fast (short apgd_ce, then \
-                                     short apgd_t) or paper (natural, fgsm, fgsm_rs, \
-                                     pgd20, cw_inf, autoattack)";
+                                     square, autoattack (the last four, one after another), apgd_ce_20, apgd_t_20 (the \
+                                     same of 20 iterations, apgd_t_20 towards 4 classes), fast (these two, one after \
+                                     another), adaptive (Auto-PGD on the margin from 5 starts, through a stand-in where the \
+                                     network has one; adaptiveN from N) or paper (natural, fgsm, fgsm_rs, pgd20, cw_inf, \
+                                     autoattack)";
 
     /// The attack nearest to a mistyped name.
     pub fn nearest(name: &str) -> Option<String> {
         let digits: String = name.chars().filter(char::is_ascii_digit).collect();
         let pgd = if digits.is_empty() { "pgd20".to_string() } else { format!("pgd{digits}") };
-        let named = ["cw_inf", "autoattack", "fast", "paper", pgd.as_str()].into_iter();
-        let known = named.chain(AUTOATTACK).chain(PAPER);
+        let named = ["cw_inf", "autoattack", "fast", "adaptive", "paper", pgd.as_str()].into_iter();
+        let known = named.chain(AUTOATTACK).chain(FAST).chain(PAPER);
         nearest(name, known.filter(|known| Self::named([*known]).is_ok())).map(str::to_string)
     }
 
@@ -111,6 +117,10 @@ impl Suite {
     /// The first unknown or duplicate name.
     pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let listed = |name: &str| -> Option<Listed> {
+            if let Some(starts) = starts(name) {
+                let components = (1..=starts).map(|start| (format!("restart_{start}"), Method::Restart)).collect();
+                return Some(Listed { name: name.to_string(), components });
+            }
             let parts = match name {
                 "autoattack" => AUTOATTACK.to_vec(),
                 "fast" => FAST.to_vec(),
@@ -143,6 +153,16 @@ impl Suite {
     pub fn names(&self) -> Vec<&str> {
         self.attacks.iter().map(|attack| attack.name.as_str()).collect()
     }
+}
+
+/// The number of starts of `adaptive`, or of `adaptiveN` with N from 1 to 40.
+fn starts(name: &str) -> Option<usize> {
+    let digits = name.strip_prefix("adaptive")?;
+    if digits.is_empty() {
+        return Some(STARTS);
+    }
+    let plain = !digits.starts_with(['0', '+']);
+    digits.parse().ok().filter(|starts| plain && (1..=40).contains(starts))
 }
 
 impl RunConfig {
@@ -186,12 +206,22 @@ mod tests {
         for unknown in ["", "pgd", "pgd0", "pgd-1", "pgd+3", "cw"] {
             assert_eq!(Suite::named([unknown]), Err(unknown.to_string()));
         }
-        for (typed, meant) in [("pgd-50", "pgd50"), ("pdg20", "pgd20"), ("cw", "cw_inf"), ("auto-attack", "autoattack")]
-        {
+        for (typed, meant) in [
+            ("pgd-50", "pgd50"),
+            ("pdg20", "pgd20"),
+            ("cw", "cw_inf"),
+            ("auto-attack", "autoattack"),
+            ("adaptve", "adaptive"),
+        ] {
             assert_eq!(Suite::nearest(typed).as_deref(), Some(meant));
         }
         assert_eq!(Suite::nearest("deepfool"), None);
         assert_eq!(Suite::named(["fgsm", "fgsm"]), Err("fgsm".into()));
+        for unknown in ["adaptive0", "adaptive41", "adaptive+2", "adaptive_2", "restart_1"] {
+            assert_eq!(Suite::named([unknown]), Err(unknown.to_string()));
+        }
+        let starts = |name| Suite::named([name]).unwrap().attacks[1].components.len();
+        assert_eq!([starts("adaptive"), starts("adaptive1"), starts("adaptive40")], [5, 1, 40]);
         let paper = Suite::named(["paper"]).unwrap();
         assert_eq!(paper.names(), PAPER);
         assert_eq!(Suite::named(["pgd20", "paper"]).unwrap().names()[0], "pgd20");

@@ -18,6 +18,12 @@ pub trait Classifier {
 
     /// Images `[N, C, H, W]` in [0, 1] to logits `[N, classes]`.
     fn logits(&self, images: &Tensor) -> Tensor;
+
+    /// Logits `[N, classes]` of a network that is near this one and has gradients that lead somewhere, where this one has a
+    /// layer without (thresholds, rounding); `None` where its own gradients serve.
+    fn stand_in(&self, _images: &Tensor) -> Option<Tensor> {
+        None
+    }
 }
 
 impl Classifier for Model {
@@ -53,5 +59,9 @@ impl Classifier for ScriptedNetwork {
 
     fn logits(&self, images: &Tensor) -> Tensor {
         ScriptedNetwork::logits(self, images)
+    }
+
+    fn stand_in(&self, images: &Tensor) -> Option<Tensor> {
+        ScriptedNetwork::stand_in(self, images)
     }
 }

@@ -128,7 +128,7 @@ fn results(
         attacks: outcomes.accuracies()?,
         components: outcomes.components(),
         worst_case: outcomes.worst_case(),
-        warnings: network.warnings.iter().cloned().chain(warnings(outcomes)).collect(),
+        warnings: network.warnings.iter().cloned().chain(warnings(outcomes, &request.command)).collect(),
         seconds: outcomes.seconds_of_attacks(),
         timing: Seconds { seconds: outcomes.seconds.iter().sum(), precision, rows },
     })

@@ -8,6 +8,7 @@
 //! Uses `system`, `config`, `model`, `method`, `step` and `weights`; knows nothing of a run. Read `classifier`, `round`,
 //! `outcomes` and `engine` in this order, then [`finished`] and [`examples`].
 
+mod adaptive;
 mod attacked;
 mod batch;
 mod classifier;

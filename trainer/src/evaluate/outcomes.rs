@@ -200,6 +200,15 @@ impl Outcomes {
         (gradients != 0 && square != 0).then(|| self.fallen.iter().filter(alone).count() as u64)
     }
 
+    /// Images that fell to the adaptive check and to no other attack, where the suite has both.
+    pub fn fallen_to_adaptive_alone(&self) -> Option<u64> {
+        let adaptive = self.mask(|round| self.rounds[round].method == Method::Restart);
+        let others = self.mask(|round| self.rounds[round].method != Method::Restart);
+        let attacks = self.mask(|round| self.rounds[round].method != Method::Natural) & others;
+        let alone = |fallen: &&u64| *fallen & adaptive != 0 && *fallen & others == 0;
+        (adaptive != 0 && attacks != 0).then(|| self.fallen.iter().filter(alone).count() as u64)
+    }
+
     /// The first round in which an image fell, if it did.
     pub fn first_fall(&self, sample: usize) -> Option<usize> {
         Some(self.fallen[sample].trailing_zeros() as usize).filter(|&round| round < 64)

@@ -42,6 +42,11 @@ impl Classifier for Lowered {
         let _region = (self.dtype == Dtype::Bfloat16).then(|| Autocast::bfloat16(self.device()));
         self.network.logits(images).to_kind(self.kind())
     }
+
+    fn stand_in(&self, images: &Tensor) -> Option<Tensor> {
+        let _region = (self.dtype == Dtype::Bfloat16).then(|| Autocast::bfloat16(self.device()));
+        Some(self.network.stand_in(images)?.to_kind(self.kind()))
+    }
 }
 
 #[cfg(test)]

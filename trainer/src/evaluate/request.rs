@@ -11,6 +11,8 @@ use crate::config::{ClassMatching, Dtype, Protocol, Suite};
 pub struct EvaluationRequest {
     /// The name of the run, or of the file of weights.
     pub run: String,
+    /// The beginning of a command that evaluates these weights on these images again, up to the attacks.
+    pub command: String,
     /// The weights.
     pub weights: EvaluatedWeights,
     /// The images.

@@ -6,7 +6,10 @@ use tch::Tensor;
 
 use crate::config::{AutoAttack, Method, Norm, Protocol, Start, Suite};
 use crate::evaluate::Classifier;
-use crate::method::attack::{ApgdCe, ApgdT, Attack as _, Ball, CwInf, FabT, Noise, Pgd, Search, Square, Subject};
+use crate::evaluate::adaptive::through_stand_in;
+use crate::method::attack::{
+    ApgdCe, ApgdMargin, ApgdT, Attack as _, Ball, CwInf, FabT, Noise, Pgd, Search, Square, Subject,
+};
 use crate::method::loss::log_probability_of;
 use crate::step::batch::Batch;
 
@@ -68,6 +71,7 @@ impl Round {
             pgd.perturb(images, noise, &objective)
         };
         let search = |search: &dyn Search| search.search(&Subject::new(&forward), images, labels, noise);
+        let through = |images: &Tensor| through_stand_in(network, images);
         match self.method {
             Method::Natural => images.shallow_clone(),
             Method::Fgsm(start) => ascend(Pgd { ball, step: ball.eps, steps: 1, start, clamp_start: true }),
@@ -79,6 +83,7 @@ impl Round {
             Method::ShortApgdT => search(&ApgdT { ball, iterations: SHORT, targets }),
             Method::FabT => search(&FabT { ball, iterations, targets }),
             Method::Square => search(&Square { ball, queries }),
+            Method::Restart => ApgdMargin { ball, iterations }.search(&Subject::new(&through), images, labels, noise),
         }
     }
 }
@@ -108,7 +113,7 @@ impl Method {
             Method::Fgsm(_) => 3.0,
             Method::Pgd(steps) => 2.0 * steps as f64 + 1.0,
             Method::CwInf => 61.0,
-            Method::ApgdCe | Method::ApgdT => 2.0 * iterations + 3.0,
+            Method::ApgdCe | Method::ApgdT | Method::Restart => 2.0 * iterations + 3.0,
             Method::ShortApgdCe | Method::ShortApgdT => 2.0 * SHORT as f64 + 3.0,
             Method::FabT => 3.0 * iterations + 3.0,
             Method::Square => protocol.autoattack.queries as f64 + 3.0,
@@ -209,6 +214,7 @@ mod tests {
                 "fast/apgd_t_20:5"
             ]
         );
+        assert_eq!(rounds(&["adaptive2"], 2), ["natural", "adaptive2/restart_1", "adaptive2/restart_2"]);
         assert_eq!(rounds(&["fab_t"], 3), ["natural", "fab_t:2", "fab_t:3"]);
         assert_eq!(rounds(&["fgsm", "natural"], 3), ["natural", "fgsm"]);
         assert_eq!(rounds(&["fgsm"], 3), ["fgsm"]);
@@ -238,7 +244,7 @@ mod tests {
 
     #[test]
     fn every_attack_and_target_draws_from_a_stream_of_its_own() {
-        let suite = Suite::named(["paper"]).unwrap();
+        let suite = Suite::named(["paper", "adaptive"]).unwrap();
         let rounds = suite.rounds(&Protocol::default(), 10);
         let mut keys: Vec<u64> = rounds.iter().map(|round| round.draws(1).key(0)).collect();
         keys.sort_unstable();

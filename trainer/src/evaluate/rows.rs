@@ -1,9 +1,10 @@
 //! The rows of a batch with few images: fewer than the protocol's number where the device computes the same bits for them.
 
 use anyhow::Result;
-use tch::Tensor;
+use tch::{Tensor, no_grad};
 
 use crate::evaluate::Classifier;
+use crate::evaluate::adaptive::through_stand_in;
 use crate::method::loss::log_probability_of;
 use crate::step::batch::Batch;
 
@@ -27,7 +28,7 @@ pub struct Rows<'a> {
 /// A whole batch, its logits and their gradient.
 struct Trial {
     batch: Batch,
-    found: [Tensor; 2],
+    found: Vec<Tensor>,
 }
 
 impl<'a> Rows<'a> {
@@ -82,12 +83,20 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn logits_and_gradient(network: &dyn Classifier, images: &Tensor, labels: &Tensor) -> [Tensor; 2] {
-    let images = images.detach().set_requires_grad(true);
-    let logits = network.logits(&images);
-    let loss = log_probability_of(&logits, labels).sum(logits.kind());
-    let gradient = Tensor::run_backward(&[loss], &[&images], false, false).remove(0);
-    [logits.detach(), gradient]
+/// The logits and their gradient, the network's own and that through its stand-in if it has one.
+fn logits_and_gradient(network: &dyn Classifier, images: &Tensor, labels: &Tensor) -> Vec<Tensor> {
+    let of = |forward: &dyn Fn(&Tensor) -> Tensor| {
+        let images = images.detach().set_requires_grad(true);
+        let logits = forward(&images);
+        let loss = log_probability_of(&logits, labels).sum(logits.kind());
+        let gradient = Tensor::run_backward(&[loss], &[&images], false, false).remove(0);
+        [logits.detach(), gradient]
+    };
+    let mut found = Vec::from(of(&|images| network.logits(images)));
+    if no_grad(|| network.stand_in(images)).is_some() {
+        found.extend(of(&|images| through_stand_in(network, images)));
+    }
+    found
 }
 
 #[cfg(test)]

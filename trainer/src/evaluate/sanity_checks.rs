@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor, no_grad};
 
+use super::adaptive::advice;
 use super::outcomes::SanityCounts;
 use crate::evaluate::{Classifier, Outcomes};
 use crate::method::attack::Ball;
@@ -60,9 +61,11 @@ pub fn within(ball: Ball, images: &Tensor, found: &Tensor) -> (Tensor, Tensor) {
     (found.where_self(&inside.view([-1, 1, 1, 1]), images), outside)
 }
 
-/// The warnings: what was seen, why it matters, what to try.
-pub fn warnings(outcomes: &Outcomes) -> Vec<String> {
+/// The warnings: what was seen, why it matters, what to try. `command` is that of the evaluation up to its attacks.
+pub fn warnings(outcomes: &Outcomes, command: &str) -> Vec<String> {
     let (seen, all) = (&outcomes.seen, outcomes.samples() as u64);
+    let by_adaptive = outcomes.fallen_to_adaptive_alone();
+    let adapt = || if by_adaptive.is_none() { format!("; {}", advice(command)) } else { String::new() };
     let share = |count: u64, of: u64| format!("{count} of {of} images");
     let mut found = vec![];
     if seen.randomised > 0 {
@@ -89,15 +92,24 @@ pub fn warnings(outcomes: &Outcomes) -> Vec<String> {
     if seen.zero_gradients * 20 > seen.images {
         found.push(format!(
             "the gradient of cross-entropy is exactly 0 for {}. Attacks that follow it stand still there, and the accuracies \
-             under fgsm, pgdN and apgd_ce are too high; trust apgd_t, fab_t and square, and look for very large logits",
-            share(seen.zero_gradients, seen.images)
+             under fgsm, pgdN and apgd_ce are too high; trust apgd_t, fab_t and square, and look for very large logits{}",
+            share(seen.zero_gradients, seen.images),
+            adapt()
         ));
     }
     if let Some(count) = outcomes.fallen_to_square_alone().filter(|count| count * 200 > all) {
         found.push(format!(
             "the Square attack, which sees no gradients, takes {} that every attack by gradients left standing. Gradients are \
              likely masked, and the accuracies under those attacks too high; give Square more queries, and adapt an attack to \
-             the network",
+             the network{}",
+            share(count, all),
+            adapt()
+        ));
+    }
+    if let Some(count) = by_adaptive.filter(|count| count * 200 > all) {
+        found.push(format!(
+            "the adaptive check takes {} that every other attack left standing. The accuracies under those attacks are too high; \
+             publish the worst case, and look for what hides the gradients",
             share(count, all)
         ));
     }

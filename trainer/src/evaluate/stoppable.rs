@@ -50,4 +50,8 @@ impl Classifier for Stoppable<'_> {
     fn logits(&self, images: &Tensor) -> Tensor {
         if self.stopped() { self.broken(images) } else { self.network.logits(images) }
     }
+
+    fn stand_in(&self, images: &Tensor) -> Option<Tensor> {
+        if self.stopped() { None } else { self.network.stand_in(images) }
+    }
 }

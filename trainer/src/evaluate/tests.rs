@@ -10,6 +10,8 @@ use super::*;
 use crate::config::{AutoAttack, Protocol, Suite};
 use crate::model::{Mode, Model, ModelSpec};
 
+mod adaptive;
+
 const COUNT: usize = 40;
 
 /// A network with its first values, and images that it is all right about.
@@ -72,7 +74,7 @@ fn an_undefended_network_falls() {
     let parts = &found.components()["autoattack"];
     assert_eq!(parts.len(), 4);
     assert!(parts.is_sorted_by(|one, next| one.correct >= next.correct), "{parts:?}");
-    assert_eq!(warnings(&found), [""; 0]);
+    assert_eq!(warnings(&found, "iad-launch eval RUN"), [""; 0]);
 }
 
 #[test]
@@ -83,8 +85,9 @@ fn masked_gradients_are_warned_of_and_fall_to_square() {
     let found = outcomes(&model, &source, &suite, &Protocol { eps: 0.1, ..protocol() });
     assert!(correct(&found, "square") < correct(&found, "pgd20"), "{:?}", found.accuracies());
     assert!(found.seen.zero_gradients > COUNT as u64 / 2, "{:?}", found.seen);
-    let said = warnings(&found);
+    let said = warnings(&found, "iad-launch eval RUN");
     assert!(said.len() == 2 && said[0].contains("exactly 0") && said[1].contains("Square"), "{said:?}");
+    assert!(said.iter().all(|said| said.contains("`iad-launch eval RUN --suite adaptive`")), "{said:?}");
 }
 
 #[test]
@@ -94,13 +97,17 @@ fn outputs_that_are_probabilities_or_no_numbers_are_warned_of() {
     let bias = model.parameters.iter().find(|named| named.name == "linear.bias").unwrap();
     let _ = no_grad(|| bias.tensor.get(1).fill_(1.0));
     let found = outcomes(&model, &source, &["natural"], &protocol());
-    assert!(warnings(&found)[0].contains("probabilities"), "{:?}", warnings(&found));
+    assert!(
+        warnings(&found, "iad-launch eval RUN")[0].contains("probabilities"),
+        "{:?}",
+        warnings(&found, "iad-launch eval RUN")
+    );
 
     let _ = no_grad(|| bias.tensor.get(2).fill_(f64::NAN));
     let found = outcomes(&model, &source, &["pgd3", "autoattack"], &protocol());
     // Answers that are no numbers are wrong, and nothing is left to attack.
     assert_eq!(found.worst_case().correct, 0);
-    let said = warnings(&found).concat();
+    let said = warnings(&found, "iad-launch eval RUN").concat();
     assert!(said.contains("infinite or not numbers"), "{said}");
 }
 
@@ -145,7 +152,7 @@ fn an_evaluation_goes_on_after_every_step() {
     let (model, source) = network(10);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("evaluation.journal");
-    let suite = Suite::named(["fgsm", "autoattack"]).unwrap();
+    let suite = Suite::named(["fgsm", "autoattack", "adaptive2"]).unwrap();
     let (stop, protocol) = (AtomicBool::new(false), Protocol { eps: 0.02, ..protocol() });
     let engine = engine(&model, &source, &suite, &protocol, &stop);
     let whole = engine.run(&mut Records::default(), &mut |_| ()).unwrap().unwrap();
@@ -180,6 +187,7 @@ struct StopsAt<'a> {
     passes: std::cell::Cell<usize>,
     at: usize,
     stop: &'a AtomicBool,
+    has_stand_in: bool,
 }
 
 impl Classifier for StopsAt<'_> {
@@ -199,6 +207,10 @@ impl Classifier for StopsAt<'_> {
         self.passes.set(self.passes.get() + 1);
         self.stop.fetch_or(self.passes.get() == self.at, Ordering::Relaxed);
         Classifier::logits(self.network, images)
+    }
+
+    fn stand_in(&self, images: &Tensor) -> Option<Tensor> {
+        self.has_stand_in.then(|| self.logits(images))
     }
 }
 
@@ -224,9 +236,10 @@ fn the_fast_suite_breaks_what_autoattack_breaks_and_less() {
 fn a_request_to_stop_ends_an_attack_within_one_pass() {
     let (model, source) = network(10);
     let protocol = Protocol { eps: 0.001, ..protocol() };
-    for attack in ["pgd50", "cw_inf", "apgd_ce", "apgd_t", "fab_t", "square"] {
+    let attacks = ["pgd50", "cw_inf", "apgd_ce", "apgd_t", "fab_t", "square", "fast", "adaptive"];
+    for (attack, has_stand_in) in attacks.map(|attack| (attack, false)).into_iter().chain([("adaptive", true)]) {
         let stop = AtomicBool::new(false);
-        let network = StopsAt { network: &model, passes: 0.into(), at: 40, stop: &stop };
+        let network = StopsAt { network: &model, passes: 0.into(), at: 40, stop: &stop, has_stand_in };
         let suite = Suite::named([attack]).unwrap();
         let found = engine(&network, &source, &suite, &protocol, &stop).run(&mut Records::default(), &mut |_| ());
         assert!(found.unwrap().is_none(), "{attack} went on");

@@ -4,6 +4,8 @@
 //! divergences take log-softmax of the logits; the guide's prediction is the first argument of the textbook
 //! Kullback-Leibler divergence, as in the reference code (IAD-I.py, trades.py), not as the paper prints it.
 
+mod nuclear;
+
 use tch::{Kind, Tensor, no_grad};
 
 use super::views::Views;
@@ -29,27 +31,9 @@ impl Term {
     /// number of samples on all ranks. `labels [N]` are int64, or `[N, classes]` the probabilities of mixed labels, for
     /// terms that [can take them](Self::takes_mixed_labels).
     pub fn evaluate(&self, views: &Views, labels: &Tensor, global_count: f64) -> Tensor {
-        let student = self.side(views, STUDENT, self.of) / self.temperature;
-        let divergence = match &self.towards {
-            Target::Label => {
-                let mixed = views.rectified(labels);
-                cross_entropy(&student, mixed.as_ref().unwrap_or(labels), self.smoothing)
-            }
-            Target::BoostedLabel => boosted_cross_entropy(&student, labels),
-            Target::Prediction(prediction) => {
-                let guide = self.guide(views, prediction, labels);
-                match self.divergence {
-                    Divergence::Kl if self.hard => cross_entropy(&student, &guide.argmax(1, false), 0.0),
-                    Divergence::Kl => divergence(&guide, &student),
-                    Divergence::MeanSquare => mean_square(&guide, &student),
-                    Divergence::LogitGaps => self.logit_gaps(views, &(guide - student), labels, global_count),
-                }
-            }
-        };
-        let trusted = match &self.trust {
-            Some(trust) => divergence * trust.factor(views, labels),
-            None => divergence,
-        };
+        let student = self.side(views, &self.network, self.of) / self.temperature;
+        let trusted = self.fused(views, &student, labels);
+        let trusted = trusted.unwrap_or_else(|| self.trusted(views, &student, labels, global_count));
         let trusted = match self.sample_weight {
             Some(weight) => trusted * weight.factor(views, labels),
             None => trusted,
@@ -71,6 +55,46 @@ impl Term {
 }
 
 impl Term {
+    /// The divergence of each sample, `[N]`, times its trust.
+    fn trusted(&self, views: &Views, student: &Tensor, labels: &Tensor, global_count: f64) -> Tensor {
+        let divergence = match &self.towards {
+            Target::Label => {
+                let mixed = views.rectified(labels);
+                cross_entropy(student, mixed.as_ref().unwrap_or(labels), self.smoothing)
+            }
+            Target::BoostedLabel => boosted_cross_entropy(student, labels),
+            Target::Prediction(prediction) => {
+                let guide = self.guide(views, prediction, labels);
+                match self.divergence {
+                    Divergence::Kl if self.hard => cross_entropy(student, &guide.argmax(1, false), 0.0),
+                    Divergence::Kl => divergence(&guide, student),
+                    Divergence::MeanSquare => mean_square(&guide, student),
+                    Divergence::LogitSquare => (guide - student).square().mean_dim(1i64, false, None),
+                    Divergence::Nuclear => nuclear::shares(&(guide - student), &|values| views.sum_over_ranks(values)),
+                    Divergence::LogitGaps => self.logit_gaps(views, &(guide - student), labels, global_count),
+                }
+            }
+        };
+        match &self.trust {
+            Some(trust) => divergence * trust.factor(views, labels),
+            None => divergence,
+        }
+    }
+
+    /// The same by a fused kernel, if there are some and one fits.
+    fn fused(&self, views: &Views, student: &Tensor, labels: &Tensor) -> Option<Tensor> {
+        let kernels = views.kernels()?;
+        let Target::Prediction(prediction) = &self.towards else { return None };
+        if self.divergence != Divergence::Kl || self.hard {
+            return None;
+        }
+        let guide = self.guide(views, prediction, labels);
+        let Some(trust) = &self.trust else { return kernels.divergence(&guide, student, None) };
+        let Trust { exponent, inverted, .. } = *trust;
+        let teacher = no_grad(|| views.logits(&trust.teacher, Images::Adversarial));
+        kernels.divergence(&guide, student, Some(&torch_ext::Trust { teacher: &teacher, labels, exponent, inverted }))
+    }
+
     /// The logits on one side of the divergence: a network's on some images, less those on the images of `minus`.
     fn side(&self, views: &Views, network: &str, images: Images) -> Tensor {
         let logits = views.logits(network, images);

@@ -1,4 +1,4 @@
-//! The networks of a run in memory: the student and its frozen teachers.
+//! The networks of a run in memory: the student, its frozen teachers, and the learners that are trained beside it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use anyhow::Result;
 use comm::{Communicator, Single};
 use tch::{Kind, Tensor, no_grad};
-use torch_ext::Sum;
+use torch_ext::{Kernels, StatisticsRanks, Sum};
 
 use super::memory::Memory;
-use crate::config::{EMA, Precision, RunConfig};
-use crate::model::{Model, flatten};
-use crate::system::{Phase, over_ranks, timeline::Timeline};
+use crate::config::{EMA, Precision, RunConfig, STUDENT};
+use crate::model::{Model, OverRanks, flatten};
+use crate::system::{Phase, summing, timeline::Timeline};
 
 /// The networks of a run.
 pub struct Networks {
@@ -19,8 +19,14 @@ pub struct Networks {
     pub student: Model,
     /// Frozen networks, by their names in the configuration, and the moving average of the student if a loss needs it.
     pub teachers: BTreeMap<String, Model>,
+    /// Networks that are trained beside the student, by their names in the configuration.
+    pub learners: BTreeMap<String, Model>,
     /// The number formats of training, on the student's device.
     pub(crate) precision: Precision,
+    /// Fused kernels, if they are asked for and there are some.
+    pub(crate) kernels: Option<Arc<Kernels>>,
+    /// Why there are none although they are asked for: a warning that the user has not had yet.
+    pub(crate) unfused: Option<String>,
     /// The timeline of their forward passes.
     pub timeline: Timeline,
     /// What the method remembers.
@@ -42,17 +48,41 @@ impl Networks {
             precision.lay_out(teacher);
             precision.freeze(teacher);
         }
+        let (kernels, unfused) = match precision.kernels(student.device()) {
+            Ok(kernels) => (kernels, None),
+            Err(warning) => (None, Some(warning)),
+        };
+        student.fuse(kernels.as_ref());
         let (timeline, memory) = (Timeline::default(), Memory::default());
         Self {
             student,
             teachers,
+            learners: BTreeMap::new(),
             precision,
+            kernels,
+            unfused,
             timeline,
             memory,
             average: None,
             ranks: Arc::new(Single),
             exchanges: false,
         }
+    }
+
+    /// The same with networks that are trained beside the student.
+    pub fn with_learners(self, learners: BTreeMap<String, Model>) -> Self {
+        learners.values().for_each(|learner| self.precision.lay_out(learner));
+        Self { learners, ..self }
+    }
+
+    /// The networks that steps train: the student first.
+    pub fn trained(&self) -> impl Iterator<Item = &Model> {
+        std::iter::once(&self.student).chain(self.learners.values())
+    }
+
+    /// The student or the learner of this name.
+    pub fn learning(&self, name: &str) -> Option<&Model> {
+        if name == STUDENT { Some(&self.student) } else { self.learners.get(name) }
     }
 
     /// Prepares them for the method of `config` on these ranks: its memory, and the moving average as a network. The
@@ -94,7 +124,7 @@ impl Networks {
     pub fn sum_over_ranks(&self, values: &Tensor) -> Tensor {
         let sums = no_grad(|| values.detach().to_kind(Kind::Double).contiguous().copy());
         if self.ranks.world_size() > 1 {
-            let sum = || over_ranks::sum_at_once(&self.ranks, &sums);
+            let sum = || summing::at_once(&self.ranks, &sums);
             let summed = self.timeline.during_piece(Phase::Communication, "loss sum", sum);
             summed.unwrap_or_else(|error| panic!("a sum of a loss term over the ranks: {error:#}"));
         }
@@ -118,11 +148,15 @@ impl Networks {
     }
 }
 
-/// The sum over the ranks for batch norm. It runs inside forward and backward passes, which cannot return errors.
-pub fn sum_over(ranks: Arc<dyn Communicator>, timeline: Timeline) -> Sum {
-    Arc::new(move |tensor| {
-        let sum = || over_ranks::sum_at_once(&ranks, tensor);
+/// How batch norm reaches the other ranks: by libtorch's `fused` kernels, or by sums in double precision. It runs inside forward and
+/// backward passes, which cannot return errors.
+pub fn over_ranks(ranks: Arc<dyn Communicator>, timeline: Timeline, fused: bool) -> OverRanks {
+    let (rank, count) = (ranks.rank(), ranks.world_size());
+    let sum: Sum = Arc::new(move |tensor| {
+        let sum = || summing::at_once(&ranks, tensor);
         let summed = timeline.during_piece(Phase::Communication, "batch norm sum", sum);
         summed.unwrap_or_else(|error| panic!("batch norm across ranks: {error:#}"));
-    })
+    });
+    let fused = fused.then(|| Arc::new(StatisticsRanks::new(&sum, rank, count)));
+    OverRanks { sum, fused }
 }

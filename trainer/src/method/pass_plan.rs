@@ -49,8 +49,12 @@ impl Diagnosed {
 pub struct PassPlan {
     /// The predictions of the loss and the diagnostics, and whether parameters receive a gradient through them.
     predictions: BTreeMap<(String, Images), bool>,
-    /// Student passes that only update running statistics, one for each term of weight 0.
-    for_statistics: Vec<Images>,
+    /// Passes that only update running statistics, one for each term of weight 0.
+    for_statistics: Vec<(String, Images)>,
+    /// The networks that the terms train.
+    trained: BTreeSet<String>,
+    /// Whether the attack, too, compares with the student's natural prediction for a term.
+    in_attack: bool,
 }
 
 impl PassPlan {
@@ -61,27 +65,31 @@ impl PassPlan {
             *predictions.entry((network.to_string(), images)).or_default() |= gradient;
         };
         let (silent, active): (Vec<&Term>, Vec<&Term>) = terms.iter().partition(|term| term.weight == 0.0);
+        let trained: BTreeSet<String> =
+            active.iter().map(|term| term.network.clone()).chain([STUDENT.to_string()]).collect();
         for term in active {
-            need(STUDENT, term.of, true);
+            need(&term.network, term.of, true);
             if let Some(images) = term.minus {
-                need(STUDENT, images, true);
+                need(&term.network, images, true);
             }
             if let Some(SampleWeight::Misclassification) = term.sample_weight {
                 need(STUDENT, Images::Natural, true);
             }
             for (network, images) in term.asks() {
-                need(network, images, network == STUDENT && !term.stop_gradient);
+                need(network, images, trained.contains(network) && !term.stop_gradient);
             }
         }
-        let for_statistics: Vec<Images> = silent.iter().map(|term| term.of).collect();
+        let for_statistics: Vec<(String, Images)> = silent.iter().map(|term| (term.network.clone(), term.of)).collect();
+        let served = |images: &Images| for_statistics.iter().any(|(network, of)| network == STUDENT && of == images);
         // A pass for the statistics serves the diagnostics too.
-        for images in diagnosed.images.iter().filter(|images| !for_statistics.contains(images)) {
+        for images in diagnosed.images.iter().filter(|images| !served(images)) {
             need(STUDENT, *images, false);
         }
         for (teacher, images) in diagnosed.of_teacher() {
             need(teacher, images, false);
         }
-        Self { predictions, for_statistics }
+        let in_attack = terms.iter().any(|term| term.in_attack && term.weight != 0.0);
+        Self { predictions, for_statistics, trained, in_attack }
     }
 
     /// The student's passes of one image for the gradient of `terms` alone, as in an ascent on the weights.
@@ -111,10 +119,18 @@ impl PassPlan {
             let steps = attack.steps as u64;
             let search = Passes { forward: steps, to_image: steps, to_parameters: 0 };
             all.insert(STUDENT.into(), search);
+            let own = Target::Prediction(Prediction { network: STUDENT.into(), images: Images::Natural });
+            if self.in_attack && attack.towards != own {
+                all.entry(STUDENT.into()).or_default().forward += 1;
+            }
             match &attack.towards {
                 // The loss makes its own prediction, which has a gradient and may be of another mode.
-                Target::Prediction(Prediction { network, images: Images::Natural }) if network == STUDENT => {
-                    all.entry(network.clone()).or_default().forward += 1;
+                Target::Prediction(Prediction { network, images: Images::Natural })
+                    if self.trained.contains(network) =>
+                {
+                    let own = all.entry(network.clone()).or_default();
+                    own.forward += 1;
+                    own.to_image += u64::from(attack.first_order);
                 }
                 // A teacher's prediction serves the attack and the loss.
                 Target::Prediction(Prediction { network, images: Images::Natural }) => {
@@ -132,8 +148,8 @@ impl PassPlan {
                 | Target::BoostedLabel => {}
             }
         }
-        if !self.for_statistics.is_empty() {
-            all.entry(STUDENT.into()).or_default().forward += self.for_statistics.len() as u64;
+        for (network, _) in &self.for_statistics {
+            all.entry(network.clone()).or_default().forward += 1;
         }
         for ((network, _), gradient) in predictions {
             let passes = all.entry(network).or_default();

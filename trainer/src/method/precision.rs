@@ -1,12 +1,32 @@
 //! The number format and memory layout of a step's forward passes.
 
+use std::sync::Arc;
+
 use tch::{Device, Kind, Tensor, no_grad};
-use torch_ext::{Autocast, Casts, Tf32};
+use torch_ext::{Autocast, Casts, Kernels, Tf32};
 
 use crate::config::{Dtype, Precision};
 use crate::model::{Mode, Model, Named};
 
+/// This environment variable lets fused kernels work on the host, for tests with a stand-in for the driver.
+const TEST: &str = "IAD_TEST_KERNELS";
+
 impl Precision {
+    /// The fused kernels that this precision asks for on `device`; none where it asks for none.
+    ///
+    /// # Errors
+    /// Why there are none: a warning for the user, with whom the same is computed without them.
+    pub fn kernels(self, device: Device) -> Result<Option<Arc<Kernels>>, String> {
+        let loaded = match device {
+            _ if !self.fused.is_on() => return Ok(None),
+            Device::Cuda(gpu) => Kernels::load(gpu, device),
+            _ if std::env::var_os(TEST).is_some() => Kernels::load(0, device),
+            _ => Err("only GPUs have them".into()),
+        };
+        let loaded = loaded.map_err(|reason| format!("precision.fused: no fused kernels are used: {reason}"));
+        loaded.map(|kernels| Some(Arc::new(kernels)))
+    }
+
     /// Logits `[N, classes]` of `images [N, C, H, W]` in the type of the network's parameters, whatever type its layers
     /// compute in. So softmax, losses and trust never see bfloat16.
     pub fn logits(self, network: &Model, images: &Tensor, mode: Mode) -> Tensor {

@@ -1,9 +1,11 @@
-//! The predictions of student and teachers that a loss can use, each computed once and on demand.
+//! The predictions of student, teachers and learners that a loss can use, each computed once and on demand.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use tch::{Kind, Tensor, no_grad};
+use torch_ext::Kernels;
 
 use super::memory::Memory;
 use super::networks::Networks;
@@ -15,10 +17,13 @@ use crate::system::Phase;
 /// Logits by network and images.
 pub type Known = HashMap<(String, Images), Tensor>;
 
-/// Predictions on one batch. The student's carry gradients; teachers run in evaluation mode without gradients.
+/// Predictions on one batch. The student's carry gradients; teachers run in evaluation mode without gradients. Learners do as
+/// the student in the loss of a step, and as teachers in an attack.
 pub struct Views<'a> {
     networks: &'a Networks,
     mode: Mode,
+    /// Whether learners learn from these predictions.
+    learning: bool,
     natural: &'a Tensor,
     adversarial: &'a Tensor,
     mirrored: OnceCell<Tensor>,
@@ -44,6 +49,7 @@ impl<'a> Views<'a> {
         Self {
             networks,
             mode,
+            learning: false,
             natural,
             adversarial,
             mirrored,
@@ -57,17 +63,23 @@ impl<'a> Views<'a> {
         }
     }
 
+    /// Lets learners learn from these predictions: they are made with batch statistics, and carry gradients.
+    pub fn learning(self) -> Self {
+        Self { learning: true, ..self }
+    }
+
     /// Follows `plan`: a teacher needed on both natural and adversarial images gets one concatenated forward pass. In
     /// evaluation mode an image's logits do not depend on the other images.
     pub fn following(mut self, plan: &PassPlan) -> Self {
-        self.batched_teachers = plan.batched_teachers().into_iter().map(str::to_string).collect();
+        let teachers = plan.batched_teachers().into_iter().filter(|name| self.networks.learning(name).is_none());
+        self.batched_teachers = teachers.map(str::to_string).collect();
         self
     }
 
     /// The teachers' predictions so far, without gradient.
     pub fn teachers(&self) -> Known {
         let known = self.logits.borrow();
-        let teachers = known.iter().filter(|((network, _), _)| network != STUDENT);
+        let teachers = known.iter().filter(|((network, _), _)| self.networks.learning(network).is_none());
         teachers.map(|(key, logits)| (key.clone(), logits.detach())).collect()
     }
 
@@ -78,13 +90,18 @@ impl<'a> Views<'a> {
         self
     }
 
-    /// Views of another candidate for the adversarial images. All candidates of an attack share the predictions on
-    /// natural images, which carry no gradient.
-    pub fn with_candidate<'b>(&'b self, candidate: &'b Tensor) -> Views<'b> {
-        Views { natural_views: Some(self), ..Views::new(self.networks, self.mode, self.natural, candidate) }
+    /// Views of another candidate for the adversarial images, with the student in `mode`. All candidates of an attack share the
+    /// predictions on natural images, which carry no gradient.
+    pub fn with_candidate<'b>(&'b self, candidate: &'b Tensor, mode: Mode) -> Views<'b> {
+        Views { natural_views: Some(self), ..Views::new(self.networks, mode, self.natural, candidate) }
     }
 
-    /// Logits `[N, classes]` of the student or a named teacher.
+    /// Fused kernels, if there are some.
+    pub fn kernels(&self) -> Option<&Arc<Kernels>> {
+        self.networks.kernels.as_ref()
+    }
+
+    /// Logits `[N, classes]` of the student, a named teacher or a learner.
     ///
     /// # Panics
     /// A network that the run does not have; the configuration is checked for it beforehand.
@@ -105,6 +122,7 @@ impl<'a> Views<'a> {
         let teacher = || self.teacher(network, pixels);
         let logits = match self.natural_views {
             _ if network == STUDENT => self.forward(&self.networks.student, pixels, self.mode),
+            _ if self.learning && self.networks.learners.contains_key(network) => self.learner(network, pixels),
             // If the attack's objective uses a teacher's prediction on the candidate, the gradient runs through the
             // teacher (AdaAD).
             Some(_) => teacher(),
@@ -165,10 +183,14 @@ impl<'a> Views<'a> {
         slope
     }
 
-    /// A student pass that only updates the running statistics.
-    pub fn forward_for_statistics(&self, images: Images) {
-        let logits = no_grad(|| self.forward(&self.networks.student, self.pixels(images), self.mode));
-        self.detached.borrow_mut().insert((STUDENT.to_string(), images), logits);
+    /// A pass of the student or a learner that only updates its running statistics.
+    pub fn forward_for_statistics(&self, network: &str, images: Images) {
+        let pixels = self.pixels(images);
+        let logits = no_grad(|| match network {
+            STUDENT => self.forward(&self.networks.student, pixels, self.mode),
+            learner => self.learner(learner, pixels),
+        });
+        self.detached.borrow_mut().insert((network.to_string(), images), logits);
     }
 
     /// Logits for diagnostics, without gradient: cached ones, or a new pass of the student by batch statistics that
@@ -192,8 +214,14 @@ impl<'a> Views<'a> {
     }
 
     fn teacher(&self, name: &str, images: &Tensor) -> Tensor {
-        let pass = || self.forward(&self.networks.teachers[name], images, Mode::Eval);
+        let network = self.networks.teachers.get(name).unwrap_or_else(|| &self.networks.learners[name]);
+        let pass = || self.forward(network, images, Mode::Eval);
         self.networks.timeline.during(Phase::Teacher, name, pass)
+    }
+
+    /// A pass of a learner from which it learns.
+    fn learner(&self, name: &str, images: &Tensor) -> Tensor {
+        self.forward(&self.networks.learners[name], images, Mode::Train)
     }
 
     /// Computes a teacher's predictions on natural and adversarial images, unless one of the two is already cached.

@@ -27,8 +27,15 @@ pub struct PreActivationBlock {
 impl PreActivationBlock {
     /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let activated = activate(&self.bn1.forward(images, mode), self.activation);
-        let inner = activate(&self.bn2.after(&self.conv1, &activated, mode), self.activation);
+        let relu = self.activation == Activation::Relu;
+        let activated = match relu {
+            true => self.bn1.forward_relu(images, mode),
+            false => activate(&self.bn1.forward(images, mode), self.activation),
+        };
+        let inner = match relu {
+            true => self.bn2.after_relu(&self.conv1, &activated, None, mode),
+            false => activate(&self.bn2.after(&self.conv1, &activated, mode), self.activation),
+        };
         let inner = self.conv2.forward(&inner);
         match &self.shortcut {
             Some(shortcut) if self.raw_shortcut => inner + shortcut.forward(images),

@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 use datasets::Draws;
 use datasets::random::{Purpose, uniform};
 use tch::{Device, Kind, Tensor};
-use torch_ext::Sum;
+use torch_ext::Kernels;
 
-use super::batch_norm::BatchNorm;
+use super::batch_norm::{BatchNorm, OverRanks};
 use super::layers::{Convolution, Counter, Linear, Named};
 
 /// Makes layers and lists their tensors in PyTorch's order of registration.
@@ -16,9 +16,11 @@ pub struct Builder {
     draws: Option<Draws>,
     kind: Kind,
     device: Device,
-    across_ranks: Option<Sum>,
+    over_ranks: Option<OverRanks>,
     /// The type of folded weights, once batch norms are folded into their convolutions.
     pub folds: Arc<OnceLock<Kind>>,
+    /// Fused kernels, once batch norms are to use them.
+    pub fuses: Arc<OnceLock<Arc<Kernels>>>,
     /// Trainable tensors.
     pub parameters: Vec<Named>,
     /// Running means and variances of batch norm.
@@ -31,12 +33,12 @@ pub struct Builder {
 
 impl Builder {
     /// Layers of type `kind` on `device`. Initial values depend only on `seed` and the parameter's name. With
-    /// `across_ranks`, batch norm in training uses the statistics of the batch over all ranks.
-    pub fn new(seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
+    /// `over_ranks`, batch norm in training uses the statistics of the batch over all ranks.
+    pub fn new(seed: u64, kind: Kind, device: Device, over_ranks: Option<OverRanks>) -> Self {
         let draws = Some(Draws::new(seed, Purpose::Initialise, 0));
         let (parameters, statistics, constants, counters) = (vec![], vec![], vec![], vec![]);
-        let folds = Arc::default();
-        Self { draws, kind, device, across_ranks, folds, parameters, statistics, constants, counters }
+        let (folds, fuses) = Default::default();
+        Self { draws, kind, device, over_ranks, folds, fuses, parameters, statistics, constants, counters }
     }
 
     /// Layers whose tensors have shapes only; all values share one memory cell.
@@ -114,8 +116,16 @@ impl Builder {
         };
         let running_mean = statistic(format!("{name}.running_mean"), Tensor::zeros([channels], options));
         let running_variance = statistic(format!("{name}.running_var"), Tensor::ones([channels], options));
-        let (across_ranks, folds) = (self.across_ranks.clone(), Arc::clone(&self.folds));
-        BatchNorm { weight, bias, running_mean, running_variance, across_ranks, folds, folded: Default::default() }
+        BatchNorm {
+            weight,
+            bias,
+            running_mean,
+            running_variance,
+            over_ranks: self.over_ranks.clone(),
+            folds: Arc::clone(&self.folds),
+            fuses: Arc::clone(&self.fuses),
+            folded: Default::default(),
+        }
     }
 
     /// Values per channel that training does not change, stored with the network.

@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor, no_grad};
-use torch_ext::Sum;
+use torch_ext::Kernels;
 
+use super::batch_norm::OverRanks;
 use super::builder::Builder;
 use super::flat::flatten;
 use super::layers::{Counter, Named};
@@ -33,6 +34,7 @@ pub struct Model {
     /// Whether batch norm uses the statistics of the batch over all ranks.
     pub across_ranks: bool,
     folds: Arc<OnceLock<Kind>>,
+    fuses: Arc<OnceLock<Arc<Kernels>>>,
     normalization: Option<Normalization>,
     network: Box<dyn Network>,
     counters: Vec<Counter>,
@@ -43,11 +45,11 @@ impl Model {
     pub const STATISTICS_MOMENTUM: f64 = batch_norm::BatchNorm::MOMENTUM;
 
     /// A network with its initial values, a function of `seed` and the parameters' names.
-    pub fn build(form: ModelSpec, seed: u64, kind: Kind, device: Device, across_ranks: Option<Sum>) -> Self {
-        let sums_ranks = across_ranks.is_some();
-        let mut layers = Builder::new(seed, kind, device, across_ranks);
+    pub fn build(form: ModelSpec, seed: u64, kind: Kind, device: Device, over_ranks: Option<OverRanks>) -> Self {
+        let across_ranks = over_ranks.is_some();
+        let mut layers = Builder::new(seed, kind, device, over_ranks);
         let (normalization, network) = build_network(&mut layers, form);
-        let Builder { parameters, mut statistics, constants, counters, folds, .. } = layers;
+        let Builder { parameters, mut statistics, constants, counters, folds, fuses, .. } = layers;
         let flat_statistics = flatten(&mut statistics, kind, device);
         let batches_tracked = Tensor::zeros([], (Kind::Int64, device));
         Self {
@@ -57,8 +59,9 @@ impl Model {
             constants,
             flat_statistics,
             batches_tracked,
-            across_ranks: sums_ranks,
+            across_ranks,
             folds,
+            fuses,
             normalization,
             network,
             counters,
@@ -90,6 +93,14 @@ impl Model {
     pub fn freeze(&self) {
         for parameter in &self.parameters {
             let _ = parameter.tensor.set_requires_grad(false);
+        }
+    }
+
+    /// Computes batch norm in training, with the addition and the ReLU behind it, by `kernels` where they fit; nothing changes
+    /// without any.
+    pub fn fuse(&self, kernels: Option<&Arc<Kernels>>) {
+        if let Some(kernels) = kernels {
+            self.fuses.get_or_init(|| Arc::clone(kernels));
         }
     }
 

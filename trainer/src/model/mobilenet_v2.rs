@@ -59,9 +59,9 @@ impl MobileNetV2 {
 
 impl Network for MobileNetV2 {
     fn logits(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let stem = self.bn1.after(&self.conv1, images, mode).relu();
+        let stem = self.bn1.after_relu(&self.conv1, images, None, mode);
         let map = self.blocks.iter().fold(stem, |map, block| block.forward(&map, mode));
-        let map = self.bn2.after(&self.conv2, &map, mode).relu();
+        let map = self.bn2.after_relu(&self.conv2, &map, None, mode);
         self.linear.forward(&map.mean_dim([2i64, 3].as_slice(), false, None))
     }
 }
@@ -87,10 +87,10 @@ impl Block {
 
     fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
         let layer = |(convolution, batch_norm): &(Convolution, BatchNorm), images: &Tensor| {
-            batch_norm.after(convolution, images, mode)
+            batch_norm.after_relu(convolution, images, None, mode)
         };
-        let wide = layer(&self.widen, images).relu();
-        let inner = layer(&self.narrow, &layer(&self.filter, &wide).relu());
+        let (narrow, batch_norm) = &self.narrow;
+        let inner = batch_norm.after(narrow, &layer(&self.filter, &layer(&self.widen, images)), mode);
         match &self.shortcut {
             Shortcut::None => inner,
             Shortcut::Identity => inner + images,

@@ -19,6 +19,7 @@ mod resnet;
 mod spec;
 mod wide_resnet;
 
+pub use self::batch_norm::OverRanks;
 pub use self::classifier::{Model, outline};
 pub use self::flat::{cut, flatten, piece};
 pub use self::layers::Named;

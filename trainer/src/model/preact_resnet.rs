@@ -47,7 +47,7 @@ impl PreActResNet {
 impl Network for PreActResNet {
     fn logits(&self, images: &Tensor, mode: Mode) -> Tensor {
         let map = self.blocks.iter().fold(self.conv1.forward(images), |map, block| block.forward(&map, mode));
-        let map = self.bn.as_ref().map_or(map.shallow_clone(), |bn| bn.forward(&map, mode).relu());
+        let map = self.bn.as_ref().map_or(map.shallow_clone(), |bn| bn.forward_relu(&map, mode));
         self.linear.forward(&map.mean_dim([2i64, 3].as_slice(), false, None))
     }
 }

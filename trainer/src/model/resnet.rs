@@ -90,7 +90,7 @@ impl ResNet {
 
 impl Network for ResNet {
     fn logits(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let stem = self.bn1.after(&self.conv1, images, mode).relu();
+        let stem = self.bn1.after_relu(&self.conv1, images, None, mode);
         let stem = if self.pools { stem.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false) } else { stem };
         let map = self.blocks.iter().fold(stem, |map, block| block.forward(&map, mode));
         // The reference pools 4x4, the whole map at 32x32. The mean of the map also fits other sizes.
@@ -122,15 +122,15 @@ impl Block {
     }
 
     fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
+        let shortcut = match &self.shortcut {
+            Some((convolution, batch_norm)) => batch_norm.after(convolution, images, mode),
+            None => images.shallow_clone(),
+        };
         let mut inner = images.shallow_clone();
-        for (number, (convolution, batch_norm)) in self.layers.iter().enumerate() {
-            let normalised = batch_norm.after(convolution, &inner, mode);
-            inner = if number + 1 < self.layers.len() { normalised.relu() } else { normalised };
+        for (number, (convolution, batch_norm)) in (1..).zip(&self.layers) {
+            let addend = (number == self.layers.len()).then_some(&shortcut);
+            inner = batch_norm.after_relu(convolution, &inner, addend, mode);
         }
-        match &self.shortcut {
-            Some((convolution, batch_norm)) => inner + batch_norm.after(convolution, images, mode),
-            None => inner + images,
-        }
-        .relu()
+        inner
     }
 }

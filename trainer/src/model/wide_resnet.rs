@@ -40,7 +40,7 @@ impl WideResNet {
 impl Network for WideResNet {
     fn logits(&self, images: &Tensor, mode: Mode) -> Tensor {
         let map = self.blocks.iter().fold(self.conv1.forward(images), |map, block| block.forward(&map, mode));
-        let map = self.bn1.forward(&map, mode).relu();
+        let map = self.bn1.forward_relu(&map, mode);
         self.fc.forward(&map.mean_dim([2i64, 3].as_slice(), false, None))
     }
 }

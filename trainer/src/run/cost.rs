@@ -116,11 +116,15 @@ pub struct Cost {
     pub evaluation: u128,
 }
 
-/// The cost of the run that `config` describes, with a student that costs `forward`. Teachers that are not in `teachers` cost
-/// the same.
+/// The cost of the run that `config` describes, with a student that costs `forward`. Teachers and learners that are not in
+/// `teachers` cost the same.
 pub fn of(config: &RunConfig, forward: Forward, teachers: &BTreeMap<String, Forward>, images: ImageCounts) -> Cost {
-    let mut networks: BTreeMap<String, Forward> =
-        config.teachers.keys().map(|name| (name.clone(), teachers.get(name).copied().unwrap_or(forward))).collect();
+    let mut networks: BTreeMap<String, Forward> = config
+        .teachers
+        .keys()
+        .chain(config.learners.keys())
+        .map(|name| (name.clone(), teachers.get(name).copied().unwrap_or(forward)))
+        .collect();
     networks.insert(STUDENT.into(), forward);
 
     let mut costs: Vec<(u64, u64)> = vec![];

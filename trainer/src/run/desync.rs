@@ -4,14 +4,14 @@ use anyhow::Result;
 use comm::Communicator;
 use tch::Tensor;
 
-use crate::model::{Named, cut};
+use crate::model::{Model, Named, cut};
 use crate::run::averages::Averages;
 use crate::run::fingerprint::fingerprints;
 use crate::step::Step;
 use crate::system::agreement::Agreed;
 
-/// Makes sure that all ranks hold the same parameters, running statistics, optimizer state and averages, to the bit, after
-/// `step` steps.
+/// Makes sure that all ranks hold the same parameters, running statistics, optimizer state, averages and memory of the method, to
+/// the bit, after `after` steps.
 ///
 /// # Errors
 /// The first tensor that differs and its rank, or a failure of the transport.
@@ -47,11 +47,16 @@ fn named_state(step: &Step, averages: &Averages) -> Vec<(String, Tensor)> {
     let mut add = |what: &str, name: &str, tensor: &Tensor| {
         state.push((format!("the {what}{name}"), tensor.shallow_clone()));
     };
-    student.parameters.iter().for_each(|Named { name, tensor }| add("parameter ", name, tensor));
-    student.statistics.iter().for_each(|Named { name, tensor }| add("running statistic ", name, tensor));
-    for (buffer, values) in step.work.optimizer.buffers() {
-        let what = format!("{buffer} of ");
-        cut(values, &student.parameters).iter().for_each(|Named { name, tensor }| add(&what, name, tensor));
+    for one in step.work.trained() {
+        let whose = one.learner.map_or(String::new(), |learner| format!("{learner}'s "));
+        let Model { parameters, statistics, .. } = one.model;
+        let what = |what: &str| format!("{whose}{what}");
+        parameters.iter().for_each(|Named { name, tensor }| add(&what("parameter "), name, tensor));
+        statistics.iter().for_each(|Named { name, tensor }| add(&what("running statistic "), name, tensor));
+        for (buffer, values) in one.optimizer.buffers() {
+            let what = what(&format!("{buffer} of "));
+            cut(values, parameters).iter().for_each(|Named { name, tensor }| add(&what, name, tensor));
+        }
     }
     let memory = step.work.networks.memory.tensors();
     memory.iter().for_each(|Named { name, tensor }| add("memory of the method, ", name, tensor));

@@ -30,7 +30,11 @@ impl Effort {
         let _products = precision.products();
         let mut counted = BTreeMap::from([(STUDENT.to_string(), Forward::through(&networks.student, precision))]);
         counted.extend(
-            networks.teachers.iter().map(|(name, teacher)| (name.clone(), Forward::through(teacher, precision))),
+            networks
+                .teachers
+                .iter()
+                .chain(&networks.learners)
+                .map(|(name, teacher)| (name.clone(), Forward::through(teacher, precision))),
         );
         // Nearly all of a network's work is convolutions: the peak is that of products which are rounded like them.
         let rounds = precision.rounds_convolutions();

@@ -57,6 +57,7 @@ impl Run<'_> {
             let config = context.config;
             let request = EvaluationRequest {
                 run: context.folder.name(),
+                command: format!("iad-launch eval {} --weights {name}", context.folder.path.display()),
                 weights: EvaluatedWeights {
                     name: name.to_string(),
                     file: context.folder.weights(name),

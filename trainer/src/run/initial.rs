@@ -1,11 +1,11 @@
-//! The weights that a student begins with instead of random ones: `student.checkpoint`.
+//! The weights that a network begins with instead of random ones: `student.checkpoint`, `learners.NAME.checkpoint`.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use datasets::UserError;
 
-use crate::config::{ClassMatching, Student};
+use crate::config::{ClassMatching, STUDENT, Student};
 use crate::model::{Model, ModelSpec, outline};
 use crate::run::folder::RunFolder;
 use crate::weights::checkpoint::{self, read_header};
@@ -13,9 +13,7 @@ use crate::weights::classes::{NetworkClasses, classifier_layer, match_classes, s
 use crate::weights::foreign::{import_command, what_it_is};
 use crate::weights::student::load_student;
 
-const KEY: &str = "student.checkpoint";
-
-/// The weights that a student begins with.
+/// The weights that a network begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitialWeights {
     /// Their file.
@@ -28,11 +26,13 @@ pub struct InitialWeights {
     pub note: Option<String>,
 }
 
-/// Finds and checks the initial weights of a student of the given form and classes; `None` if its configuration names none.
+/// Finds and checks the initial weights of `student`, the network of the configuration's table `table`, of the given form and
+/// classes; `None` if it names none.
 ///
 /// # Errors
 /// A [`UserError`] for weights that are missing, of another network, or of other classes without `reset_classifier`.
 pub(super) fn initial_weights(
+    table: &str,
     student: &Student,
     form: ModelSpec,
     classes: &[String],
@@ -45,8 +45,9 @@ pub(super) fn initial_weights(
         }
         return Ok(None);
     };
-    let file = find(path)?;
-    let error = |expected: String| UserError::expected(expected).file(&file).key(KEY);
+    let key = format!("{table}.checkpoint");
+    let file = find(path, &key)?;
+    let error = |expected: String| UserError::expected(expected).file(&file).key(&key);
     let header = read_header(&file).map_err(|problem| {
         let refused = error("weights of this program".into()).value(what_it_is(&file, &problem));
         match import_command(&file, form.image) {
@@ -58,11 +59,14 @@ pub(super) fn initial_weights(
     let (mut outputs, mut note) = (None, None);
     if !student.reset_classifier {
         let network = NetworkClasses { outputs: found.classes, names: &header.class_names };
-        let hint = "set student.reset_classifier = true to begin with a new last layer";
+        let hint = match table {
+            STUDENT => "set student.reset_classifier = true to begin with a new last layer",
+            _ => "name weights that were trained on the classes of data.train",
+        };
         let matched = match_classes(network, classes, ClassMatching::Name)
-            .map_err(|error| error.file(&file).key(KEY).hint(hint))?;
+            .map_err(|error| error.file(&file).key(&key).hint(hint))?;
         outputs = matched.outputs().map(<[usize]>::to_vec);
-        note = matched.note().map(|note| format!("{KEY}: {note}"));
+        note = matched.note().map(|note| format!("{key}: {note}"));
         found.classes = outputs.as_ref().map_or(found.classes, Vec::len);
         if found.classes != form.classes {
             let refused =
@@ -72,10 +76,10 @@ pub(super) fn initial_weights(
     }
     let normalization = |form: ModelSpec| form.normalization();
     if found.architecture != form.architecture || normalization(found) != normalization(form) {
-        let expected = format!("weights of the student's network, {form}");
+        let expected = format!("weights of the network of [{table}], {form}");
         return Err(error(expected)
             .value(header.form)
-            .hint("set student.architecture and student.normalize as the weights have them")
+            .hint(format!("set {table}.architecture and {table}.normalize as the weights have them"))
             .into());
     }
     let layer = classifier_layer(form);
@@ -89,13 +93,13 @@ pub(super) fn initial_weights(
 }
 
 /// The file of weights at `path`: itself, or the best (else the final) weights of a finished run folder.
-fn find(path: &Path) -> Result<PathBuf, UserError> {
+fn find(path: &Path, key: &str) -> Result<PathBuf, UserError> {
     if path.is_file() {
         return Ok(path.to_path_buf());
     }
     RunFolder::at(path).finished_weights().ok_or_else(|| {
         let found = if path.exists() { "a folder without finished weights" } else { "missing" };
-        UserError::expected("a finished run folder or a file of weights").file(path).key(KEY).value(found).hint(
+        UserError::expected("a finished run folder or a file of weights").file(path).key(key).value(found).hint(
             "train that run to its end, name one of its checkpoints, or import weights of PyTorch with `iad-launch weights \
              import`",
         )

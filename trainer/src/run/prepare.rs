@@ -8,7 +8,7 @@ use anyhow::Result;
 use datasets::{Choice, Container, Extra, Source, Split, Subset, UserError, hold_out};
 use tch::Kind;
 
-use crate::config::{Protocol, Reading, RunConfig, Selection, Teacher};
+use crate::config::{Protocol, Reading, RunConfig, STUDENT, Selection, Teacher};
 use crate::model::{ModelSpec, outline};
 use crate::run::container::{add_sha256, open_container};
 use crate::run::extra::{RunClasses, extra_images};
@@ -16,6 +16,14 @@ use crate::run::folder::RunFolder;
 use crate::run::initial::{InitialWeights, initial_weights};
 use crate::run::teacher::{Pupil, check_teacher};
 use crate::system::memory::total_memory;
+
+/// A network that learns beside the student, before it is built.
+pub struct Learned {
+    /// Its form.
+    pub form: ModelSpec,
+    /// The weights that it begins with, if not random ones.
+    pub initial: Option<InitialWeights>,
+}
 
 /// The opened inputs of a run.
 pub struct Prepared {
@@ -33,6 +41,8 @@ pub struct Prepared {
     pub form: ModelSpec,
     /// The weights that the student begins with, if not random ones.
     pub initial: Option<InitialWeights>,
+    /// The networks that learn beside the student.
+    pub learners: BTreeMap<String, Learned>,
     /// The teachers' files of weights.
     pub teachers: BTreeMap<String, PathBuf>,
     /// For each teacher whose classes are the student's in another order, or more of them: the outputs to use.
@@ -89,7 +99,16 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
         teacher_outputs.extend(matched.outputs().map(|outputs| (name.clone(), outputs.to_vec())));
         teachers.insert(name.clone(), weights);
     }
-    let initial = initial_weights(&config.student, form, train.class_names())?;
+    let initial = initial_weights(STUDENT, &config.student, form, train.class_names())?;
+    let mut learners = BTreeMap::new();
+    for (name, learner) in &config.learners {
+        let (key, network) = (format!("learners.{name}"), learner.network(&config.student));
+        let form = ModelSpec::of(&network, form.image, form.classes);
+        check_form(&key, config, form)?;
+        let initial = initial_weights(&key, &network, form, train.class_names())?;
+        notes.extend(initial.as_ref().and_then(|initial| initial.note.clone()));
+        learners.insert(name.clone(), Learned { form, initial });
+    }
     notes.extend(initial.as_ref().and_then(|initial| initial.note.clone()));
     let mut extra = None;
     if let Some(wanted) = &config.data.extra {
@@ -103,7 +122,20 @@ pub fn prepare(config: &RunConfig, verify: bool) -> Result<Prepared> {
         extra = Some(images);
     }
     let (train, selection) = select(config, train, &test)?;
-    Ok(Prepared { initial, train, extra, selection, test, evaluated, form, teachers, teacher_outputs, notes, sha256 })
+    Ok(Prepared {
+        initial,
+        train,
+        extra,
+        selection,
+        test,
+        evaluated,
+        form,
+        learners,
+        teachers,
+        teacher_outputs,
+        notes,
+        sha256,
+    })
 }
 
 /// Opens the test images of a run: those of the classes of `data.subset`, where it chooses some.
@@ -148,26 +180,32 @@ fn student_form(config: &RunConfig, train: &dyn Source) -> Result<ModelSpec> {
             .into());
     }
     let form = ModelSpec::of(&config.student, train.shape(), chosen);
-    check_memory(form, config.precision.dtype.kind())?;
+    check_form(STUDENT, config, form)?;
+    Ok(form)
+}
+
+/// Refuses a network, that of the table `key`, that this machine cannot hold, or for which the images are too small.
+fn check_form(key: &str, config: &RunConfig, form: ModelSpec) -> Result<()> {
+    check_memory(key, form, config.precision.dtype.kind())?;
     let smallest = form.architecture.smallest_image();
     if form.image[1].min(form.image[2]) < smallest {
         return Err(UserError::expected(format!("images of at least {smallest}x{smallest} pixels for this network"))
             .file(&config.data.train)
-            .key("student.architecture")
+            .key(format!("{key}.architecture"))
             .value(form)
             .into());
     }
-    Ok(form)
+    Ok(())
 }
 
 /// Refuses a network that this machine cannot hold even once.
-fn check_memory(form: ModelSpec, kind: Kind) -> Result<()> {
+fn check_memory(key: &str, form: ModelSpec, kind: Kind) -> Result<()> {
     let values =
         outline(form).iter().map(|(_, shape)| shape.iter().map(|size| *size as u128).product::<u128>()).sum::<u128>();
     let wanted = values * kind.elt_size_in_bytes() as u128;
     match total_memory() {
         Some(there) if wanted > there.into() => Err(UserError::expected("a network that fits in memory")
-            .key("student.architecture")
+            .key(format!("{key}.architecture"))
             .value(format!("{form}, whose weights alone are {wanted} bytes; this machine has {there}"))
             .hint("choose a smaller network, or fewer student.classes")
             .into()),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use datasets::{Draws, Purpose, Shard, UserError};
 use tch::Tensor;
 
-use crate::config::{RunConfig, Term};
+use crate::config::RunConfig;
 use crate::method::attack::Noise;
 use crate::run::averages::Averages;
 use crate::run::context::RunContext;
@@ -16,6 +16,7 @@ use crate::run::networks::build;
 use crate::run::state::take_up;
 use crate::step::batch::Batch;
 use crate::step::diagnostics::Seen;
+use crate::step::learners::Place;
 use crate::step::{Step, guard};
 use crate::system::agreement::agree;
 use crate::system::transfer;
@@ -88,12 +89,21 @@ pub fn replay(context: &RunContext, kept: &Kept) -> Result<Replayed> {
     step.work.optimizer.resume_after(done.saturating_sub(header.guarding.skipped));
     step.work.optimizer.set_momentum(rates.momentum(epoch, done));
     step.work.begin_epoch(config, epoch);
+    let place = Place {
+        epoch,
+        step: done,
+        epochs: config.epochs,
+        steps_per_epoch,
+        global_batch: header.global_batch,
+        rate_factor: config.guard.rate_factor.powi(header.guarding.rollbacks as i32),
+    };
+    step.work.learners.iter_mut().for_each(|learner| learner.begin_step(place));
     step.work.networks.memory.begin_step(epoch, done, rates.steps());
-    let terms: Vec<Term> = config.active_terms(epoch).collect();
+    let terms = config.terms_of_step(epoch, offence.step.saturating_sub(1) % steps_per_epoch);
     let draws = Draws::new(config.seed, Purpose::AttackStart, epoch);
     let noise = Noise::new(&draws, &batch.samples, context.place.device);
     let seen = step.run(&batch, &noise, &terms, offence.rate)?.read()?;
-    let now = seen.not_finite.map(|place| guard::name_at(place, &step.work.parameters, &step.work.networks.student));
+    let now = seen.not_finite.map(|place| guard::name_among(place, step.work.trained()));
     let mut lines = vec![format!(
         "step {} (epoch {}), taken on {} ranks: {}",
         offence.step,
@@ -102,11 +112,10 @@ pub fn replay(context: &RunContext, kept: &Kept) -> Result<Replayed> {
         offence.found
     )];
     if !offence.exact {
-        lines.push(
-            "the weights, or the average that teaches, are those of a step or two later: that step had moved them when its numbers \
-             were read"
-                .into(),
-        );
+        let what = if config.averages_teach() { "the weights, or the average that teaches," } else { "the weights" };
+        lines.push(format!(
+            "{what} are those of a step or two later: that step had moved them when its numbers were read"
+        ));
     }
     lines.extend(images(tensors)?);
     lines.extend(state(tensors)?);

@@ -6,7 +6,7 @@ use super::active::Run;
 use super::pending::Pending;
 use crate::run::events::{Event, StepDone};
 use crate::run::trace::Tracer;
-use crate::step::{Work, guard};
+use crate::step::guard;
 use crate::system::agreement::Agreed;
 use crate::weights::guarding::Offence;
 
@@ -23,8 +23,7 @@ impl Run<'_> {
                 terms.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.as_str()).collect();
             let bad =
                 if bad.is_empty() { String::new() } else { format!("; not finite: loss term {}", bad.join(", ")) };
-            let Work { parameters, networks, .. } = &self.step.work;
-            let found = format!("{}{bad}", guard::name_at(place, parameters, &networks.student));
+            let found = format!("{}{bad}", guard::name_among(place, self.step.work.trained()));
             // The steps after it have moved nothing either: the state is that before it.
             let offence = Offence { not_finite: true, ..self.offence(step, found.clone(), &taken) };
             let kept = self.keep_offending(&taken.batch, offence)?.unwrap_or_default();

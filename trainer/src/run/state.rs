@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use anyhow::{Context, Result};
 use comm::Communicator;
 use datasets::UserError;
-use tch::no_grad;
+use tch::{Tensor, no_grad};
 
+use crate::config::STUDENT;
 use crate::model::{Model, Named, cut};
 use crate::run::averages::Averages;
 use crate::run::changes::{Change, changes};
@@ -17,11 +18,12 @@ use crate::run::metrics::JsonLines;
 use crate::run::totals::EpochTotals;
 use crate::run::writer::{Contents, WeightsFile};
 use crate::step::Step;
+use crate::step::guard::Trained;
 use crate::system::agreement::agree;
 use crate::system::files::{in_words, read_regular};
 use crate::weights::checkpoint::{self, Header, Progress, Tensors};
 use crate::weights::guarding::Guarding;
-use crate::weights::student::{load_student, student_tensors};
+use crate::weights::student::{load_network, network_tensors, student_tensors};
 
 /// The state of a run in memory, beside its tensors. Nothing here depends on the number of ranks.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -84,14 +86,32 @@ pub fn contents(context: &RunContext, state: &RunState, step: &Step, averages: &
     Contents::new(state.header(context), &tensors(step, averages))
 }
 
+/// Where the tensors of a network that learns lie in a checkpoint.
+fn place_of(one: Trained) -> String {
+    one.learner.map_or(STUDENT.into(), |name| format!("learners/{name}"))
+}
+
+/// Where the `state` of its optimizer lies.
+fn state_of(one: Trained, state: &str) -> String {
+    one.learner.map_or(state.into(), |name| format!("learners/{name}/{state}"))
+}
+
+/// The number of a learner's updates, which may begin in any epoch. The student's are the steps of the run.
+fn own_updates(one: Trained<'_>) -> Option<&Tensor> {
+    one.learner.and(one.optimizer.updates())
+}
+
 /// All tensors of a checkpoint.
 pub fn tensors(step: &Step, averages: &Averages) -> Tensors {
-    let student = &step.work.networks.student;
-    let mut tensors = student_tensors(student);
-    tensors.extend(averages.tensors(student));
-    for (state, buffer) in step.work.optimizer.buffers() {
-        let named = cut(buffer, &student.parameters).into_iter();
-        tensors.extend(named.map(|Named { name, tensor }| (format!("{state}/{name}"), tensor)));
+    let mut tensors = Tensors::new();
+    tensors.extend(averages.tensors(&step.work.networks.student));
+    for one in step.work.trained() {
+        tensors.extend(network_tensors(&place_of(one), one.model));
+        for (state, buffer) in one.optimizer.buffers() {
+            let named = cut(buffer, &one.model.parameters).into_iter();
+            tensors.extend(named.map(|Named { name, tensor }| (format!("{}/{name}", state_of(one, state)), tensor)));
+        }
+        tensors.extend(own_updates(one).map(|updates| (state_of(one, "updates"), updates.shallow_clone())));
     }
     let remembered = step.work.networks.memory.tensors().into_iter();
     tensors.extend(remembered.map(|Named { name, tensor }| (format!("memory/{name}"), tensor)));
@@ -148,15 +168,21 @@ pub fn go_back_to(context: &RunContext, step: &mut Step, averages: &Averages, sa
     share(header, step, averages, ranks)?.context("the leader has a checkpoint")
 }
 
-/// Loads the student, the optimizer's state and the method's memory of a checkpoint.
+/// Loads the student, the learners, the optimizers' states and the method's memory of a checkpoint.
 pub(super) fn take_up(step: &Step, tensors: &Tensors) -> Result<()> {
-    let student = &step.work.networks.student;
-    load_student(student, tensors)?;
-    for (state, buffer) in step.work.optimizer.buffers() {
-        for Named { name, tensor } in cut(buffer, &student.parameters) {
-            let saved = tensors.get(&format!("{state}/{name}"));
-            let saved = saved.with_context(|| format!("there is no {state} of {name}"))?;
-            no_grad(|| tensor.shallow_clone().copy_(saved));
+    for one in step.work.trained() {
+        load_network(&place_of(one), one.model, tensors)?;
+        for (state, buffer) in one.optimizer.buffers() {
+            let state = state_of(one, state);
+            for Named { name, tensor } in cut(buffer, &one.model.parameters) {
+                let saved = tensors.get(&format!("{state}/{name}"));
+                let saved = saved.with_context(|| format!("there is no {state} of {name}"))?;
+                no_grad(|| tensor.shallow_clone().copy_(saved));
+            }
+        }
+        if let Some(updates) = own_updates(one) {
+            let saved = tensors.get(&state_of(one, "updates")).context("there is no number of updates of a learner")?;
+            no_grad(|| updates.shallow_clone().copy_(saved));
         }
     }
     for Named { name, tensor } in step.work.networks.memory.tensors() {
@@ -179,11 +205,13 @@ fn share(
     if text.is_empty() {
         return Ok(None);
     }
-    let student = &step.work.networks.student;
-    for tensor in [&step.work.parameters.values, &student.flat_statistics, &student.batches_tracked] {
-        ranks.broadcast(tensor)?;
+    for one in step.work.trained() {
+        for tensor in [&one.parameters.values, &one.model.flat_statistics, &one.model.batches_tracked] {
+            ranks.broadcast(tensor)?;
+        }
+        one.optimizer.buffers().into_iter().try_for_each(|(_, buffer)| ranks.broadcast(buffer))?;
+        own_updates(one).map_or(Ok(()), |updates| ranks.broadcast(updates))?;
     }
-    step.work.optimizer.buffers().into_iter().try_for_each(|(_, buffer)| ranks.broadcast(buffer))?;
     averages.broadcast(ranks)?;
     step.work.networks.memory.tensors().iter().try_for_each(|named| ranks.broadcast(&named.tensor))?;
     let state = RunState::from_header(&serde_json::from_str(&text)?)?;

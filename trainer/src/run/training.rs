@@ -24,6 +24,7 @@ use crate::run::state;
 use crate::run::trace::Tracer;
 use crate::run::writer::Writer;
 use crate::step::batch::Batch;
+use crate::step::learners::Place;
 use crate::step::stopping::GivenUp;
 use crate::step::{Step, Work};
 use crate::system::agreement::agree;
@@ -164,7 +165,7 @@ impl Run<'_> {
     /// The steps of the current epoch that are not done yet. It ends early where a guard leads back.
     fn epoch(&mut self, pipeline: &Pipeline) -> Result<Ending> {
         let Progress { epoch, batch: done, .. } = self.state.progress;
-        let terms: Vec<Term> = self.context.config.active_terms(epoch).collect();
+        let terms: [Vec<Term>; 2] = [0, 1].map(|place| self.context.config.terms_of_step(epoch, place));
         let draws = Draws::new(self.context.config.seed, Purpose::AttackStart, epoch);
         let (shape, kind) = (self.context.prepared.form.image, self.context.config.precision.dtype.kind());
         self.step.work.begin_epoch(self.context.config, epoch);
@@ -193,13 +194,18 @@ impl Run<'_> {
             let rate = rates.rate(epoch, self.state.progress.step) * factor;
             let judgement = self.judge_next(pending.as_ref());
             self.step.work.optimizer.set_momentum(rates.momentum(epoch, self.state.progress.step));
+            let (epochs, global_batch) = (self.context.config.epochs, pipeline.global_batch);
+            let step = self.state.progress.step;
+            let place = Place { epoch, step, epochs, steps_per_epoch, global_batch, rate_factor: factor };
+            self.step.work.learners.iter_mut().for_each(|learner| learner.begin_step(place));
             if self.context.place.activity.takes(FaultKind::Nan) {
                 let _ = batch.images.shallow_clone().fill_(f64::NAN);
             }
             self.step.work.networks.memory.begin_step(epoch, self.state.progress.step, rates.steps());
             let (context, slow) = (self.context, self.slow);
             let ask = || ask_within_step(context, slow);
-            let observed = match self.step.run_until(&ask, &batch, &noise, &terms, rate) {
+            let terms = &terms[(self.state.progress.batch % 2) as usize];
+            let observed = match self.step.run_until(&ask, &batch, &noise, terms, rate) {
                 Err(error) if error.is::<GivenUp>() => return self.give_up(pending),
                 observed => observed?,
             };

@@ -37,7 +37,7 @@ impl Work {
     fn ascend_part(&self, Part { batch, noise, last }: &Part, terms: &[Term], ask: Ask) -> Result<Attacked> {
         let _casts = self.precision.casts();
         let timeline = &self.networks.timeline;
-        let attacked = self.attack(batch, noise, ask)?;
+        let attacked = self.attack(batch, noise, terms, ask)?;
         if *last {
             self.parameters.expect_last_pass()?;
         }

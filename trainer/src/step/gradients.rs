@@ -12,7 +12,7 @@ use crate::config::range::must;
 use crate::config::{Backend, Comm, GradientDtype};
 use crate::model::{Model, Named, flatten, piece};
 use crate::step::gradients::buckets::Buckets;
-use crate::system::{over_ranks, timeline::Timeline};
+use crate::system::{summing, timeline::Timeline};
 use datasets::UserError;
 use tch::Kind;
 
@@ -108,7 +108,7 @@ impl Gradients {
     pub fn finish(&self) -> Result<()> {
         let mut buckets = self.buckets()?;
         buckets.start_rest()?;
-        over_ranks::finish_sums(&self.ranks)?;
+        summing::finish(&self.ranks)?;
         buckets.take_sums();
         Ok(())
     }

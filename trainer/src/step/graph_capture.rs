@@ -147,6 +147,11 @@ impl<T> Runner<T> {
         work(Inputs { batch, noise, rate: Rate::Number(rate) }).map(Rc::new)
     }
 
+    /// Whether it captures.
+    pub fn records(&self) -> bool {
+        self.replays.is_some()
+    }
+
     /// The reason why nothing is captured any more, returned once.
     pub fn take_refusal(&mut self) -> Option<String> {
         self.refusal.take()

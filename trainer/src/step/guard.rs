@@ -7,6 +7,26 @@ use crate::model::{Model, Named};
 use crate::step::gradients::Gradients;
 use crate::step::optimizer::{Optimizer, norm};
 
+/// A network that learns, with its gradients and its optimizer.
+#[derive(Clone, Copy)]
+pub struct Trained<'a> {
+    /// The name of a learner; none for the student.
+    pub learner: Option<&'a str>,
+    /// The network.
+    pub model: &'a Model,
+    /// Its parameters and gradients.
+    pub parameters: &'a Gradients,
+    /// Its optimizer with its state.
+    pub optimizer: &'a Optimizer,
+}
+
+impl Trained<'_> {
+    /// The number of places that a guard distinguishes in it.
+    fn places(&self) -> usize {
+        self.parameters.gradients.numel() + self.model.flat_statistics.numel() + 1
+    }
+}
+
 /// The judgement of a step, on the device: no host waits for it.
 pub struct Guard {
     /// Whether the step may move anything: bool scalar.
@@ -20,11 +40,14 @@ impl Guard {
     /// Judges the gradients and the running statistics that a step has computed, before its update. The new momentum is
     /// bounded by the largest values that it is made of.
     pub fn of(parameters: &Gradients, student: &Model, optimizer: &Optimizer) -> Self {
-        let (finite, place) = all_finite(&parameters.gradients);
+        let (finite, place, bound) = optimizer.judge(parameters).unwrap_or_else(|| {
+            let (finite, place) = all_finite(&parameters.gradients);
+            (finite, place, optimizer.bound(parameters))
+        });
         let counted = |tensor: &Tensor| tensor.numel() as i64;
         let (gradients, statistics) = (counted(&parameters.gradients), &student.flat_statistics);
         let behind = place.full_like(gradients + counted(statistics));
-        let bounded = optimizer.bound(parameters).isfinite();
+        let bounded = bound.isfinite();
         let (sound, elsewhere) = match counted(statistics) {
             0 => (bounded, behind),
             _ => {
@@ -34,6 +57,16 @@ impl Guard {
         };
         Self { place: elsewhere.where_self(&finite, &place), finite: finite.logical_and(&sound) }
     }
+}
+
+/// The judgement of all networks that learn: the places of one follow those of the networks before it.
+pub fn all_of<'a>(trained: impl Iterator<Item = Trained<'a>>) -> Guard {
+    let judged = trained.map(|one| (Guard::of(one.parameters, one.model, one.optimizer), one.places()));
+    let both = |(first, before): (Guard, usize), (second, places): (Guard, usize)| {
+        let place = (second.place + before as i64).where_self(&first.finite, &first.place);
+        (Guard { finite: first.finite.logical_and(&second.finite), place }, before + places)
+    };
+    judged.reduce(both).expect("a run trains its student").0
 }
 
 /// What the steps of a run share of their judgement, on the device. Captured work reads and writes it at each replay.
@@ -86,12 +119,15 @@ impl Watch {
         let _ = self.free.fill_(1);
     }
 
-    /// Judges a step whose gradient and statistics are `finite` or not. A step that is not finite holds those after it: the host
-    /// learns of it one step late, and finds the state as it was before.
-    pub fn judge(&mut self, finite: &Tensor, parameters: &Gradients) -> Verdict {
+    /// Judges a step whose gradients, of one network or of several, and statistics are `finite` or not. A step that is not finite
+    /// holds those after it: the host learns of it one step late, and finds the state as it was before.
+    pub fn judge<'a>(&mut self, finite: &Tensor, parameters: impl Iterator<Item = &'a Gradients>) -> Verdict {
         let free = self.free.logical_and(finite);
         let norm = match self.measures {
-            true => norm(&parameters.gradients),
+            true => {
+                let norms = parameters.map(|one| norm(&one.gradients));
+                norms.reduce(|one, other| one.hypot(&other)).expect("a run trains its student")
+            }
             false => self.limit.zeros_like(),
         };
         let (moves, free) = if self.masks {
@@ -103,6 +139,18 @@ impl Watch {
         no_grad(|| self.free.copy_(&free));
         Verdict { moves, norm }
     }
+}
+
+/// What is not finite at the `place` of a guard of all networks, in words.
+pub fn name_among<'a>(mut place: usize, trained: impl Iterator<Item = Trained<'a>>) -> String {
+    for one in trained {
+        if place < one.places() {
+            let found = name_at(place, one.parameters, one.model);
+            return one.learner.map_or(found.clone(), |name| format!("{name}: {found}"));
+        }
+        place -= one.places();
+    }
+    "some value is not finite".into()
 }
 
 /// What is not finite at a guard's `place`, in words.

@@ -9,6 +9,7 @@ mod gradient_alignment;
 pub mod gradients;
 pub mod graph_capture;
 pub mod guard;
+pub mod learners;
 pub mod learning_rate;
 pub mod optimizer;
 mod recorder;
@@ -25,32 +26,35 @@ use anyhow::{Context, Result};
 use comm::{Communicator, Single};
 use datasets::Shard;
 use tch::{Tensor, no_grad};
+use torch_ext::has_fused_batch_norm;
 
-use crate::config::{AttackKind, Images, Precision, RunConfig, Term};
+use crate::config::{AttackKind, Images, Precision, RunConfig, STUDENT, Term};
 use crate::method::attack::{Attack, Noise};
 use crate::method::networks::Networks;
 use crate::method::pass_plan::PassPlan;
 use crate::method::views::Views;
-use crate::model::{Mode, Model};
+use crate::model::Mode;
 use crate::step::batch::Batch;
 use crate::step::diagnostics::{Computed, Observed, Observer, Values};
 use crate::step::gradient_alignment::GradientAlignment;
 use crate::step::gradients::Gradients;
 use crate::step::graph_capture::{Inputs, Key};
-use crate::step::guard::{Guard, Verdict, Watch};
+use crate::step::guard::{Guard, Trained, Verdict, Watch, all_of};
+use crate::step::learners::Learner;
 use crate::step::optimizer::Optimizer;
 use crate::step::recorder::{PartRecorder, Recorder};
 use crate::step::remembering::Survived;
-use crate::step::running_statistics::average_over_ranks;
+use crate::step::running_statistics::{Statistics, average_over_ranks};
 use crate::step::stopping::{Ask, Interruptible, go_on};
 use crate::step::weight_perturbation::{Attacked, WeightPerturbation};
-use crate::system::{Phase, over_ranks};
+use crate::system::{Phase, summing};
 
 /// One optimisation step: the work, and the recorder that captures and replays it.
 pub struct Step {
     /// The student, its teachers and its optimizer.
     pub work: Work,
     recorder: Recorder,
+    warning: Option<String>,
 }
 
 impl Step {
@@ -68,12 +72,20 @@ impl Step {
         if config.awp.is_some() {
             recorder.leave_parts_alone();
         }
+        if config.loss.alternates() {
+            recorder.leave_all_alone();
+        }
         if recorder.captures_parts() {
             // A captured part cannot start a sum, and one rank may replay a part that another one runs eagerly.
             work.parameters.sum_at_the_end();
             work.asks_in_attacks = false;
         }
-        Ok(Self { work, recorder })
+        let student = &work.networks.student;
+        let no_kernels = config.batch_norm.fused && student.across_ranks && !has_fused_batch_norm(student.device());
+        let warning = no_kernels.then(|| {
+            "batch_norm.fused: only GPUs have these kernels; statistics over the ranks are computed without them".into()
+        });
+        Ok(Self { work, recorder, warning })
     }
 
     /// Attacks the student on `batch` and takes one step of size `rate` down the gradient of `terms` over the global
@@ -90,7 +102,7 @@ impl Step {
     /// # Errors
     /// [`GivenUp`](stopping::GivenUp): the state of this rank is that before the step. Or a failure of the transport.
     pub fn run_until(&mut self, ask: Ask, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
-        let Self { work, recorder } = self;
+        let Self { work, recorder, .. } = self;
         let key = Key::of(batch, terms).perturbing(work.perturbation.active);
         // Captured work may not ask the other ranks.
         let ask = || if torch_ext::is_recording() { Ok(()) } else { ask() };
@@ -99,26 +111,29 @@ impl Step {
         Observed::send(&computed)
     }
 
-    /// A warning about graph capture for the user, returned once.
+    /// A warning about batch norm, fused kernels or graph capture for the user, returned once.
     pub fn take_warning(&mut self) -> Option<String> {
-        self.recorder.take_warning()
+        self.warning.take().or_else(|| self.work.networks.unfused.take()).or_else(|| self.recorder.take_warning())
     }
 }
 
-/// The student, its teachers, its optimizer, and the method that trains it.
+/// The student, its teachers, its optimizer, the networks that learn beside it, and the method that trains them.
 pub struct Work {
-    /// The student and its teachers.
+    /// The student, its teachers and the learners.
     pub networks: Networks,
     /// The student's parameters and gradients.
     pub parameters: Gradients,
     /// The optimizer with its state.
     pub optimizer: Optimizer,
+    /// The networks that learn beside the student.
+    pub learners: Vec<Learner>,
     /// What steps may move.
     pub watch: Watch,
     perturbation: WeightPerturbation,
     alignment: Option<GradientAlignment>,
     attack: Option<Box<dyn Attack>>,
     attack_mode: Mode,
+    natural_mode: Option<Mode>,
     objective: Term,
     observer: Observer,
     accumulate: usize,
@@ -140,22 +155,26 @@ impl Work {
     fn new(config: &RunConfig, mut networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
         let precision = networks.precision;
         let parameters = Gradients::flatten(&mut networks.student, Arc::clone(&ranks), &config.comm)?;
+        let learners = Learner::all(config, &mut networks, &ranks)?;
         networks.prepare(config, Arc::clone(&ranks))?;
         parameters.take_time_from(&networks.timeline)?;
         let attack: Option<Box<dyn Attack>> = match config.attack.kind {
             AttackKind::None => None,
-            AttackKind::Pgd | AttackKind::FgsmRs => Some(Box::new(config.attack.pgd())),
+            AttackKind::Pgd | AttackKind::FgsmRs => Some(config.attack.pgd().fused(networks.kernels.as_ref())),
             AttackKind::NFgsm => Some(Box::new(config.attack.n_fgsm())),
         };
         Ok(Self {
-            optimizer: Optimizer::new(&config.optimizer, &parameters, &networks.student),
+            optimizer: Optimizer::new(&config.optimizer, &parameters, &networks.student)
+                .fused(networks.kernels.clone()),
             watch: Watch::new(&config.guard, &parameters),
             perturbation: WeightPerturbation::new(config),
             alignment: GradientAlignment::new(config),
             networks,
             parameters,
+            learners,
             attack,
             attack_mode: config.attack.batch_norm,
+            natural_mode: config.attack.natural_batch_norm,
             objective: Term {
                 first_order: config.attack.first_order,
                 ..Term::plain("attack", Images::Adversarial, config.attack.towards.clone())
@@ -173,36 +192,49 @@ impl Work {
         self.perturbation.active = config.perturbs_weights(epoch);
     }
 
+    /// All that learns: the student first, then the learners in the order of their names.
+    pub fn trained(&self) -> impl Iterator<Item = Trained<'_>> {
+        let Self { networks, parameters, optimizer, learners, .. } = self;
+        let student = Trained { learner: None, model: &networks.student, parameters, optimizer };
+        let learners = learners.iter().map(|Learner { name, parameters, optimizer, .. }| Trained {
+            learner: Some(name),
+            model: &networks.learners[name],
+            parameters,
+            optimizer,
+        });
+        std::iter::once(student).chain(learners)
+    }
+
     /// The whole step: gradients of each part of the batch, their all-reduce, the update, the numbers.
     fn step(&mut self, inputs: &Inputs, terms: &[Term], recorder: &mut PartRecorder, ask: Ask) -> Result<Computed> {
         let Inputs { batch, rate, .. } = inputs;
         let timeline = self.networks.timeline.clone();
         let _products = self.precision.products();
-        let Model { flat_statistics, batches_tracked, .. } = &self.networks.student;
-        let (statistics, passes) = (flat_statistics.copy(), batches_tracked.copy());
+        let statistics: Vec<Statistics> = self.networks.trained().map(Statistics::of).collect();
         let learned = self.learn_parts(inputs, terms, recorder, ask);
         if learned.is_err() {
             self.perturbation.give_up(&self.parameters);
-            let Model { flat_statistics, batches_tracked, .. } = &self.networks.student;
-            no_grad(|| flat_statistics.shallow_clone().copy_(&statistics));
-            no_grad(|| batches_tracked.shallow_clone().copy_(&passes));
+            statistics.iter().zip(self.networks.trained()).for_each(|(before, model)| before.restore(model));
         }
         let (names, values) = learned?;
-        timeline.during(Phase::Communication, "gradients", || self.parameters.finish())?;
+        let finish = || self.trained().try_for_each(|one| one.parameters.finish());
+        timeline.during(Phase::Communication, "gradients", finish)?;
         timeline.during(Phase::Communication, "running statistics", || {
-            average_over_ranks(&self.networks.student, batch, &self.ranks)
+            self.networks.trained().try_for_each(|model| average_over_ranks(model, batch, &self.ranks))
         })?;
 
         // These flags on the device mask everything below; the host reads them one step late.
-        let Guard { finite, place } = Guard::of(&self.parameters, &self.networks.student, &self.optimizer);
-        let Verdict { moves, norm } = self.watch.judge(&finite, &self.parameters);
+        let Guard { finite, place } = all_of(self.trained());
+        let gradients = std::iter::once(&self.parameters).chain(self.learners.iter().map(|one| &one.parameters));
+        let Verdict { moves, norm } = self.watch.judge(&finite, gradients);
         timeline.during(Phase::Update, "update", || {
             self.optimizer.step(&mut self.parameters, *rate, &moves);
             self.perturbation.take_back(&self.parameters, &moves);
-            keep_statistics(&self.networks.student, (&statistics, &passes), &moves);
+            self.learners.iter_mut().for_each(|learner| learner.step(&moves));
+            statistics.iter().zip(self.networks.trained()).for_each(|(before, model)| before.keep(model, &moves));
         });
 
-        timeline.during(Phase::Communication, "observed", || over_ranks::sum_at_once(&self.ranks, &values))?;
+        timeline.during(Phase::Communication, "observed", || summing::at_once(&self.ranks, &values))?;
         let values = remembering::keep(&self.networks, values, &moves);
         Ok(Computed::new(names, &values, [&finite, &place, &norm]))
     }
@@ -217,6 +249,7 @@ impl Work {
     ) -> Result<Values> {
         let attacked = self.ascend(inputs, terms, ask)?;
         self.parameters.zero();
+        self.learners.iter_mut().for_each(|learner| learner.parameters.zero());
         let mut observed: Option<Values> = None;
         for (index, Part { batch, noise, last }) in self.parts(inputs).into_iter().enumerate() {
             ask()?;
@@ -256,7 +289,7 @@ impl Work {
         let attacked = match attacked {
             Some(attacked) => attacked,
             None => {
-                now = self.attack(batch, noise, ask)?;
+                now = self.attack(batch, noise, terms, ask)?;
                 &now
             }
         };
@@ -269,7 +302,7 @@ impl Work {
         timeline.during(Phase::Forward, "forward", || {
             for term in terms {
                 match term.weight {
-                    0.0 => views.forward_for_statistics(term.of),
+                    0.0 => views.forward_for_statistics(&term.network, term.of),
                     _ => summands.push((term, term.evaluate(&views, &batch.labels, global_count))),
                 }
             }
@@ -291,14 +324,23 @@ impl Work {
     fn views<'a>(&'a self, mode: Mode, batch: &'a Batch, attacked: &'a Attacked, terms: &[Term]) -> Views<'a> {
         let plan = PassPlan::new(terms, &self.observer.diagnosed);
         let views = Views::new(&self.networks, mode, &batch.images, &attacked.adversarial);
-        views.knowing(&attacked.teachers).following(&plan)
+        views.learning().knowing(&attacked.teachers).following(&plan)
     }
 
-    /// Attacks the student on a part of the batch.
-    fn attack(&self, batch: &Batch, noise: &Noise, ask: Ask) -> Result<Attacked> {
-        let natural = Views::new(&self.networks, self.attack_mode, &batch.images, &batch.images);
+    /// Attacks the student on a part of the batch. The attack raises its objective, and those of `terms` that say so.
+    fn attack(&self, batch: &Batch, noise: &Noise, terms: &[Term], ask: Ask) -> Result<Attacked> {
+        let mode = self.natural_mode.unwrap_or(self.attack_mode);
+        let natural = Views::new(&self.networks, mode, &batch.images, &batch.images);
         let survived = Survived::new(&self.networks, &batch.labels);
-        let attack = || self.adversarial(batch, noise, &natural, &survived, ask);
+        let raised: Vec<&Term> = terms.iter().filter(|term| term.in_attack && term.weight != 0.0).collect();
+        let attack = || {
+            let mut compared = raised.iter().copied().chain([&self.objective]).flat_map(Term::asks);
+            if self.natural_mode.is_some() && compared.any(|asked| asked == (STUDENT, Images::Natural)) {
+                // It may move the running statistics, by which the passes of the attack normalise.
+                let _ = no_grad(|| natural.logits(STUDENT, Images::Natural));
+            }
+            self.adversarial(batch, noise, &raised, (&natural, &survived), ask)
+        };
         let adversarial = self.networks.timeline.during(Phase::Attack, "attack", attack)?;
         Ok(Attacked { adversarial, teachers: natural.teachers(), survived: survived.counts() })
     }
@@ -308,8 +350,8 @@ impl Work {
         &self,
         batch: &Batch,
         noise: &Noise,
-        natural: &Views,
-        survived: &Survived,
+        raised: &[&Term],
+        (natural, survived): (&Views, &Survived),
         ask: Ask,
     ) -> Result<Tensor> {
         let Some(attack) = &self.attack else { return Ok(batch.images.shallow_clone()) };
@@ -319,23 +361,14 @@ impl Work {
             steps.set(steps.get() + 1);
             self.networks.timeline.mark("step", steps.get());
             interruptible.evaluate(candidate, |candidate| {
-                let views = natural.with_candidate(candidate);
+                let views = natural.with_candidate(candidate, self.attack_mode);
                 let objective = self.objective.evaluate(&views, &batch.labels, 1.0);
                 survived.see(&views);
-                objective
+                raised.iter().fold(objective, |sum, term| sum + term.evaluate(&views, &batch.labels, 1.0))
             })
         });
         interruptible.finish().map(|()| adversarial)
     }
-}
-
-/// Restores the running statistics and the number of their passes to those `before` if the step moves nothing.
-fn keep_statistics(student: &Model, before: (&Tensor, &Tensor), moves: &Tensor) {
-    let Model { flat_statistics: statistics, batches_tracked: passes, .. } = student;
-    no_grad(|| {
-        statistics.shallow_clone().copy_(&statistics.where_self(moves, before.0));
-        passes.shallow_clone().copy_(&passes.where_self(moves, before.1));
-    });
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ mod decay;
 
 pub(crate) use self::clip::norm;
 
+use std::sync::Arc;
+
 use tch::{Kind, Tensor, no_grad};
+use torch_ext::{Judged, Kernels};
 
 use crate::config::{LrPolicy, OneCycleCosine, OptimizerConfig, OptimizerKind};
 use crate::model::Model;
@@ -34,6 +37,8 @@ pub struct Optimizer {
     decays: Option<Tensor>,
     /// The largest norm of the gradient.
     clip: Option<f64>,
+    /// Fused kernels, if there are some.
+    kernels: Option<Arc<Kernels>>,
 }
 
 enum Rule {
@@ -69,13 +74,38 @@ impl Optimizer {
             largest_decay: weight_decay,
             decays,
             clip: config.clip_grad_norm,
+            kernels: None,
         }
+    }
+
+    /// The same, with fused kernels where they fit.
+    pub fn fused(self, kernels: Option<Arc<Kernels>>) -> Self {
+        Self { kernels, ..self }
+    }
+
+    /// Whether the gradients are finite, the place of one that is not, and a bound as of [`bound`](Self::bound), in one pass of
+    /// a fused kernel; none where it does not fit.
+    pub fn judge(&self, parameters: &Gradients) -> Option<(Tensor, Tensor, Tensor)> {
+        let Gradients { values, gradients, .. } = parameters;
+        let Rule::Sgd { momentum, .. } = self.rule else { return None };
+        let Judged { largest, place } = self.kernels.as_ref()?.sgd_judge(values, gradients, &self.velocity)?;
+        let [of_gradients, of_velocity, of_values] = [0, 1, 2].map(|which| largest.get(which));
+        let bound = of_velocity * momentum + of_values * self.largest_decay + &of_gradients;
+        Some((of_gradients.isfinite(), place, bound))
     }
 
     /// Sets the momentum of the next step, if the schedule changes it.
     pub fn set_momentum(&mut self, momentum: Option<f64>) {
         if let (Rule::CycledSgd { momentum: scalar, .. }, Some(momentum)) = (&mut self.rule, momentum) {
             let _ = scalar.fill_(momentum);
+        }
+    }
+
+    /// The number of updates so far, a scalar, where the rule counts them.
+    pub fn updates(&self) -> Option<&Tensor> {
+        match &self.rule {
+            Rule::AdamW { updates, .. } => Some(updates),
+            Rule::Sgd { .. } | Rule::CycledSgd { .. } => None,
         }
     }
 
@@ -137,6 +167,15 @@ impl Optimizer {
         match &mut self.rule {
             Rule::Sgd { momentum, nesterov } => {
                 let numbers = torch_ext::Sgd { rate, momentum: *momentum, nesterov: *nesterov, weight_decay };
+                let fused = self.kernels.as_ref().filter(|_| *momentum != 0.0 && values.kind() == Kind::Float);
+                let updated = fused.is_some_and(|kernels| {
+                    let rate = rate_on_device
+                        .map_or_else(|| Tensor::full([], rate, (Kind::Float, values.device())), Tensor::shallow_clone);
+                    kernels.sgd_update([values, gradients, &self.velocity], finite, &rate, numbers)
+                });
+                if updated {
+                    return;
+                }
                 torch_ext::fused_sgd(values, gradients, &self.velocity, &stay, numbers, rate_on_device);
             }
             Rule::CycledSgd { momentum, nesterov } => no_grad(|| {

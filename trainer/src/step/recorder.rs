@@ -72,6 +72,9 @@ impl Recorder {
         with_sums: bool,
     ) -> Result<(), String> {
         let Networks { student, timeline, .. } = networks;
+        if !networks.learners.is_empty() {
+            return Err("networks of [learners] are trained in them, each at its own learning rate".into());
+        }
         // The fused SGD kernel accepts a device-side learning rate only in float32.
         let eager_update = student.device().is_cuda() && student.kind() == Kind::Double;
         if with_sums && !eager_update {
@@ -103,6 +106,14 @@ impl Recorder {
             self.parts = PartRecorder(Runner::default());
             let reason = "a step of [awp] is recorded as a whole or not at all";
             self.warning = Some(not_captured(reason));
+        }
+    }
+
+    /// Captures nothing: two kinds of steps come in turn, and a capture of one takes the place of the other's.
+    pub fn leave_all_alone(&mut self) {
+        if std::mem::take(&mut self.captures_parts) || self.whole.records() {
+            (self.whole, self.parts) = (Runner::default(), PartRecorder(Runner::default()));
+            self.warning = Some(not_captured("the attack raises a term of the loss in every second step alone"));
         }
     }
 

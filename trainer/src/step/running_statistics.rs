@@ -4,11 +4,39 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use comm::Communicator;
-use tch::{Kind, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use crate::model::{Mode, Model};
 use crate::step::batch::Batch;
-use crate::system::over_ranks;
+use crate::system::summing;
+
+/// The running statistics of a network and the number of their passes at some moment.
+pub struct Statistics {
+    values: Tensor,
+    passes: Tensor,
+}
+
+impl Statistics {
+    /// Those of `model` now.
+    pub fn of(model: &Model) -> Self {
+        Self { values: model.flat_statistics.copy(), passes: model.batches_tracked.copy() }
+    }
+
+    /// Gives them back to `model`.
+    pub fn restore(&self, model: &Model) {
+        no_grad(|| model.flat_statistics.shallow_clone().copy_(&self.values));
+        no_grad(|| model.batches_tracked.shallow_clone().copy_(&self.passes));
+    }
+
+    /// Gives them back to `model` unless the step `moves` (bool scalar).
+    pub fn keep(&self, model: &Model, moves: &Tensor) {
+        let Model { flat_statistics: values, batches_tracked: passes, .. } = model;
+        no_grad(|| {
+            values.shallow_clone().copy_(&values.where_self(moves, &self.values));
+            passes.shallow_clone().copy_(&passes.where_self(moves, &self.passes));
+        });
+    }
+}
 
 /// Replaces the running statistics by their mean over the ranks, weighted by the samples of `batch` on each.
 /// Synchronised batch norm keeps them equal anyway.
@@ -21,7 +49,7 @@ pub fn average_over_ranks(model: &Model, batch: &Batch, ranks: &Arc<dyn Communic
     }
     let share = batch.samples.len() as f64 / batch.global_count as f64;
     let _ = no_grad(|| model.flat_statistics.shallow_clone().g_mul_scalar_(share));
-    over_ranks::sum_at_once(ranks, &model.flat_statistics)
+    summing::at_once(ranks, &model.flat_statistics)
 }
 
 /// Measures the running statistics again, as their plain mean over `batches` of natural images (`update_bn` of
@@ -60,7 +88,7 @@ pub fn measure(
 #[cfg(test)]
 mod tests {
     use comm::Single;
-    use tch::{Device, Tensor};
+    use tch::Device;
 
     use super::*;
     use crate::model::ModelSpec;

@@ -71,7 +71,8 @@ fn step(config: &RunConfig) -> Step {
     let kind = config.precision.dtype.kind();
     let teachers =
         BTreeMap::from([("robust".to_string(), network(2, kind)), ("standard".to_string(), network(3, kind))]);
-    let networks = Networks::new(network(1, kind), teachers, config.precision);
+    let learners = config.learners.keys().map(|name| (name.clone(), network(4, kind))).collect();
+    let networks = Networks::new(network(1, kind), teachers, config.precision).with_learners(learners);
     Step::new(config, networks, Arc::new(Single)).unwrap()
 }
 
@@ -84,7 +85,7 @@ fn loss(seen: &Seen) -> f64 {
 fn adversarial(step: &Step, batch: &Batch, noise: &Noise) -> Tensor {
     let fixed = Views::new(&step.work.networks, step.work.attack_mode, &batch.images, &batch.images);
     let survived = Survived::new(&step.work.networks, &batch.labels);
-    step.work.adversarial(batch, noise, &fixed, &survived, &go_on).unwrap()
+    step.work.adversarial(batch, noise, &[], (&fixed, &survived), &go_on).unwrap()
 }
 
 fn compare(case: &str, config: &RunConfig) {

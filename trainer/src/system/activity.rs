@@ -35,6 +35,16 @@ struct State {
     fault: Option<Armed>,
     /// A fault of the step's own data, until the step takes it.
     left: Option<FaultKind>,
+    sums: Sums,
+}
+
+/// Sums of tensors over the ranks that this rank has started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Their number.
+    pub count: u64,
+    /// The bytes of their tensors.
+    pub bytes: u64,
 }
 
 /// A look at an [`Activity`].
@@ -76,6 +86,7 @@ impl Default for Activity {
             events: VecDeque::new(),
             fault: None,
             left: None,
+            sums: Sums::default(),
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -97,6 +108,17 @@ impl Activity {
         keep(&mut state.events, event, EVENTS);
         state.begun |= stage != Stage::Start;
         (state.stage, state.step, state.since, state.phase) = (stage, step, now, Phase::Other);
+    }
+
+    /// Counts a sum of a tensor of so many bytes.
+    pub fn sums(&self, bytes: u64) {
+        let Sums { count, bytes: all } = &mut self.state().sums;
+        (*count, *all) = (*count + 1, *all + bytes);
+    }
+
+    /// The sums since the last call.
+    pub fn take_sums(&self) -> Sums {
+        std::mem::take(&mut self.state().sums)
     }
 
     /// Begins `stage` at the last known training step.

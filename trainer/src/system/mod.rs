@@ -8,15 +8,15 @@ mod background;
 mod fault;
 pub mod files;
 pub mod memory;
-pub mod over_ranks;
 mod phase;
 mod stage;
+pub mod summing;
 pub mod timeline;
 pub mod transfer;
 mod watched;
 mod worker;
 
-pub use self::activity::{Activity, Doing};
+pub use self::activity::{Activity, Doing, Sums};
 pub use self::background::Background;
 pub use self::fault::{Fault, FaultKind};
 pub use self::phase::{Phase, Seconds};

@@ -31,6 +31,7 @@ impl Communicator for Watched {
     }
 
     fn start_sum(&self, tensor: &Tensor) -> Result<()> {
+        self.activity.sums((tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64);
         self.activity.wait_in("an all-reduce", || self.ranks.start_sum(tensor))
     }
 

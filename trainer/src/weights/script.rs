@@ -9,10 +9,12 @@ use anyhow::Result;
 use datasets::zip::{At, Member, Zip};
 use datasets::{UserError, open_regular};
 use serde::Serialize;
-use tch::{CModule, Device, Kind, Tensor, no_grad};
+use tch::{CModule, Device, Kind, TchError, Tensor, no_grad};
 
 /// Logits of an image that differ by more than this share of the largest one depend on the other images of the batch.
 const BATCH_DEPENDENCE: f64 = 1e-3;
+/// The method of a file whose gradient stands in for that of `forward` in the adaptive check.
+const STAND_IN: &str = "stand_in";
 /// The extra file that names the outputs, as a list of strings in JSON.
 pub const CLASS_NAMES: &str = "extra/class_names.json";
 /// The most bytes it may have.
@@ -27,6 +29,9 @@ pub struct ScriptSpec {
     pub image: [usize; 3],
     /// The number of its outputs.
     pub classes: usize,
+    /// Whether the file has a method `stand_in`. It is written only then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stand_in: bool,
 }
 
 /// A loaded TorchScript network in evaluation mode.
@@ -94,22 +99,42 @@ impl ScriptedNetwork {
             )
             .hint("make it take any number of images and return the logits alone, as docs/evaluation.md shows")
         })?;
-        let shape = logits.size();
-        let &[found, classes] = shape.as_slice() else {
-            return Err(error(&format!("logits of shape [{rows}, classes]"), format!("an output of shape {shape:?}")));
+        let checked = |logits: &Tensor, what: &str| -> Result<i64, UserError> {
+            let shape = logits.size();
+            let &[found, classes] = shape.as_slice() else {
+                let value = format!("an output of shape {shape:?}");
+                return Err(error(&format!("logits of shape [{rows}, classes]{what}"), value));
+            };
+            if found != rows || classes < 2 || logits.kind() != kind {
+                let value = format!("an output of shape {shape:?} and type {:?}", logits.kind());
+                let expected = format!("logits of shape [{rows}, 2 or more classes] and type {kind:?}{what}");
+                return Err(error(&expected, value));
+            }
+            if !logits.requires_grad() {
+                let expected = format!("logits with a gradient towards the images{what}");
+                return Err(error(&expected, "logits without".into())
+                    .hint("leave torch.no_grad, detach and argmax out of its forward"));
+            }
+            Ok(classes)
         };
-        if found != rows || classes < 2 || logits.kind() != kind {
-            let value = format!("an output of shape {shape:?} and type {:?}", logits.kind());
-            return Err(error(&format!("logits of shape [{rows}, 2 or more classes] and type {kind:?}"), value));
-        }
-        if !logits.requires_grad() {
-            return Err(error("logits with a gradient towards the images", "logits without".into())
-                .hint("leave torch.no_grad, detach and argmax out of its forward"));
-        }
+        let classes = checked(&logits, "")?;
+        let stand_in = match module.method_ts(STAND_IN, &[&variable]) {
+            Ok(smooth) if checked(&smooth, " from its method stand_in")? == classes => true,
+            Ok(smooth) => {
+                let expected = format!("{classes} logits from its method stand_in, as from forward");
+                return Err(error(&expected, format!("{}", smooth.size()[1])));
+            }
+            Err(problem) if problem.to_string().contains(&format!("Method '{STAND_IN}' is not defined")) => false,
+            Err(problem) => {
+                let expected = format!("a method stand_in that takes images [{rows}, {channels}, {height}, {width}]");
+                return Err(error(&expected, summary(&problem)));
+            }
+        };
         let spec = ScriptSpec {
             architecture: "torchscript",
             image: [channels, height, width].map(|size| size as usize),
             classes: classes as usize,
+            stand_in,
         };
         let network = Self { spec, kind, device, class_names: class_names(file), module, selected: None };
         let warnings = network.batch_dependence(&images, &logits.detach()).into_iter().collect();
@@ -132,7 +157,19 @@ impl ScriptedNetwork {
     /// # Panics
     /// When its program fails, which it did not on the first batch.
     pub fn logits(&self, images: &Tensor) -> Tensor {
-        let logits = self.module.forward_ts(&[images]);
+        self.chosen(self.module.forward_ts(&[images]))
+    }
+
+    /// The logits `[N, outputs]` of its method `stand_in`, if it has one.
+    ///
+    /// # Panics
+    /// As [`logits`](Self::logits).
+    pub fn stand_in(&self, images: &Tensor) -> Option<Tensor> {
+        self.spec.stand_in.then(|| self.chosen(self.module.method_ts(STAND_IN, &[images])))
+    }
+
+    /// The outputs that are used, of all that it gave.
+    fn chosen(&self, logits: Result<Tensor, TchError>) -> Tensor {
         let logits = logits.unwrap_or_else(|problem| panic!("the TorchScript network failed: {}", summary(&problem)));
         self.selected.as_ref().map_or(logits.shallow_clone(), |outputs| logits.index_select(1, outputs))
     }
@@ -168,7 +205,7 @@ fn kind_is_floating(kind: Kind) -> bool {
 }
 
 /// The line of libtorch's message that says what is wrong, without its traces.
-fn summary(problem: &tch::TchError) -> String {
+fn summary(problem: &TchError) -> String {
     let text = problem.to_string().replace("Internal torch error: ", "");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let telling = lines.iter().find_map(|line| line.split_once("Error: ").map(|(_, rest)| rest));

@@ -2,6 +2,7 @@
 //! with `IAD_TEST_GPU=cpu` they rehearse, the CPU in the GPU's place; those of graphs with `IAD_TEST_GRAPHS=1` too.
 
 mod graphs;
+mod kernels;
 mod queue;
 mod steps;
 mod sums;
@@ -90,7 +91,8 @@ impl Taking {
         let teachers = [("robust", 2), ("standard", 3)];
         let teachers: BTreeMap<_, _> =
             teachers.into_iter().map(|(name, seed)| (name.to_string(), network(seed, kind, device))).collect();
-        let networks = Networks::new(network(1, kind, device), teachers, config.precision);
+        let learners = config.learners.keys().map(|name| (name.clone(), network(4, kind, device))).collect();
+        let networks = Networks::new(network(1, kind, device), teachers, config.precision).with_learners(learners);
         let step = Step::new(&config, networks, Arc::new(Single)).unwrap();
         let terms = config.active_terms(0).collect();
         Self { step, config, terms, device }

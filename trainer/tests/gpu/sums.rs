@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use comm::{Alignment, Communicator, HostSum};
 use tch::{Device, Kind, Tensor, no_grad};
-use torch_ext::{Sum, batch_norm_across_ranks};
+use torch_ext::{StatisticsRanks, Sum, batch_norm_across_ranks, fused_batch_norm};
 use trainer::config::Comm;
 use trainer::model::Mode;
 use trainer::step::gradients::Gradients;
@@ -49,6 +49,69 @@ fn batch_norm_across_ranks_is_that_of_the_cpu() {
     {
         let apart = apart(found, expected);
         assert!(apart <= bound, "in bfloat16 {apart:.1e} apart, {bound:.0e} allowed");
+    }
+}
+
+/// The same by libtorch's fused kernels, and the running statistics that took it up: the first of two ranks, of which the second has
+/// the same images or none.
+fn fused(images: Kind, parameters: Kind, device: Device, channels_last: bool, alone: bool) -> Vec<Tensor> {
+    let twin: Sum = Arc::new(move |sums: &mut Tensor| {
+        no_grad(|| match (sums.dim(), alone) {
+            (2, true) => {
+                // What a rank without images sends: reciprocal deviations of 1, and next to no values.
+                let channels = (sums.size()[1] - 1) / 2;
+                let _ = sums.get(1).narrow(0, channels, channels).fill_(1.0);
+                let _ = sums.get(1).narrow(0, 2 * channels, 1).fill_(1e-30);
+            }
+            (2, false) => sums.get(1).copy_(&sums.get(0)),
+            (_, true) => (),
+            (_, false) => drop(sums.g_mul_scalar_(2.0)),
+        });
+    });
+    let shape = [8, 3, 6, 6];
+    let rounded = |shape: &[i64], scale| (wave(shape, scale, device) + 2.0).to_kind(Kind::BFloat16);
+    let laid_out = |maps: Tensor| match channels_last {
+        true => maps.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
+        false => maps,
+    };
+    let input = laid_out(rounded(&shape, 2.0).to_kind(images)).set_requires_grad(true);
+    let weight = rounded(&[3], 1.5).to_kind(parameters).set_requires_grad(true);
+    let bias = rounded(&[3], 0.5).to_kind(parameters).set_requires_grad(true);
+    let running = [0.2, 0.4].map(|scale| rounded(&[3], scale).to_kind(parameters));
+    let ranks = StatisticsRanks::new(&twin, 0, 2);
+    let output = fused_batch_norm(&input, [&weight, &bias], Some(running.each_ref()), 0.1, 1e-5, &ranks);
+    // Frozen statistics stay as they are.
+    let frozen = fused_batch_norm(&input, [&weight, &bias], None, 0.1, 1e-5, &ranks);
+    assert!(frozen.equal(&output));
+    (&output * rounded(&shape, 3.0).to_kind(images)).sum(parameters).backward();
+    let [mean, variance] = running;
+    vec![output, input.grad(), weight.grad(), bias.grad(), mean, variance]
+}
+
+#[test]
+#[ignore = "needs a GPU, or IAD_TEST_GPU=cpu to rehearse"]
+fn fused_batch_norm_is_that_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for alone in [false, true] {
+        let exact = fused(Kind::Double, Kind::Double, Device::Cpu, false, alone);
+        let merged = normalised(Kind::Double, Kind::Double, Device::Cpu);
+        for (fused, merged) in exact[..4].iter().zip(&merged[2..]).filter(|_| !alone) {
+            assert!(apart(fused, merged) <= 1e-12, "the formulas differ from the sums in double precision");
+        }
+        for channels_last in [false, true] {
+            for (images, parameters, bounds) in [
+                (Kind::Double, Kind::Double, [1e-10; 6]),
+                (Kind::Float, Kind::Float, [1e-5, 1e-4, 1e-4, 1e-4, 1e-6, 1e-5]),
+                (Kind::BFloat16, Kind::Float, [0.01, 0.03, 0.01, 0.01, 1e-6, 1e-5]),
+            ] {
+                let found = fused(images, parameters, gpu.device, channels_last, alone);
+                for (place, (found, expected)) in found.iter().zip(&exact).enumerate() {
+                    let (apart, bound) = (apart(found, expected), bounds[place]);
+                    let what = format!("result {place} in {images:?}, channels last {channels_last}, alone {alone}");
+                    assert!(apart <= bound, "{what}: {apart:.1e} apart, {bound:.0e} allowed");
+                }
+            }
+        }
     }
 }
 

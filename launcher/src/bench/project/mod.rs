@@ -12,4 +12,4 @@ pub(crate) use self::cluster::Cluster;
 pub(super) use self::measured::{MeasuredStep, played_as_measured};
 pub(crate) use self::projection::run;
 pub(crate) use self::simulate::play;
-pub(crate) use self::step_model::StepModel;
+pub(crate) use self::step_model::{Learners, StepModel, learners};

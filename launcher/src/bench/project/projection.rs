@@ -7,11 +7,12 @@ use datasets::random::{bits, uniform};
 use serde::Serialize;
 use trainer::config::RunConfig;
 use trainer::model::ModelSpec;
+use trainer::run::cost::{Forward, Traffic};
 
 use super::super::output::{check_new, print, write_json};
 use super::cluster::Cluster;
 use super::simulate::{Played, play};
-use super::step_model::StepModel;
+use super::step_model::{StepModel, learners};
 use crate::command::Project;
 use crate::console::percent;
 use crate::draw::{Chart, Grid, LegendEntry, Line, Point, document, text};
@@ -44,11 +45,16 @@ pub(crate) fn run(command: &Project) -> Result<()> {
     let config = RunConfig::read(&command.config, &command.overrides)?;
     let clusters: Vec<Cluster> = command.cluster.iter().map(|file| Cluster::read(file)).collect::<Result<_>>()?;
     let form = form(command, &config);
-    let run = StepModel::new(&config, form, config.epochs - 1);
+    let (forward, traffic) = (Forward::of(form), Traffic::of(form));
+    let learners = learners(&config, form);
     let mut all = vec![];
     for cluster in &clusters {
-        let projected: Vec<Projected> =
-            command.gpus.iter().map(|gpus| project(command, &config, &run, cluster, *gpus as usize)).collect();
+        let of_gpus = |gpus: usize| {
+            let fused = config.batch_norm.fused.then_some(gpus);
+            let run = StepModel::counted(&config, config.epochs - 1, forward, &traffic, &learners, fused);
+            project(command, &config, &run, cluster, gpus)
+        };
+        let projected: Vec<Projected> = command.gpus.iter().map(|gpus| *gpus as usize).map(of_gpus).collect();
         print(&format!("{}: {form}, {}\n", cluster.name, assumptions(cluster)))?;
         print(&text(&grid(&projected), 120))?;
         print(&format!("sources: {}\n\n", cluster.sources.join("; ")))?;

@@ -6,7 +6,7 @@ use std::mem::replace;
 use tch::{Kind, Tensor};
 
 use crate::method::attack::norm::Surroundings;
-use crate::method::attack::objective::{cross_entropy, difference_ratio, ranked};
+use crate::method::attack::objective::{cross_entropy, difference_ratio, margin, ranked};
 use crate::method::attack::search::{Found, per_image};
 use crate::method::attack::{Ball, Noise, Search, Slope, Subject, predictions};
 
@@ -22,6 +22,23 @@ pub struct ApgdCe {
 impl Search for ApgdCe {
     fn search(&self, subject: &Subject, images: &Tensor, labels: &Tensor, noise: &Noise) -> Tensor {
         let objective = |logits: &Tensor| cross_entropy(logits, labels);
+        Apgd::start(self.ball, subject, images, labels, noise, &objective).run(self.iterations)
+    }
+}
+
+/// Auto-PGD on the margin between the label and the largest other logit. Unlike the cross-entropy it has a gradient however
+/// large the logits are.
+#[derive(Debug, Clone, Copy)]
+pub struct ApgdMargin {
+    /// The ball of the search.
+    pub ball: Ball,
+    /// The number of steps.
+    pub iterations: usize,
+}
+
+impl Search for ApgdMargin {
+    fn search(&self, subject: &Subject, images: &Tensor, labels: &Tensor, noise: &Noise) -> Tensor {
+        let objective = |logits: &Tensor| -margin(logits, labels);
         Apgd::start(self.ball, subject, images, labels, noise, &objective).run(self.iterations)
     }
 }

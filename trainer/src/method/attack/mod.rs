@@ -14,7 +14,7 @@ mod square;
 
 use tch::Tensor;
 
-pub use self::apgd::{ApgdCe, ApgdT};
+pub use self::apgd::{ApgdCe, ApgdMargin, ApgdT};
 pub use self::cw::CwInf;
 pub use self::fab::FabT;
 pub use self::n_fgsm::NFgsm;

@@ -3,12 +3,18 @@
 use tch::Device;
 
 use super::*;
-use crate::config::Named;
+use crate::config::{Fused, Named};
 use crate::fixtures::{network, pattern};
 use crate::model::ModelSpec;
 
-const LOWER: Precision =
-    Precision { name: Named::Reference, dtype: Dtype::Bfloat16, channels_last: false, cuda_graphs: false };
+const FUSED: Fused = Fused::Stated(false);
+const LOWER: Precision = Precision {
+    name: Named::Reference,
+    dtype: Dtype::Bfloat16,
+    channels_last: false,
+    cuda_graphs: false,
+    fused: FUSED,
+};
 
 fn images() -> Tensor {
     pattern(8 * 3 * 16 * 16, 4).view([8, 3, 16, 16]).to_kind(Kind::Float)

@@ -11,7 +11,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use comm::Communicator;
 use tch::{Kind, Tensor, no_grad};
 
-use crate::system::{Phase, over_ranks, timeline::Timeline};
+use crate::system::{Phase, summing, timeline::Timeline};
 
 /// The buckets of one flat buffer.
 pub(super) struct Buckets {
@@ -130,9 +130,9 @@ impl Buckets {
 
 impl Bucket {
     fn start(&self, ranks: &Arc<dyn Communicator>) -> Result<()> {
-        let Some(travelling) = &self.travelling else { return over_ranks::start_sum(ranks, &self.gradients) };
+        let Some(travelling) = &self.travelling else { return summing::start(ranks, &self.gradients) };
         no_grad(|| travelling.shallow_clone().copy_(&self.gradients));
-        over_ranks::start_sum(ranks, travelling)
+        summing::start(ranks, travelling)
     }
 }
 

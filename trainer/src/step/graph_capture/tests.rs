@@ -3,7 +3,7 @@ use datasets::random::Purpose;
 
 use super::*;
 use crate::fixtures::on_ranks;
-use crate::system::over_ranks::sum_at_once;
+use crate::system::summing::at_once;
 
 fn batch(count: usize) -> Batch {
     let images = Tensor::arange(count as i64, tch::kind::FLOAT_CPU).view([-1, 1, 1, 1]);
@@ -100,7 +100,7 @@ fn a_rank_that_cannot_record_keeps_the_others_from_it() {
             let (calls, found) = run(&mut runner, &[4; 8], |inputs| {
                 anyhow::ensure!(!(broken && ranks.rank() == 1 && catches_panics()), "not on this rank");
                 let sum = inputs.batch.images.sum(tch::Kind::Float);
-                sum_at_once(&ranks, &sum)?;
+                at_once(&ranks, &sum)?;
                 Ok(sum)
             });
             let alone = run(&mut Runner::default(), &[4; 8], sum).1;

@@ -5,7 +5,7 @@ use datasets::Shard;
 use super::*;
 use crate::fixtures::network_across;
 use crate::fixtures::{Call, on_ranks};
-use crate::method::networks::sum_over;
+use crate::method::networks::over_ranks;
 use crate::model::ModelSpec;
 use crate::system::timeline::Timeline;
 
@@ -16,6 +16,7 @@ pub(super) type States = Vec<[Tensor; 3]>;
 pub(super) enum Student {
     WithoutBatchNorm,
     Sync,
+    Fused,
     Local,
 }
 
@@ -31,11 +32,12 @@ pub(super) fn steps(
     on_ranks(world_size, overlaps, |ranks| {
         let shard = Shard { rank: ranks.rank(), world_size };
         let convnet = ModelSpec::new("convnet".parse().unwrap(), [3, 16, 16], 5);
-        let across_ranks =
-            (student == Student::Sync && world_size > 1).then(|| sum_over(Arc::clone(&ranks), Timeline::default()));
+        let fused = student == Student::Fused;
+        let sync = (fused || student == Student::Sync) && world_size > 1;
+        let reached = sync.then(|| over_ranks(Arc::clone(&ranks), Timeline::default(), fused));
         let student = match student {
             Student::WithoutBatchNorm => Model::build(convnet, 1, kind, Device::Cpu, None),
-            Student::Sync | Student::Local => network_across(1, 5, kind, across_ranks),
+            Student::Sync | Student::Fused | Student::Local => network_across(1, 5, kind, reached),
         };
         let networks = Networks { student, ..networks(kind) };
         let mut step = Step::new(config, networks, ranks).unwrap();
@@ -125,13 +127,16 @@ fn parts_of_a_batch_add_up_to_its_gradient() {
 
 #[test]
 fn the_alignment_of_gradients_adds_up_over_parts_and_ranks() {
-    let run = |accumulate: usize, world_size: usize| {
+    let run_student = |student: Student, accumulate: usize, world_size: usize| {
         let changes = [&format!("batch.accumulate={accumulate}"), "grad_align={ weight = 0.5 }", "attack.steps=1"];
         let config = config("at", &changes);
-        let of_ranks = steps(&config, Student::WithoutBatchNorm, world_size, true, &[6, 1]);
+        let of_ranks = steps(&config, student, world_size, true, &[6, 1]);
         assert!(of_ranks.iter().all(|(states, _)| same(states, &of_ranks[0].0)));
         of_ranks.into_iter().next().unwrap().0
     };
+    let run = |accumulate, world_size| run_student(Student::WithoutBatchNorm, accumulate, world_size);
+    // Ranks without images make no passes of batch norm by themselves, whose second derivatives need images.
+    run_student(Student::Local, 1, 2);
     let whole = run(1, 1);
     for (accumulate, world_size) in [(2, 1), (1, 2), (2, 3)] {
         for ([_, one, _], [_, other, _]) in whole.iter().zip(&run(accumulate, world_size)) {
@@ -160,6 +165,33 @@ fn parts_with_batch_norm_across_ranks_are_the_same_on_any_number_of_ranks() {
         }
     }
     assert!(distance(&alone[0][1], &run(1, 1)[0][1]) > 1e-3, "batch norm does not see the parts");
+}
+
+/// The same steps and as many sums as with statistics in double precision: one a batch norm and pass, on ranks without images too.
+#[test]
+fn fused_batch_norm_takes_the_same_steps_with_as_many_sums() {
+    for (accumulate, counts) in [(1, [5, 4, 1]), (3, [6, 4, 1])] {
+        let config = config("iad-1", &[&format!("batch.accumulate={accumulate}")]);
+        let run = |student, world_size: usize| steps(&config, student, world_size, false, &counts);
+        let alone = run(Student::Fused, 1).remove(0).0;
+        for world_size in 2..=3 {
+            let (fused, exact) = (run(Student::Fused, world_size), run(Student::Sync, world_size));
+            for (states, calls) in &fused {
+                assert!(same(states, &fused[0].0) && *calls == fused[0].1, "ranks of {world_size} differ");
+            }
+            for (one, other) in alone.iter().flatten().zip(fused[0].0.iter().flatten()) {
+                let distance = distance(one, other);
+                assert!(distance < 1e-9, "{accumulate} parts on {world_size} ranks: {distance:e}");
+            }
+            let sums = |calls: &[Call]| calls.iter().filter(|call| matches!(call, Call::Sum(..))).count();
+            assert_eq!(sums(&fused[0].1), sums(&exact[0].1), "{accumulate} parts on {world_size} ranks");
+            // A table with a row for each rank ahead, two sums of each of 16 channels back.
+            for values in [world_size * 33, 32] {
+                let call = Call::Sum(Kind::Double, values);
+                assert!(fused[0].1.contains(&call), "no sum of {values} values on {world_size} ranks");
+            }
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::preset_names;
 use crate::fixtures::network_across;
 use crate::fixtures::on_ranks;
-use crate::method::networks::sum_over;
+use crate::method::networks::over_ranks;
 use crate::step::diagnostics::Seen;
 use crate::step::graph_capture::WARM_UP;
 use crate::system::timeline::Timeline;
@@ -85,6 +85,12 @@ fn every_method_is_replayed_to_the_bit() {
             let changes = [changes, enters, &["attack.start=gaussian", "metrics.diagnostics=full"]].concat();
             let config = config(preset, &changes);
             let (mut called, mut recorded) = (step(&config), step(&config));
+            if !config.learners.is_empty() {
+                // Each network that learns has a rate of its own.
+                let reason = record(&mut recorded).unwrap_err();
+                assert!(reason.contains("[learners]"), "{reason}");
+                continue;
+            }
             record(&mut recorded).unwrap();
             let seen = [&mut called, &mut recorded].map(|step| steps(step, &config, 13, images));
             let [one, other] = seen;
@@ -192,6 +198,7 @@ fn whole_steps_of_several_ranks_are_replayed_with_their_sums() {
     for (preset, changes, world_size, overlaps, alike) in [
         ("iad-1", &["precision.dtype=float32", "comm.bucket_mib=0.01"][..], 2, true, 7),
         ("iad-1", &["batch.accumulate=2", "batch_norm.compat=lean"], 3, true, 7),
+        ("iad-1", &["precision.dtype=float32", "batch_norm.fused=true"], 3, true, 7),
         ("saad", &["precision.dtype=float32"], 2, false, 5),
         ("trades", &["awp={ gamma = 0.01 }", "comm.bucket_mib=0.01"], 2, true, 7),
         ("at", &["precision.dtype=float32"], 1, false, 7),
@@ -200,19 +207,21 @@ fn whole_steps_of_several_ranks_are_replayed_with_their_sums() {
         let of_ranks = on_ranks(world_size, overlaps, |ranks| {
             let kind = config.precision.dtype.kind();
             let new = || {
-                let sum = (world_size > 1).then(|| sum_over(Arc::clone(&ranks), Timeline::default()));
-                let networks = Networks { student: network_across(1, 5, kind, sum), ..networks(kind) };
+                let fused = config.batch_norm.fused;
+                let over = || over_ranks(Arc::clone(&ranks), Timeline::default(), fused);
+                let reached = (world_size > 1).then(over);
+                let networks = Networks { student: network_across(1, 5, kind, reached), ..networks(kind) };
                 Step::new(&config, networks, Arc::clone(&ranks)).unwrap()
             };
             let mut called = new();
             let one = steps(&mut called, &config, 8, images);
             let mut recorded = new();
-            let Step { work, recorder } = &mut recorded;
+            let Step { work, recorder, .. } = &mut recorded;
             recorder.capture(&work.networks, &work.ranks, true).unwrap();
             recorded.work.networks.timeline.begin_trace();
             let other = steps(&mut recorded, &config, 8, images);
             let spans = recorded.work.networks.timeline.end_trace();
-            assert_eq!(recorded.take_warning(), None);
+            assert_eq!(recorded.recorder.take_warning(), None);
             same(preset, (&called, one), (&recorded, other));
             spans.iter().filter(|(span, ..)| span.name == "replay").count()
         });
@@ -225,8 +234,8 @@ fn whole_steps_of_several_ranks_are_replayed_with_their_sums() {
 fn sums_of_batch_norm_are_not_recorded() {
     let config = config("iad-1", &["precision.dtype=float32"]);
     on_ranks(2, false, |ranks| {
-        let sum = sum_over(Arc::clone(&ranks), Timeline::default());
-        let student = network_across(1, 5, Kind::Float, Some(sum));
+        let reached = over_ranks(Arc::clone(&ranks), Timeline::default(), false);
+        let student = network_across(1, 5, Kind::Float, Some(reached));
         let teachers = ["robust", "standard"].map(|name| (name.to_string(), network(2, Kind::Float)));
         let networks = Networks::new(student, BTreeMap::from(teachers), config.precision);
         let mut step = Step::new(&config, networks, ranks).unwrap();

@@ -4,7 +4,7 @@ use datasets::Shard;
 
 use super::*;
 use crate::fixtures::{network_across, on_ranks};
-use crate::method::networks::sum_over;
+use crate::method::networks::over_ranks;
 use crate::step::stopping::GivenUp;
 use crate::system::timeline::Timeline;
 
@@ -22,10 +22,10 @@ fn same(one: &[Tensor; 4], other: &[Tensor; 4]) -> bool {
 fn gives_up_everywhere(config: &RunConfig, world_size: usize, sync: bool, global_count: usize) -> usize {
     let of_ranks = on_ranks(world_size, true, |ranks| {
         let kind = Kind::Double;
-        let across_ranks = (sync && world_size > 1).then(|| sum_over(Arc::clone(&ranks), Timeline::default()));
+        let reached = (sync && world_size > 1).then(|| over_ranks(Arc::clone(&ranks), Timeline::default(), false));
         let networks = |across| Networks { student: network_across(1, 5, kind, across), ..networks(kind) };
-        let mut step = Step::new(config, networks(across_ranks.clone()), Arc::clone(&ranks)).unwrap();
-        let mut unbroken = Step::new(config, networks(across_ranks), Arc::clone(&ranks)).unwrap();
+        let mut step = Step::new(config, networks(reached.clone()), Arc::clone(&ranks)).unwrap();
+        let mut unbroken = Step::new(config, networks(reached), Arc::clone(&ranks)).unwrap();
         let slots: Vec<i64> =
             Shard { rank: ranks.rank(), world_size }.slots(global_count).map(|slot| slot as i64).collect();
         let images = pattern(global_count * 3 * 16 * 16, 7).view([-1, 3, 16, 16]);
@@ -76,6 +76,20 @@ fn a_step_can_be_given_up_before_each_part_and_each_step_of_its_attack() {
         // The second part has no image for the last ranks.
         let parts = config("iad-1", &[train, "batch.accumulate=2"]);
         assert_eq!(gives_up_everywhere(&parts, world_size, true, 3), 2 * (1 + 3), "{world_size} ranks");
+    }
+}
+
+/// NuAT's attack, which sums over the ranks within its objective.
+#[test]
+fn a_step_whose_attack_raises_a_term_of_the_whole_batch_can_be_given_up() {
+    let term = "{ name = \"smooth\", of = \"adversarial\", towards = { network = \"student\", images = \"natural\" }, \
+                divergence = \"nuclear\", in_attack = true }";
+    let terms = format!("loss.terms=[{{ name = \"label\", of = \"natural\", towards = \"label\" }}, {term}]");
+    let natural = "attack.natural_batch_norm=train_update";
+    for world_size in 1..=3 {
+        assert_eq!(gives_up_everywhere(&config("at", &[&terms, natural]), world_size, true, 5), 1 + 3);
+        // The last ranks have no image.
+        assert_eq!(gives_up_everywhere(&config("at", &[&terms, natural]), world_size, true, 2), 1 + 3);
     }
 }
 

@@ -1,5 +1,7 @@
 //! A step never waits for its device, and still detects a gradient that is not finite.
 
+use tch::no_grad;
+
 use super::*;
 use crate::system::transfer;
 

@@ -1,5 +1,7 @@
 //! Adversarial weight perturbation: the golden steps of its authors, its limits, its passes, and its ways out.
 
+use tch::no_grad;
+
 use super::ranks::{Student, distance, same, steps as on_ranks};
 use super::*;
 use crate::config::{Comm, STUDENT};

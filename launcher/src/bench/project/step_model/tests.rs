@@ -6,7 +6,7 @@ use super::super::projection::deviation;
 use super::*;
 
 fn step_of(overrides: &[&str], images: f64, rate: f64) -> (StepModel, Vec<Work>) {
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/cifar10_resnet18_iad1.toml");
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/paper/runs/cifar10_resnet18_iad1.toml");
     let overrides = overrides.iter().chain(&["batch_norm.compat=lean"]).map(|text| text.parse().unwrap());
     let overrides: Vec<_> = overrides.collect();
     let config = RunConfig::read(&config, &overrides).unwrap();
@@ -43,6 +43,20 @@ fn a_step_computes_all_its_operations_and_sends_all_its_bytes() {
     assert_eq!(buckets, 43);
     let (run, _) = step_of(&["batch_norm.across_ranks=local", "comm.gradient_dtype=bfloat16"], 16.0, 1e12);
     assert_eq!((run.sums_before.len(), run.gradients), (0, 2.0 * 11_173_962.0));
+}
+
+/// A learner like the student: one more pass in the loss, with its gradients and their sum.
+#[test]
+fn a_learner_adds_its_pass_and_its_gradients() {
+    let (run, step) = step_of(&["loss.preset=lbgat", "batch_norm.across_ranks=sync"], 16.0, 1e12);
+    assert_eq!(run.gradients, 4.0 * 2.0 * 11_173_962.0);
+    // The file's attack uses batch statistics: 10 passes forward and back, and one of natural images. In the loss the student sees
+    // two kinds of images, the learner one.
+    assert_eq!((run.sums_before.len(), run.sums_in_backward.len()), (20 * (21 + 3), 20 * 3));
+    // Forward passes and backward ones, which cost as much: 10 and 10 in the attack and one before it; three and three in the loss,
+    // whose backward passes to the parameters cost twice.
+    let passes = 10.0 + 10.0 + 1.0 + 3.0 + 2.0 * 3.0;
+    assert!((totals(&step).0 / (16.0 * passes * 1.111e9 / 1e12) - 1.0).abs() < 0.01, "{} s", totals(&step).0);
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn pgd(steps: usize, start: Start, clamp_start: bool) -> Pgd {
     Pgd { ball: Ball { norm: Norm::Linf, eps: 8.0 / 255.0 }, step: 2.0 / 255.0, steps, start, clamp_start }
 }
 
-const STARTS: [Start; 3] = [Start::Natural, Start::Uniform, Start::Gaussian];
+const STARTS: [Start; 4] = [Start::Natural, Start::Uniform, Start::Gaussian, Start::Signs];
 
 proptest! {
     #[test]
@@ -32,7 +32,7 @@ proptest! {
         eps in 0.001f64..0.5,
         step in 0.001f64..0.5,
         steps in 1usize..6,
-        place in 0usize..3,
+        place in 0usize..4,
         clamp_start: bool,
         slope in -20.0f64..20.0,
     ) {
@@ -56,7 +56,7 @@ fn every_start_is_where_its_method_begins() {
     // Black and white images: half of the changes lead out of the pixel range.
     let images = images(64).round();
     let samples: Vec<u64> = (0..64).collect();
-    for (start, size) in STARTS.into_iter().zip([0.0, 8.0 / 255.0 / 3f64.sqrt(), 0.001]) {
+    for (start, size) in STARTS.into_iter().zip([0.0, 8.0 / 255.0 / 3f64.sqrt(), 0.001, 4.0 / 255.0]) {
         let begin = |clamp_start| pgd(0, start, clamp_start).perturb(&images, &noise(&samples), &|_| unreachable!());
         let (free, clamped) = (begin(false), begin(true));
         assert!(clamped.equal(&free.clamp(0.0, 1.0)));

@@ -8,7 +8,7 @@ use crate::method::views::first_order;
 /// The presets that the tests of this file and those of [`step::remembering`](crate::step) cover.
 pub(super) fn presets() -> impl Iterator<Item = String> {
     let methods = ["ltd", "hat", "dgad", "dkl", "gkl", "saad", "saad-c", "adr", "adr-trades"];
-    let others = ["fair-ard", "fair-iad", "fair-rslad", "mtard", "b-mtard"];
+    let others = ["fair-ard", "fair-iad", "fair-rslad", "mtard", "b-mtard", "lbgat", "peeraid"];
     methods.into_iter().chain(others).map(str::to_string)
 }
 
@@ -45,6 +45,55 @@ fn assert_case(networks: &Networks, name: &str, terms: &[Term]) {
 #[test]
 fn hat_has_the_golden_value_and_gradients() {
     assert_case(&networks(), "hat_kl", &terms("hat", &[], 0));
+}
+
+/// Values and gradients of both networks that learn. The golden numbers have the second one as `teacher`.
+#[test]
+fn methods_with_a_learner_have_the_golden_values_and_gradients() {
+    let golden = fixture();
+    let labels: Vec<i64> = serde_json::from_value(golden["y"].clone()).unwrap();
+    let labels = Tensor::from_slice(&labels);
+    let weights = |numbers: &[(&str, f64)]| -> Vec<String> {
+        numbers.iter().map(|(term, weight)| format!("loss.terms.{term}.weight={weight:?}")).collect()
+    };
+    let mean = |peer: f64, teach: f64, smooth: f64| {
+        weights(&[("peer-teach", peer / 4.0), ("teach", teach / 4.0), ("smooth", smooth / 4.0)])
+    };
+    let at_one = ["teach", "smooth"].map(|term| format!("loss.terms.{term}.temperature=1"));
+    let tiny = [mean(100.0, 35.0, 20.0), weights(&[("label", 0.035)]), at_one.to_vec()].concat();
+    for (name, preset, learner, set) in [
+        ("lbgat_beta0", "lbgat", "guide", weights(&[("smooth", 0.0)])),
+        ("lbgat_beta6", "lbgat", "guide", vec![]),
+        ("peeraid_T5", "peeraid", "peer", [mean(0.1, 1.0, 1.0), vec!["batch_norm.compat=lean".into()]].concat()),
+        ("peeraid_T1", "peeraid", "peer", tiny),
+    ] {
+        let case = golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
+        let (networks, nothing) = (networks(), Tensor::zeros([4, 1, 8, 8], tch::kind::DOUBLE_CPU));
+        let views = Views::new(&networks, Mode::Train, &nothing, &nothing);
+        let logits = [
+            (STUDENT, Images::Natural, "s_nat", "d_student_nat"),
+            (STUDENT, Images::Adversarial, "s_adv", "d_student_adv"),
+            (learner, Images::Natural, "t_nat", "d_teacher_nat"),
+            (learner, Images::Adversarial, "t_adv", "d_teacher_adv"),
+        ];
+        let logits = logits.map(|(network, images, values, gradient)| {
+            let values = tensor_of(&golden["logits"][values]).set_requires_grad(true);
+            views.give(network, images, values.shallow_clone());
+            (values, gradient)
+        });
+        let set: Vec<&str> = set.iter().map(String::as_str).collect();
+        let total: Tensor =
+            terms(preset, &set, 0).iter().map(|term| term.evaluate(&views, &labels, labels.numel() as f64)).sum();
+        total.backward();
+        let (found, expected) = (f64::try_from(total).unwrap(), case["loss"].as_f64().unwrap());
+        assert!((found - expected).abs() <= 1e-9 * expected, "{name}: {found} instead of {expected}");
+        for (values, key) in logits {
+            let gradient = if values.grad().defined() { values.grad() } else { values.zeros_like() };
+            let golden = case.get(key).map_or_else(|| values.zeros_like(), tensor_of);
+            let apart = f64::try_from((gradient - golden).abs().max()).unwrap();
+            assert!(apart < 1e-9, "{name}: {key} is {apart:e} off");
+        }
+    }
 }
 
 /// The larger nominal batch of the second case, 8 for 4 images, weighs the groups of 2 images by 2/8 and 6/8.
@@ -191,7 +240,10 @@ fn dkl_and_gkl_have_the_golden_values_and_gradients() {
             ["logits_nat", "logits_adv"].map(|name| tensor_of(&inputs[name]).set_requires_grad(true));
         views.give(STUDENT, Images::Natural, natural.shallow_clone());
         views.give(STUDENT, Images::Adversarial, adversarial.shallow_clone());
-        let found: Tensor = terms(preset, &[], 0).iter().map(|term| term.evaluate(&views, &labels, 4.0)).sum();
+        // The golden loss is without the cross-entropy on natural images.
+        let terms = terms(preset, &[], 0);
+        let divergences = terms.iter().filter(|term| term.name != "label");
+        let found: Tensor = divergences.map(|term| term.evaluate(&views, &labels, 4.0)).sum();
         found.backward();
         let fixed = natural.detach();
         let entropy = -(fixed.softmax(1, Kind::Double) * fixed.log_softmax(1, Kind::Double)).sum(Kind::Double) / 4.0;
@@ -271,7 +323,7 @@ fn the_label_follows_the_teacher_to_first_order() {
     let step = (crate::fixtures::pattern(128, 4).view([2, 1, 8, 8]) - 0.5) * 1e-5;
     let candidate = &natural + &step;
     let origin = Views::new(&networks, Mode::Eval, &natural, &natural);
-    let found = origin.with_candidate(&candidate).first_order("robust", &labels);
+    let found = origin.with_candidate(&candidate, Mode::Eval).first_order("robust", &labels);
     let (at, there) = (
         origin.logits("robust", Images::Natural),
         Views::new(&networks, Mode::Eval, &natural, &candidate).logits("robust", Images::Adversarial),

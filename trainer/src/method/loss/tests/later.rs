@@ -13,7 +13,7 @@ teachers = { robust.checkpoint = "none", standard.checkpoint = "none" }
 "#;
 
 /// The presets that the tests of this file cover.
-pub(super) const PRESETS: [&str; 5] = ["mart", "trades-ls", "igdm", "igdm-ard", "igdm-rslad"];
+pub(super) const PRESETS: [&str; 6] = ["mart", "nuat", "trades-ls", "igdm", "igdm-ard", "igdm-rslad"];
 
 /// The terms of `preset` in `epoch`, with `overrides`.
 pub(super) fn terms(preset: &str, overrides: &[&str], epoch: u64) -> Vec<Term> {
@@ -85,6 +85,20 @@ fn mart_and_smoothed_trades_have_the_golden_values_and_gradients() {
     }
 }
 
+/// The golden divisor is the number of samples; the last epoch has the whole weight.
+#[test]
+fn nuat_has_the_golden_value_and_gradients() {
+    let golden = &recipe()["nuat"];
+    assert_eq!(golden["divisor"], 5);
+    let logits = [
+        (STUDENT, Images::Natural, &golden["logits_nat"], Some(&golden["grad_nat"])),
+        (STUDENT, Images::Adversarial, &golden["logits_adv"], Some(&golden["grad_adv"])),
+    ];
+    let weight = format!("loss.terms.smooth.weight={:?}", golden["lam"].as_f64().unwrap());
+    let loss = golden["loss"].as_f64().unwrap();
+    assert_golden("nuat", &terms("nuat", &[&weight], 199), &logits, &golden["labels"], (loss, 1e-10));
+}
+
 /// A weight of 0 for MART's second term leaves natural logits without a gradient; smoothing 0 is plain cross-entropy.
 #[test]
 fn limits_of_mart_and_of_smoothing() {
@@ -152,6 +166,27 @@ fn a_ramp_ends_at_the_whole_weight() {
     assert_eq!([0, 99, 199].map(|epoch| config(epoch).weight), [0.02, 2.0, 4.0]);
     assert_eq!(config(0).ramp, None);
     assert_eq!(serde_json::to_string(&Ramp::Linear).unwrap(), "\"linear\"");
+}
+
+/// NuAT's weight: 4.5 / (E - 10) more after each of the first E - 10 epochs, from 0 on.
+#[test]
+fn a_ramp_that_holds_begins_at_0_and_ends_early() {
+    let weight = |epoch| terms("nuat", &[], epoch).pop().unwrap().weight;
+    assert_eq!([0, 95, 190, 199].map(weight), [0.0, 2.25, 4.5, 4.5]);
+    let short = |epoch| Ramp::Hold(10).share(epoch, 3);
+    assert_eq!([0, 1, 2].map(short), [0.0, 1.0, 1.0]);
+    assert_eq!(serde_json::to_string(&Ramp::Hold(10)).unwrap(), r#"{"hold":10}"#);
+}
+
+/// The attack raises the term in every second step of an epoch, from the second on.
+#[test]
+fn steps_alternate_where_the_attack_raises_a_term() {
+    let config = config("nuat", &[]);
+    let raised = |place| config.terms_of_step(7, place).iter().filter(|term| term.in_attack).count();
+    assert_eq!([0, 1, 2, 3].map(raised), [0, 1, 0, 1]);
+    let names = |place: u64| config.terms_of_step(7, place).into_iter().map(|term| term.name).collect::<Vec<_>>();
+    assert_eq!(names(0), names(1));
+    assert!(config.loss.alternates() && config.loss.exchanges());
 }
 
 /// Mirrored images lie as far on the other side of the natural ones, beyond the range of pixels too.
