@@ -1,6 +1,6 @@
 //! What the ranks of one run can do together.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
 
 use crate::clock::Alignment;
@@ -48,14 +48,20 @@ pub trait Communicator: Send + Sync {
         false
     }
 
-    /// Does `work`, in which this rank captures a graph of its GPU. Sums that are started in it are made by each replay of the
-    /// graph, and all ranks capture the same ones.
+    /// Does `work`, in which this rank captures a graph of its GPU, and agrees with the others whether all could. Sums that are
+    /// started in it are made by each replay of the graph, and all ranks capture the same ones. Inside: why `work` failed, or
+    /// that another rank's did.
     ///
     /// # Errors
     /// A failure of the transport.
-    fn capture(&self, work: &mut dyn FnMut()) -> Result<()> {
-        work();
-        Ok(())
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Result<()>> {
+        let captured = work();
+        let mut failed = [f64::from(captured.is_err())];
+        self.sum(&mut failed)?;
+        Ok(match failed[0] > 0.0 {
+            true => captured.and_then(|()| bail!("another rank could not record them, and its log says why")),
+            false => captured,
+        })
     }
 
     /// Queues a replay of captured sums by `launch`; all ranks do.

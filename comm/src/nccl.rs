@@ -14,12 +14,13 @@
 //! the host's memory only, so it never waits for a GPU's work.
 #![allow(unsafe_code)]
 
+mod connection;
 mod library;
 mod sum_graph;
 mod watch;
 
 use std::ffi::c_void;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -28,12 +29,12 @@ use anyhow::{Context, Result, ensure};
 use cudarc::driver::sys::CUstream;
 use tch::{Device, Kind, Tensor};
 
+pub(crate) use self::connection::Place;
 use self::library::Handle;
 pub(crate) use self::library::{check, note, version};
 pub(crate) use self::sum_graph::SumGraph;
 pub(crate) use self::watch::Limits;
 use self::watch::{Watch, What, within};
-use crate::agreement::agree;
 use crate::clock::Alignment;
 use crate::communicator::Communicator;
 use crate::host_sum::HostSum;
@@ -45,18 +46,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Between a rank's last words and its end, which is that of all: others that have something to say say it too.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// What a rank connects with.
-pub(crate) struct Place {
-    /// The number of its GPU.
-    pub(crate) gpu: usize,
-    /// Where its tensors live: on that GPU, but for tests.
-    pub(crate) tensors: Device,
-    /// Who it is, in messages.
-    pub(crate) name: String,
-    /// Whether graphs hold sums.
-    pub(crate) in_graphs: bool,
-}
 
 /// The communicator of sums that run beside the computation.
 const BESIDE: usize = 0;
@@ -96,75 +85,6 @@ struct Turn {
 type Call = unsafe fn(Handle, *mut c_void, usize, Kind, CUstream) -> Result<()>;
 
 impl Nccl {
-    /// Connects the ranks of `host`, or ends all of them with a message.
-    ///
-    /// # Errors
-    /// What every rank hears of: no identity, no stream.
-    pub(crate) fn connect(host: Arc<dyn Communicator>, place: Place, limits: Limits, report: Report) -> Result<Self> {
-        let lanes = if place.in_graphs { 2 } else { 1 };
-        let mut ids = vec![];
-        for _ in 0..lanes {
-            let made = if host.is_leader() { library::unique_id() } else { Ok(String::new()) };
-            ids.push(host.gather(&agree(host.as_ref(), made, |_| false)?)?.swap_remove(0));
-        }
-        let streams = agree(host.as_ref(), Streams::open(place.gpu, place.tensors, lanes), |_| false)?;
-        // No rank may still be inside MPI, waiting for the identity, when another waits for it inside NCCL.
-        host.barrier()?;
-        let streams = Arc::new(streams);
-        let (rank, ranks, inside) = (host.rank(), host.world_size(), Arc::clone(&streams));
-        let connected = within(limits.connect, move || {
-            inside.enter()?;
-            ids.iter().map(|id| Handle::connect(rank, ranks, id)).collect::<Result<Vec<_>>>()
-        });
-        let failure = match connected {
-            Some(Ok(handles)) => return Ok(Self::watched(host, handles, streams, place, limits, report)),
-            Some(Err(error)) => format!("{error:#}"),
-            None => format!("no connection after {} s ({} sets the limit)", limits.connect.as_secs(), Limits::VARIABLE),
-        };
-        report(&format!(
-            "{}: NCCL does not connect: {failure}\n  next: start again with NCCL_DEBUG=INFO to see where it waits; choose the \
-             network by NCCL_SOCKET_IFNAME (`ip address` lists what there is); make sure that no firewall stands between the \
-             hosts and that all of them are up; comm.backend = \"mpi\" does without NCCL",
-            place.name
-        ));
-        thread::sleep(LINGER);
-        host.abort(1)
-    }
-
-    fn watched(
-        host: Arc<dyn Communicator>,
-        handles: Vec<Handle>,
-        streams: Arc<Streams>,
-        place: Place,
-        limits: Limits,
-        report: Report,
-    ) -> Self {
-        let shared = Shared { host, handles, streams, watch: Watch::new(), limits, name: place.name, report };
-        let shared = Arc::new(shared);
-        let (open, closed) = channel();
-        let watched = Arc::clone(&shared);
-        let watch = thread::spawn(move || watched.keep_watch(&closed));
-        Self { shared, device: place.tensors, turn: Mutex::default(), watching: Mutex::new(Some((open, watch))) }
-    }
-
-    /// Waits for what is under way and disconnects. Every rank must call it, as the last of its collectives.
-    pub(crate) fn close(&self) {
-        // A collective that hangs here is seen by the watch.
-        while !self.shared.watch.is_idle() {
-            thread::sleep(LOOK / 10);
-        }
-        let Some((open, watch)) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        drop(open);
-        // The watch must not ask a communicator that is gone.
-        let _ = watch.join();
-        let (handles, streams) = (self.shared.handles.clone(), Arc::clone(&self.shared.streams));
-        // Where it hangs, the end of the process frees what is left.
-        within(self.shared.limits.release, move || {
-            let _ = streams.enter();
-            handles.into_iter().for_each(Handle::destroy);
-        });
-    }
-
     /// Queues a collective on `tensor` behind everything that libtorch has queued; the event behind it.
     fn queue(
         &self,
@@ -305,16 +225,22 @@ impl Communicator for Nccl {
         true
     }
 
-    fn capture(&self, work: &mut dyn FnMut()) -> Result<()> {
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Result<()>> {
         let mut turn = self.turn();
         // A graph cannot wait for work that is not in it.
         self.join(&mut turn)?;
         turn.captures = true;
         drop(turn);
-        work();
+        let captured = work();
         // A capture that failed leaves sums that nobody makes.
         *self.turn() = Turn::default();
-        Ok(())
+        let shared = &self.shared;
+        shared.watch.calls(What::Agreement(captured.as_ref().err().map(|error| format!("{error:#}"))), true);
+        let mut captured = Some(captured);
+        let agreed = shared.host.capture(&mut || captured.take().unwrap_or(Ok(())));
+        shared.watch.returned(None);
+        shared.watch.wait_if_failed();
+        agreed
     }
 
     fn replay(&self, launch: &mut dyn FnMut() -> Result<()>) -> Result<()> {

@@ -38,7 +38,7 @@ struct graph {
 };
 
 // All under `lock`.
-static struct capture *captures;
+static struct capture *under_way;
 // The streams of the process, for the end of a capture to free its own.
 static struct stream *streams[64];
 static long made;
@@ -65,12 +65,19 @@ int cuThreadExchangeStreamCaptureMode(int *mode) {
 int forbidden(void) {
     int found = 0;
     pthread_mutex_lock(&lock);
-    for (struct capture *capture = captures; capture && thread_mode != RELAXED; capture = capture->next) {
+    for (struct capture *capture = under_way; capture && thread_mode != RELAXED; capture = capture->next) {
         const int mine = pthread_equal(capture->thread, pthread_self());
         // A thread that is thread-local looks at its own captures alone.
         if (capture->mode == RELAXED || (!mine && (capture->mode != GLOBAL || thread_mode != GLOBAL))) continue;
         capture->spoilt = found = 1;
     }
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+int captures(struct stream *stream) {
+    pthread_mutex_lock(&lock);
+    const int found = stream && stream->capture;
     pthread_mutex_unlock(&lock);
     return found;
 }
@@ -95,7 +102,7 @@ static void clear(struct tips *tips) {
 }
 
 static struct capture *numbered(long number) {
-    struct capture *capture = captures;
+    struct capture *capture = under_way;
     while (capture && capture->number != number) capture = capture->next;
     return capture;
 }
@@ -169,8 +176,8 @@ int cuStreamBeginCapture_v2(struct stream *stream, int mode) {
     const int free = !stream->capture;
     if (free) {
         struct capture *capture = calloc(1, sizeof *capture);
-        *capture = (struct capture){++made, stream, mode, 0, pthread_self(), NULL, captures};
-        captures = stream->capture = capture;
+        *capture = (struct capture){++made, stream, mode, 0, pthread_self(), NULL, under_way};
+        under_way = stream->capture = capture;
         clear(&stream->tips);
     }
     pthread_mutex_unlock(&lock);
@@ -236,7 +243,7 @@ int cuStreamEndCapture(struct stream *stream, struct graph **graph) {
             clear(&streams[place]->tips);
         }
     }
-    for (struct capture **place = &captures; *place; place = &(*place)->next) {
+    for (struct capture **place = &under_way; *place; place = &(*place)->next) {
         if (*place == capture) {
             *place = capture->next;
             break;

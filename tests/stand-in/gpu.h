@@ -35,6 +35,9 @@ void queue(struct stream *stream, void (*work)(void *), const void *argument, si
 // gone.
 int capture_work(struct stream *stream, void (*work)(void *), void (*release)(void *), const void *argument, size_t size);
 
+// Whether the stream is captured.
+int captures(struct stream *stream);
+
 // The GPU of the calling thread, from 0 among those of the machine; -1 before cuCtxSetCurrent.
 int current_gpu(void);
 

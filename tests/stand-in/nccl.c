@@ -5,6 +5,8 @@
 //     hang:R:N         rank R's N-th collective never ends
 //     error:R:N        rank R's N-th collective never ends, and an error is reported
 //     abort:R          rank R's communicator cannot be aborted
+//     refuse-capture:R rank R's collectives cannot be captured
+//     hang-capture:R   rank R's calls that capture a collective never return
 //
 // Collectives of a captured stream become part of its graph. They get their numbers when they are done, and all ranks must have
 // captured them or none. A communicator outlives the graphs that use it: destroying it waits for them.
@@ -242,6 +244,11 @@ static int start(struct communicator *communicator, void *values, size_t count, 
     if (type != INT64 && type != FLOAT32 && type != FLOAT64 && type != BFLOAT16) return INVALID_ARGUMENT;
     struct collective work = {communicator, values, count * size, type, is_sum, 1, 0};
     const char *name = is_sum ? "sum" : "broadcast";
+    if (captures(stream) && fault("hang-capture", communicator->rank, 0)) for_ever();
+    if (captures(stream) && fault("refuse-capture", communicator->rank, 0)) {
+        last_error = "no memory for the graph";
+        return SYSTEM_ERROR;
+    }
     if (capture_work(stream, perform, forget, &work, sizeof work)) {
         atomic_fetch_add(&communicator->graphs, 1);
         trace("captured %s: %zu of type %d", name, count, type);

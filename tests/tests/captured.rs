@@ -92,6 +92,21 @@ fn a_replay_that_hangs_ends_all_when_its_own_time_is_over() -> Result<()> {
     Ok(())
 }
 
+/// A rank whose capture fails inside of NCCL leaves another in the same call: the deadline ends both, with the reason.
+#[test]
+fn a_capture_that_fails_on_one_rank_ends_all_with_its_reason() -> Result<()> {
+    let ended = bench(2).fault("refuse-capture:1,hang-capture:0").patience(2).limit(60).run()?.expect(1);
+    for part in [
+        "error: rank 1 of 2 on ",
+        "could not record a step",
+        "no memory for the graph",
+        "is not done after 2 s (IAD_NCCL_TIMEOUT sets the limit)",
+    ] {
+        assert!(ended.said.contains(part), "{part:?} is missing in:\n{}", ended.said);
+    }
+    Ok(())
+}
+
 fn warnings(run: &Path) -> Result<usize> {
     Ok(metrics(run)?.iter().filter(|event| event["event"] == "warned").count())
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Error, Result};
+use anyhow::{Context, Error, Result};
 use cudarc::driver::result::{graph, stream};
 use cudarc::driver::sys;
 use tch::{Device, Tensor};
@@ -37,22 +37,26 @@ impl SumGraph {
         let tensors = [tensor.shallow_clone(), Tensor::zeros([8], (tch::Kind::Double, nccl.device))];
         let stream = streams.torch()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream lives, and is captured from here to the end of the capture below, by this thread.
-        unsafe { stream::begin_capture(stream, mode) }?;
-        let mut started = Ok(());
-        let captured = nccl.capture(&mut || started = start(nccl, &tensors));
-        // SAFETY: the capture that was begun above.
-        let captured_graph = unsafe { stream::end_capture(stream) };
+        let mut made = None;
+        let captured = nccl.capture(&mut || {
+            // SAFETY: the stream lives, and is captured from here to the end of the capture below, by this thread.
+            unsafe { stream::begin_capture(stream, mode) }?;
+            let started = start(nccl, &tensors);
+            // SAFETY: the capture that was begun above.
+            let captured = unsafe { stream::end_capture(stream) };
+            started?;
+            let captured = captured?;
+            // SAFETY: a live graph, which what is made of it does not need; it is not used after its end here.
+            made = Some(unsafe {
+                let executable = graph::instantiate(captured, sys::CUgraphInstantiate_flags(0));
+                graph::destroy(captured)?;
+                executable?
+            });
+            Ok(())
+        });
         streams.be_captured(false)?;
-        captured?;
-        started?;
-        let captured_graph = captured_graph?;
-        // SAFETY: a live graph, which what is made of it does not need; it is not used after its end here.
-        let executable = unsafe {
-            let made = graph::instantiate(captured_graph, sys::CUgraphInstantiate_flags(0));
-            graph::destroy(captured_graph)?;
-            made?
-        };
+        captured??;
+        let executable = made.context("the transport captured nothing")?;
         Ok(Self { nccl: Arc::clone(nccl), executable, stream, _tensors: tensors, _queue: queue })
     }
 

@@ -46,25 +46,28 @@ impl Limits {
         }
     }
 
-    fn of(&self, what: What) -> Duration {
+    fn of(&self, what: &What) -> Duration {
         match what {
-            What::Collective(..) => self.collective,
-            What::Replay => self.replay,
+            // A rank that failed speaks before those that wait for it.
+            What::Agreement(None) | What::Replay => self.replay,
+            What::Collective(..) | What::Agreement(Some(_)) => self.collective,
         }
     }
 }
 
 /// What a rank does together with the others.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum What {
     /// The collective of this name, of so many values of a type.
     Collective(&'static str, Kind, usize),
     /// The replay of a graph that holds collectives: one piece of work, for nobody can ask how far it is.
     Replay,
+    /// The ranks' agreement by the host's transport whether each could capture a graph; and why this one could not.
+    Agreement(Option<String>),
 }
 
 /// A piece of work of this rank.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Piece {
     /// Its number among this rank's, from 1.
     number: u64,
@@ -87,6 +90,11 @@ impl std::fmt::Display for Piece {
                 )
             }
             What::Replay => write!(out, "collective {number} (the replay of a recorded step)"),
+            What::Agreement(None) => write!(out, "the agreement on a recorded step, after collective {number},"),
+            What::Agreement(Some(reason)) => write!(
+                out,
+                "this rank could not record a step, after collective {number}: {reason}. The agreement of all on it"
+            ),
         }
     }
 }
@@ -153,7 +161,11 @@ impl<E> Watch<E> {
             }
         }
         let oldest = state.queued.front().map(|(piece, _)| piece).or(state.calling.as_ref())?;
-        let limit = limits.of(oldest.what);
+        let limit = match oldest.captured && matches!(oldest.what, What::Collective(..)) {
+            // Another rank may have failed to capture it, and says so first.
+            true => limits.replay,
+            false => limits.of(&oldest.what),
+        };
         (oldest.since.elapsed() > limit).then(|| {
             format!(
                 "{oldest} is not done after {} s ({} sets the limit). Another rank is gone, hangs or is at another \
@@ -192,114 +204,4 @@ pub(crate) fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SUM: What = What::Collective("sum", Kind::Float, 10);
-
-    fn started(watch: &Watch<bool>, past: bool) {
-        watch.calls(SUM, false);
-        watch.returned(Some(Arc::new(past)));
-    }
-
-    const LONG: Duration = Duration::from_secs(1000);
-
-    /// Nothing may take longer than this; a replay may take twice as long.
-    fn limits(limit: Duration) -> Limits {
-        Limits { connect: limit, collective: limit, replay: 2 * limit, release: limit }
-    }
-
-    #[test]
-    fn what_is_done_is_forgotten_in_order() {
-        let watch = Watch::new();
-        for past in [true, true, false, true] {
-            started(&watch, past);
-        }
-        assert_eq!(watch.look(&limits(LONG), |past| Ok(*past)), None);
-        assert_eq!(watch.under_way(), "at collective 3 (the sum of 10 values of type Float, 40 bytes)");
-        assert!(!watch.is_idle());
-        assert_eq!(watch.look(&limits(LONG), |_| Ok(true)), None);
-        assert!(watch.is_idle());
-        assert_eq!(watch.under_way(), "after collective 4");
-    }
-
-    #[test]
-    fn a_hanging_collective_is_named_whether_it_was_queued_or_not() {
-        let watch = Watch::new();
-        watch.calls(What::Collective("broadcast", Kind::BFloat16, 3), false);
-        let said = watch.look(&limits(Duration::ZERO), |past| Ok(*past)).unwrap();
-        assert!(
-            said.starts_with("collective 1 (the broadcast of 3 values of type BFloat16, 6 bytes) is not done"),
-            "{said}"
-        );
-        assert!(watch.is_calling());
-        watch.returned(Some(Arc::new(false)));
-        assert!(!watch.is_calling());
-        assert!(watch.look(&limits(Duration::ZERO), |past| Ok(*past)).unwrap().starts_with("collective 1 "));
-        assert_eq!(watch.look(&limits(LONG), |past| Ok(*past)), None);
-    }
-
-    #[test]
-    fn a_failed_call_is_not_waited_for() {
-        let watch = Watch::<bool>::new();
-        watch.calls(SUM, false);
-        watch.returned(None);
-        assert!(watch.is_idle());
-    }
-
-    /// Only the call itself is watched, which may wait for other ranks.
-    #[test]
-    fn captured_work_has_no_end_to_ask_for() {
-        let watch = Watch::<bool>::new();
-        started(&watch, true);
-        watch.calls(SUM, true);
-        let said = watch.look(&limits(Duration::ZERO), |past| Ok(*past)).unwrap();
-        assert!(said.starts_with("collective 1 (the sum of 10 values of type Float, 40 bytes, captured) is"), "{said}");
-        watch.returned(None);
-        assert!(watch.is_idle());
-        assert_eq!(watch.under_way(), "after collective 1");
-    }
-
-    #[test]
-    fn a_replay_has_a_deadline_of_its_own() {
-        let watch = Watch::new();
-        let limits = limits(Duration::from_millis(40));
-        watch.calls(What::Replay, false);
-        watch.returned(Some(Arc::new(false)));
-        thread::sleep(Duration::from_millis(50));
-        assert_eq!(watch.look(&limits, |past| Ok(*past)), None);
-        thread::sleep(Duration::from_millis(40));
-        let said = watch.look(&limits, |past| Ok(*past)).unwrap();
-        assert!(said.starts_with("collective 1 (the replay of a recorded step) is not done after 0 s"), "{said}");
-        assert_eq!(watch.look(&limits, |_| Ok(true)), None);
-        assert!(watch.is_idle());
-    }
-
-    #[test]
-    fn an_error_of_the_work_is_told() {
-        let watch = Watch::new();
-        started(&watch, false);
-        let said = watch.look(&limits(LONG), |_| anyhow::bail!("an illegal address")).unwrap();
-        assert!(said.contains("collective 1") && said.ends_with("failed on the GPU: an illegal address"), "{said}");
-    }
-
-    #[test]
-    fn limits_come_from_the_variable() {
-        let usual = Limits::new(None).unwrap();
-        assert_eq!((usual.connect.as_secs(), usual.collective.as_secs(), usual.release.as_secs()), (300, 600, 30));
-        let short = Limits::new(Some(" 5 ")).unwrap();
-        assert_eq!((short.connect.as_secs(), short.collective.as_secs(), short.release.as_secs()), (5, 5, 5));
-        assert_eq!((usual.replay.as_secs(), short.replay.as_secs()), (1200, 10));
-        assert_eq!(Limits::new(Some("90")).unwrap().release.as_secs(), 30);
-        for wrong in ["", "0", "-1", "1.5", "soon"] {
-            assert!(Limits::new(Some(wrong)).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn work_that_takes_too_long_is_left_behind() {
-        assert_eq!(within(LONG, || 3), Some(3));
-        let (_keep, never) = std::sync::mpsc::channel::<i32>();
-        assert_eq!(within(Duration::from_millis(10), move || never.recv()), None);
-    }
-}
+mod tests;

@@ -204,14 +204,11 @@ impl<T> Replays<T> {
     fn together(&self, record: impl FnOnce(Device) -> Result<Recorded<T>>) -> Result<Result<Recorded<T>>> {
         let Some(ranks) = &self.ranks else { return Ok(record(self.device)) };
         let (mut record, mut recorded) = (Some(record), None);
-        ranks.capture(&mut || recorded = record.take().map(|record| record(self.device)))?;
-        let recorded = recorded.context("the transport captured nothing")?;
-        let mut failed = [f64::from(u8::from(recorded.is_err()))];
-        ranks.sum(&mut failed)?;
-        Ok(match recorded {
-            Ok(_) if failed[0] > 0.0 => Err(Error::msg("another rank could not record them, and its log says why")),
-            mine => mine,
-        })
+        let captured = ranks.capture(&mut || {
+            recorded = record.take().map(|record| record(self.device)).transpose()?;
+            Ok(())
+        })?;
+        Ok(captured.and_then(|()| recorded.context("the transport captured nothing")))
     }
 
     fn replay(&self, recorded: &Recorded<T>, batch: &Batch, noise: &Noise, rate: f64) -> Result<Rc<T>> {

@@ -43,7 +43,7 @@ impl Communicator for Watched {
         self.ranks.captures()
     }
 
-    fn capture(&self, work: &mut dyn FnMut()) -> Result<()> {
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Result<()>> {
         self.ranks.capture(work)
     }
 
