@@ -31,19 +31,29 @@ fn build_refusals(library: &Path) {
 
 fn build_stand_in() {
     println!("cargo:rerun-if-changed=stand-in");
-    let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("stand-in");
+    println!("cargo:rustc-env=IAD_STAND_IN={}", build_stand_in_as("stand-in", &[]).display());
+    // An NCCL from before 2.27.
+    let old = build_stand_in_as("stand-in-without-windows", &["-DWITHOUT_WINDOWS"]);
+    println!("cargo:rustc-env=IAD_STAND_IN_WITHOUT_WINDOWS={}", old.display());
+}
+
+/// The folder of a stand-in of this name.
+fn build_stand_in_as(name: &str, flags: &[&str]) -> PathBuf {
+    let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join(name);
     fs::create_dir_all(&folder).expect("making a folder for the stand-in");
     let library = folder.join("libnccl.so");
     let mut compiler = cc::Build::new().warnings(true).extra_warnings(true).pic(true).get_compiler().to_command();
-    compiler.args(["-std=gnu11", "-shared", "-pthread", "-o"]).arg(&library);
+    compiler.args(["-std=gnu11", "-shared", "-pthread", "-o"]).arg(&library).args(flags);
     let sources = ["driver", "capture", "kernels", "nccl"].map(|name| format!("stand-in/{name}.c"));
     let status = compiler.args(sources).arg("-lm").status().expect("starting the C compiler");
     assert!(status.success(), "the stand-in does not compile");
-    build_refusals(&library);
+    if flags.is_empty() {
+        build_refusals(&library);
+    }
     // One file by two names is one library in a process.
     let driver = folder.join("libcuda.so");
     if !driver.exists() {
         symlink("libnccl.so", &driver).expect("linking the stand-in's second name");
     }
-    println!("cargo:rustc-env=IAD_STAND_IN={}", folder.display());
+    folder
 }

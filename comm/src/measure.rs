@@ -49,15 +49,12 @@ impl MeasuredSum {
     }
 }
 
-/// Times [`Communicator::start_sum`] and [`Communicator::finish_sums`] of `bytes` of float32 on `device`, for about `seconds`.
+/// Times [`Communicator::sum_at_once`] of `bytes` of float32 on `device`, for about `seconds`.
 ///
 /// # Errors
 /// A failure of the transport.
 pub fn measure_sum(ranks: &dyn Communicator, device: Device, bytes: u64, seconds: f64) -> Result<MeasuredSum> {
-    measure(ranks, device, bytes, seconds, &mut |tensor| {
-        ranks.start_sum(tensor)?;
-        ranks.finish_sums()
-    })
+    measure(ranks, device, bytes, seconds, &mut |tensor| ranks.sum_at_once(tensor))
 }
 
 /// The same for one plain call of `MPI_Allreduce` in host memory: what this crate adds to MPI is the difference. Nothing

@@ -18,6 +18,7 @@ mod connection;
 mod library;
 mod sum_graph;
 mod watch;
+mod window;
 
 use std::ffi::c_void;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -57,6 +58,8 @@ pub(crate) struct Nccl {
     turn: Mutex<Turn>,
     /// Dropped when the session ends, which ends the watch.
     watching: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+    /// What the user should know of this connection.
+    pub(crate) note: Option<String>,
 }
 
 /// What the watch sees too.
@@ -211,7 +214,7 @@ impl Communicator for Nccl {
         }
         let lane = self.shared.handles.len() - 1;
         let mut turn = self.turn();
-        let end = self.queue(lane, "sum", Handle::sum, tensor, &mut turn)?;
+        let end = self.queue(lane, "sum", Handle::small_sum, tensor, &mut turn)?;
         if lane == BESIDE {
             turn.last = Some(end);
             return self.join(&mut turn);

@@ -49,6 +49,8 @@ pub struct Request {
     pub share_gpus: bool,
     /// Whether graphs of a GPU hold sums.
     pub in_graphs: bool,
+    /// Whether small sums go through NCCL's symmetric windows, where it has them.
+    pub windows: bool,
     /// Where faults are told that no call returns.
     pub report: Report,
 }

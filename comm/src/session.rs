@@ -94,6 +94,9 @@ impl Session {
         if plan.nccl {
             session.connect(&found, &plan, request)?;
         }
+        if request.windows && session.nccl.is_none() {
+            session.notes.push("comm.windows: sums do not travel by NCCL here, and the key has no effect".into());
+        }
         session.notes.extend(plan.notes);
         Ok(session)
     }
@@ -110,11 +113,12 @@ impl Session {
         if request.in_graphs {
             self.notes.push(machine::order_sums());
         }
-        let place = Place { gpu, tensors: self.device, name, in_graphs: request.in_graphs };
+        let place = Place { gpu, tensors: self.device, name, in_graphs: request.in_graphs, windows: request.windows };
         let limits = Limits::new(mine.timeout.as_deref()).map_err(Error::msg)?;
         let nccl = Arc::new(Nccl::connect(Arc::clone(&self.ranks), place, limits, Arc::clone(&request.report))?);
         self.ranks = Arc::clone(&nccl) as Arc<dyn Communicator>;
         self.notes.extend(nccl::note());
+        self.notes.extend(nccl.note.clone());
         (self.nccl, self.backend) = (Some(nccl), "nccl");
         Ok(())
     }

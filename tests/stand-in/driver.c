@@ -149,6 +149,28 @@ int cuMemAlloc_v2(void **memory, size_t size) {
     return SUCCESS;
 }
 
+struct copying {
+    void *to;
+    const void *from;
+    size_t size;
+};
+
+static void copy(void *argument) {
+    const struct copying *copying = argument;
+    memcpy(copying->to, copying->from, copying->size);
+}
+
+static void nothing(void *argument) { (void)argument; }
+
+int cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t size, struct stream *stream) {
+    if (current < 0) return INVALID_CONTEXT;
+    struct copying copying = {to, from, size};
+    if (capture_work(stream, copy, nothing, &copying, sizeof copying)) return SUCCESS;
+    if (stream) queue(stream, copy, &copying, sizeof copying);
+    else copy(&copying);
+    return SUCCESS;
+}
+
 int cuCtxSynchronize(void) { return forbidden() ? CAPTURE_UNSUPPORTED : SUCCESS; }
 
 // --- streams and events ----------------------------------------------------------------------------------------------

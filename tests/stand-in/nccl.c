@@ -6,6 +6,8 @@
 //     error:R:N        rank R's N-th collective never ends, and an error is reported
 //     abort:R          rank R's communicator cannot be aborted
 //     refuse-capture:R rank R's collectives cannot be captured
+//     window:R         rank R's window is refused
+//     no-window:R      rank R's GPU reaches no other's memory, and its window is null
 //     hang-capture:R   rank R's calls that capture a collective never return
 //
 // Collectives of a captured stream become part of its graph. They get their numbers when they are done, and all ranks must have
@@ -45,6 +47,9 @@ struct shared {
 
 struct communicator {
     int rank, ranks;
+    // The memory of its window, if it has one.
+    char *window;
+    size_t window_size;
     struct shared *shared;
     atomic_long count;
     atomic_int aborted, trouble, graphs;
@@ -173,6 +178,53 @@ int ncclCommDestroy(struct communicator *communicator) {
     return SUCCESS;
 }
 
+// --- windows ---------------------------------------------------------------------------------------------------------
+
+// Without them it is an NCCL from before 2.27.
+#ifndef WITHOUT_WINDOWS
+int ncclMemAlloc(void **memory, size_t size) {
+    if (current_gpu() < 0) return INVALID_USAGE;
+    trace("window of %zu bytes", size);
+    *memory = malloc(size);
+    return SUCCESS;
+}
+
+int ncclMemFree(void *memory) {
+    trace("free the window");
+    free(memory);
+    return SUCCESS;
+}
+
+// All ranks make the call, and meet in it.
+int ncclCommWindowRegister(struct communicator *communicator, void *memory, size_t size, void **window, int flags) {
+    trace("register the window");
+    if (current_gpu() < 0 || flags != 1) return INVALID_USAGE;
+    if (!meet(communicator)) return SYSTEM_ERROR;
+    *window = NULL;
+    if (fault("window", communicator->rank, 0)) {
+        last_error = "no room for the window";
+        return SYSTEM_ERROR;
+    }
+    if (fault("no-window", communicator->rank, 0)) return SUCCESS;
+    communicator->window = *window = memory;
+    communicator->window_size = size;
+    return SUCCESS;
+}
+
+int ncclCommWindowDeregister(struct communicator *communicator, void *window) {
+    trace("give back the window");
+    if (current_gpu() < 0 || !window || window != communicator->window) return INVALID_ARGUMENT;
+    communicator->window = NULL;
+    return meet(communicator) ? SUCCESS : SYSTEM_ERROR;
+}
+#endif
+
+// Whether the values lie in the communicator's window; they may not lie in it in part.
+static int in_window(const struct communicator *communicator, const char *values, size_t bytes) {
+    return communicator->window && values >= communicator->window &&
+           values + bytes <= communicator->window + communicator->window_size;
+}
+
 // --- collectives -----------------------------------------------------------------------------------------------------
 
 static float widen(uint16_t value) {
@@ -243,7 +295,7 @@ static int start(struct communicator *communicator, void *values, size_t count, 
     const size_t size = type == BFLOAT16 ? 2 : type == FLOAT32 ? 4 : 8;
     if (type != INT64 && type != FLOAT32 && type != FLOAT64 && type != BFLOAT16) return INVALID_ARGUMENT;
     struct collective work = {communicator, values, count * size, type, is_sum, 1, 0};
-    const char *name = is_sum ? "sum" : "broadcast";
+    const char *name = in_window(communicator, values, work.bytes) ? "window sum" : is_sum ? "sum" : "broadcast";
     if (captures(stream) && fault("hang-capture", communicator->rank, 0)) for_ever();
     if (captures(stream) && fault("refuse-capture", communicator->rank, 0)) {
         last_error = "no memory for the graph";

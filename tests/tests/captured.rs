@@ -69,7 +69,7 @@ fn captured_sums_are_right_and_streams_fork_and_join_in_the_graph() -> Result<()
             "record on own", //
             "record on torch",
             "own 2 waits",
-            "captured sum: 8 of type 8",
+            "captured sum: 8 of type 7",
             "record on own 2",
             "torch waits", //
             "torch waits",

@@ -9,7 +9,7 @@ use tch::Device;
 
 use super::library::{self, Handle};
 use super::watch::{Limits, Watch, within};
-use super::{LINGER, LOOK, Nccl, Shared};
+use super::{LINGER, LOOK, Nccl, Shared, window};
 use crate::agreement::agree;
 use crate::communicator::Communicator;
 use crate::request::Report;
@@ -25,6 +25,8 @@ pub(crate) struct Place {
     pub(crate) name: String,
     /// Whether graphs hold sums.
     pub(crate) in_graphs: bool,
+    /// Whether small sums go through a window.
+    pub(crate) windows: bool,
 }
 
 impl Nccl {
@@ -49,7 +51,10 @@ impl Nccl {
             ids.iter().map(|id| Handle::connect(rank, ranks, id)).collect::<Result<Vec<_>>>()
         });
         let failure = match connected {
-            Some(Ok(handles)) => return Ok(Self::watched(host, handles, streams, place, limits, report)),
+            Some(Ok(handles)) => match Self::with_window(handles, host.as_ref(), &streams, &place, limits) {
+                Ok((handles, note)) => return Ok(Self::watched(host, handles, streams, place, limits, report, note)),
+                Err(error) => format!("{error:#}"),
+            },
             Some(Err(error)) => format!("{error:#}"),
             None => format!("no connection after {} s ({} sets the limit)", limits.connect.as_secs(), Limits::VARIABLE),
         };
@@ -63,6 +68,20 @@ impl Nccl {
         host.abort(1)
     }
 
+    /// The communicators, the one of small sums with its window where that was asked for; or a note of why not.
+    fn with_window(
+        mut handles: Vec<Handle>,
+        host: &dyn Communicator,
+        streams: &Arc<Streams>,
+        place: &Place,
+        limits: Limits,
+    ) -> Result<(Vec<Handle>, Option<String>)> {
+        let Some(last) = handles.last_mut().filter(|_| place.windows) else { return Ok((handles, None)) };
+        let (handle, note) = window::open(*last, host, streams, limits.connect)?;
+        *last = handle;
+        Ok((handles, note))
+    }
+
     fn watched(
         host: Arc<dyn Communicator>,
         handles: Vec<Handle>,
@@ -70,13 +89,14 @@ impl Nccl {
         place: Place,
         limits: Limits,
         report: Report,
+        note: Option<String>,
     ) -> Self {
         let shared = Shared { host, handles, streams, watch: Watch::new(), limits, name: place.name, report };
         let shared = Arc::new(shared);
         let (open, closed) = channel();
         let watched = Arc::clone(&shared);
         let watch = thread::spawn(move || watched.keep_watch(&closed));
-        Self { shared, device: place.tensors, turn: Mutex::default(), watching: Mutex::new(Some((open, watch))) }
+        Self { shared, device: place.tensors, turn: Mutex::default(), watching: Mutex::new(Some((open, watch))), note }
     }
 
     /// Waits for what is under way and disconnects. Every rank must call it, as the last of its collectives.
@@ -93,7 +113,7 @@ impl Nccl {
         // Where it hangs, the end of the process frees what is left.
         within(self.shared.limits.release, move || {
             let _ = streams.enter();
-            handles.into_iter().for_each(Handle::destroy);
+            handles.into_iter().for_each(Handle::close);
         });
     }
 }

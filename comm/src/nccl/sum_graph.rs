@@ -34,7 +34,7 @@ impl SumGraph {
         let streams = &nccl.shared.streams;
         streams.enter()?;
         streams.be_captured(true)?;
-        let tensors = [tensor.shallow_clone(), Tensor::zeros([8], (tch::Kind::Double, nccl.device))];
+        let tensors = [tensor.shallow_clone(), Tensor::zeros([8], (tch::Kind::Float, nccl.device))];
         let stream = streams.torch()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let mut made = None;

@@ -64,6 +64,7 @@ pub(crate) fn run(command: &BenchComm) -> Result<u8> {
             backend: command.backend,
             share_gpus: command.share_gpus,
             in_graphs: command.in_graphs,
+            windows: command.windows,
             ..Comm::default()
         })
     };

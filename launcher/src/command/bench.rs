@@ -115,6 +115,9 @@ pub(crate) struct BenchComm {
     /// Replay the sums from CUDA graphs, as with comm.in_graphs; NCCL only.
     #[arg(long)]
     pub(crate) in_graphs: bool,
+    /// Send sums of up to 64 KiB through NCCL's windows, as with comm.windows; NCCL only.
+    #[arg(long)]
+    pub(crate) windows: bool,
     /// Where to compute.
     #[command(flatten)]
     pub(crate) launch: LaunchArgs,

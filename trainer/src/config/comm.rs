@@ -20,6 +20,9 @@ pub struct Comm {
     /// Whether `precision.cuda_graphs` records the sums over the ranks with the rest of the step.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub in_graphs: bool,
+    /// Whether small sums in float32 or bfloat16 go through NCCL's symmetric windows, where all ranks can have one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub windows: bool,
 }
 
 impl Default for Comm {
@@ -30,6 +33,7 @@ impl Default for Comm {
             gradient_dtype: GradientDtype::Parameters,
             share_gpus: false,
             in_graphs: false,
+            windows: false,
         }
     }
 }
