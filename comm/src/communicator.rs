@@ -1,6 +1,6 @@
 //! What the ranks of one run can do together.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
 
 use crate::clock::Alignment;
@@ -32,6 +32,45 @@ pub trait Communicator: Send + Sync {
     /// # Errors
     /// A failure of the transport.
     fn finish_sums(&self) -> Result<()>;
+
+    /// Replaces `tensor` by its sum over the ranks for all work that is queued later: a start and a finish in one, which need not
+    /// wait for sums that were started before.
+    ///
+    /// # Errors
+    /// As those of [`start_sum`](Self::start_sum).
+    fn sum_at_once(&self, tensor: &Tensor) -> Result<()> {
+        self.start_sum(tensor)?;
+        self.finish_sums()
+    }
+
+    /// Whether a graph of the rank's GPU can hold the sums that are started while it is captured.
+    fn captures(&self) -> bool {
+        false
+    }
+
+    /// Does `work`, in which this rank captures a graph of its GPU, and agrees with the others whether all could. Sums that are
+    /// started in it are made by each replay of the graph, and all ranks capture the same ones. Inside: why `work` failed, or
+    /// that another rank's did.
+    ///
+    /// # Errors
+    /// A failure of the transport.
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Result<()>> {
+        let captured = work();
+        let mut failed = [f64::from(captured.is_err())];
+        self.sum(&mut failed)?;
+        Ok(match failed[0] > 0.0 {
+            true => captured.and_then(|()| bail!("another rank could not record them, and its log says why")),
+            false => captured,
+        })
+    }
+
+    /// Queues a replay of captured sums by `launch`; all ranks do.
+    ///
+    /// # Errors
+    /// Those of `launch`; a failure of the transport.
+    fn replay(&self, launch: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        launch()
+    }
 
     /// Copies `tensor` of rank 0 to every rank.
     ///

@@ -31,7 +31,7 @@ pub use crate::host_sum::HostSum;
 pub use crate::launcher_variables::{RANK_VARIABLES, SIZE_VARIABLES, launcher_rank, started_by_mpi};
 pub use crate::libraries::Libraries;
 pub use crate::machine::{host_name, visible_gpus};
-pub use crate::measure::{MeasuredSum, measure_plain_mpi, measure_sum};
+pub use crate::measure::{MeasuredSum, measure_captured_sum, measure_plain_mpi, measure_sum};
 #[doc(hidden)]
 pub use crate::process::hold_requests;
 pub use crate::process::{REQUESTS, pending_request, release_requests, tie_to_parent, wake_when_orphaned};

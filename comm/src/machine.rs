@@ -62,14 +62,24 @@ pub(crate) fn look(request: &Request) -> Result<Found> {
 
 /// Sets what NCCL needs to let ranks share a GPU, and says so. Before its first call, which reads all of it once.
 pub(crate) fn share_gpus(rank: usize, one_host: bool) -> String {
-    let variables = sharing_variables(rank, one_host);
-    for (name, value) in &variables {
+    format!("comm.share_gpus sets {}", set(&sharing_variables(rank, one_host)))
+}
+
+/// Has NCCL keep the order in which this program calls its two communicators, and says so. Before its first call.
+pub(crate) fn order_sums() -> String {
+    const ORDER: &str = "NCCL_LAUNCH_ORDER_IMPLICIT";
+    format!("comm.in_graphs sets {}", set(&[(ORDER, env::var(ORDER).unwrap_or_else(|_| "1".into()))]))
+}
+
+/// Sets variables, and returns them as on a command line.
+fn set(variables: &[(&str, String)]) -> String {
+    for (name, value) in variables {
         // SAFETY: threads of this program read variables under the lock that this takes; those of MPI have read theirs when it
         // was initialised, and libtorch has started none yet.
         unsafe { env::set_var(name, value) };
     }
     let set: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    format!("comm.share_gpus sets {}", set.join(" "))
+    set.join(" ")
 }
 
 /// The number of GPUs this process can use; 0 on a machine without any.

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::communicator::Communicator;
 use crate::mpi;
+use crate::nccl::SumGraph;
 use crate::session::Session;
 
 /// A message that was summed many times.
@@ -48,15 +49,12 @@ impl MeasuredSum {
     }
 }
 
-/// Times [`Communicator::start_sum`] and [`Communicator::finish_sums`] of `bytes` of float32 on `device`, for about `seconds`.
+/// Times [`Communicator::sum_at_once`] of `bytes` of float32 on `device`, for about `seconds`.
 ///
 /// # Errors
 /// A failure of the transport.
 pub fn measure_sum(ranks: &dyn Communicator, device: Device, bytes: u64, seconds: f64) -> Result<MeasuredSum> {
-    measure(ranks, device, bytes, seconds, &mut |tensor| {
-        ranks.start_sum(tensor)?;
-        ranks.finish_sums()
-    })
+    measure(ranks, device, bytes, seconds, &mut |tensor| ranks.sum_at_once(tensor))
 }
 
 /// The same for one plain call of `MPI_Allreduce` in host memory: what this crate adds to MPI is the difference. Nothing
@@ -69,6 +67,26 @@ pub fn measure_plain_mpi(session: &Session, bytes: u64, seconds: f64) -> Result<
         return Ok(None);
     }
     measure(session.ranks.as_ref(), Device::Cpu, bytes, seconds, &mut |tensor| mpi::plain_sum(tensor)).map(Some)
+}
+
+/// The same for a sum in a graph, which is captured once and replayed. Nothing where tensors do not travel by NCCL.
+///
+/// # Errors
+/// A failure of the transport, or what cannot be captured.
+pub fn measure_captured_sum(session: &Session, bytes: u64, seconds: f64) -> Result<Option<MeasuredSum>> {
+    let Some(nccl) = session.nccl() else { return Ok(None) };
+    let mut graph = None;
+    let measured = measure(session.ranks.as_ref(), session.device, bytes, seconds, &mut |tensor| match &graph {
+        None => {
+            // Once without a graph: NCCL connects what this size needs.
+            let aside = tensor.copy();
+            nccl.start_sum(&aside)?;
+            nccl.finish_sums()?;
+            graph.insert(SumGraph::capture(nccl, tensor)?).replay()
+        }
+        Some(graph) => SumGraph::replay(graph),
+    });
+    measured.map(Some)
 }
 
 /// Times `sum` of `bytes` of float32, as [`measure_sum`] does.

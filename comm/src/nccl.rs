@@ -1,7 +1,12 @@
 //! Sums over ranks by NCCL, between GPUs. Host values, and tensors that live elsewhere, go the way of the host.
 //!
 //! A collective waits for what libtorch has queued before its call and runs on a stream of its own; `finish_sums` makes
-//! libtorch's stream wait for it. Nothing here waits for the GPU.
+//! libtorch's stream wait for it. Nothing here waits for the GPU. Where libtorch's stream is captured, the same calls make the
+//! collectives part of the graph.
+//!
+//! Where graphs hold sums, there are two communicators, each with a stream: a sum that is needed at once does not wait for those
+//! that run beside the computation. Their order is that of the host's calls, the same on all ranks, which NCCL_LAUNCH_ORDER_IMPLICIT
+//! has NCCL keep.
 //!
 //! Why NCCL and the host's transport cannot block each other: both are called in program order, the same on every rank. Host
 //! collectives come from the step's thread, NCCL's also from the backward pass, for which that thread waits. NCCL's calls
@@ -9,11 +14,14 @@
 //! the host's memory only, so it never waits for a GPU's work.
 #![allow(unsafe_code)]
 
+mod connection;
 mod library;
+mod sum_graph;
 mod watch;
+mod window;
 
 use std::ffi::c_void;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -22,11 +30,12 @@ use anyhow::{Context, Result, ensure};
 use cudarc::driver::sys::CUstream;
 use tch::{Device, Kind, Tensor};
 
+pub(crate) use self::connection::Place;
 use self::library::Handle;
 pub(crate) use self::library::{check, note, version};
+pub(crate) use self::sum_graph::SumGraph;
 pub(crate) use self::watch::Limits;
-use self::watch::{Watch, within};
-use crate::agreement::agree;
+use self::watch::{Watch, What, within};
 use crate::clock::Alignment;
 use crate::communicator::Communicator;
 use crate::host_sum::HostSum;
@@ -39,15 +48,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Between a rank's last words and its end, which is that of all: others that have something to say say it too.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What a rank connects with.
-pub(crate) struct Place {
-    /// The number of its GPU.
-    pub(crate) gpu: usize,
-    /// Where its tensors live: on that GPU, but for tests.
-    pub(crate) tensors: Device,
-    /// Who it is, in messages.
-    pub(crate) name: String,
-}
+/// The communicator of sums that run beside the computation.
+const BESIDE: usize = 0;
 
 /// The ranks of a job, each with a GPU.
 pub(crate) struct Nccl {
@@ -56,12 +58,15 @@ pub(crate) struct Nccl {
     turn: Mutex<Turn>,
     /// Dropped when the session ends, which ends the watch.
     watching: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+    /// What the user should know of this connection.
+    pub(crate) note: Option<String>,
 }
 
 /// What the watch sees too.
 struct Shared {
     host: Arc<dyn Communicator>,
-    handle: Handle,
+    /// One communicator, or two: the last one makes the sums that are needed at once.
+    handles: Vec<Handle>,
     streams: Arc<Streams>,
     watch: Watch<Event>,
     limits: Limits,
@@ -75,96 +80,53 @@ struct Turn {
     last: Option<Arc<Event>>,
     /// Their memory must not be used again before libtorch's stream waits for the sums.
     tensors: Vec<Tensor>,
+    /// Whether a graph is being captured, which holds them.
+    captures: bool,
 }
 
 /// A collective of [`Handle`].
 type Call = unsafe fn(Handle, *mut c_void, usize, Kind, CUstream) -> Result<()>;
 
 impl Nccl {
-    /// Connects the ranks of `host`, or ends all of them with a message.
-    ///
-    /// # Errors
-    /// What every rank hears of: no identity, no stream.
-    pub(crate) fn connect(host: Arc<dyn Communicator>, place: Place, limits: Limits, report: Report) -> Result<Self> {
-        let made = if host.is_leader() { library::unique_id() } else { Ok(String::new()) };
-        let id = host.gather(&agree(host.as_ref(), made, |_| false)?)?.swap_remove(0);
-        let streams = agree(host.as_ref(), Streams::open(place.gpu, place.tensors), |_| false)?;
-        // No rank may still be inside MPI, waiting for the identity, when another waits for it inside NCCL.
-        host.barrier()?;
-        let streams = Arc::new(streams);
-        let (rank, ranks, inside) = (host.rank(), host.world_size(), Arc::clone(&streams));
-        let connected = within(limits.connect, move || {
-            inside.enter()?;
-            Handle::connect(rank, ranks, &id)
-        });
-        let failure = match connected {
-            Some(Ok(handle)) => return Ok(Self::watched(host, handle, streams, place, limits, report)),
-            Some(Err(error)) => format!("{error:#}"),
-            None => format!("no connection after {} s ({} sets the limit)", limits.connect.as_secs(), Limits::VARIABLE),
-        };
-        report(&format!(
-            "{}: NCCL does not connect: {failure}\n  next: start again with NCCL_DEBUG=INFO to see where it waits; choose the \
-             network by NCCL_SOCKET_IFNAME (`ip address` lists what there is); make sure that no firewall stands between the \
-             hosts and that all of them are up; comm.backend = \"mpi\" does without NCCL",
-            place.name
-        ));
-        thread::sleep(LINGER);
-        host.abort(1)
-    }
-
-    fn watched(
-        host: Arc<dyn Communicator>,
-        handle: Handle,
-        streams: Arc<Streams>,
-        place: Place,
-        limits: Limits,
-        report: Report,
-    ) -> Self {
-        let shared = Shared { host, handle, streams, watch: Watch::new(), limits, name: place.name, report };
-        let shared = Arc::new(shared);
-        let (open, closed) = channel();
-        let watched = Arc::clone(&shared);
-        let watch = thread::spawn(move || watched.keep_watch(&closed));
-        Self { shared, device: place.tensors, turn: Mutex::default(), watching: Mutex::new(Some((open, watch))) }
-    }
-
-    /// Waits for what is under way and disconnects. Every rank must call it, as the last of its collectives.
-    pub(crate) fn close(&self) {
-        // A collective that hangs here is seen by the watch.
-        while !self.shared.watch.is_idle() {
-            thread::sleep(LOOK / 10);
-        }
-        let Some((open, watch)) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        drop(open);
-        // The watch must not ask a communicator that is gone.
-        let _ = watch.join();
-        let (handle, streams) = (self.shared.handle, Arc::clone(&self.shared.streams));
-        // Where it hangs, the end of the process frees what is left.
-        within(self.shared.limits.release, move || {
-            let _ = streams.enter();
-            handle.destroy();
-        });
-    }
-
-    /// Queues a collective on `tensor` behind everything that libtorch has queued.
-    fn queue(&self, what: &'static str, call: Call, tensor: &Tensor, turn: &mut Turn) -> Result<()> {
+    /// Queues a collective on `tensor` behind everything that libtorch has queued; the event behind it.
+    fn queue(
+        &self,
+        lane: usize,
+        name: &'static str,
+        call: Call,
+        tensor: &Tensor,
+        turn: &mut Turn,
+    ) -> Result<Arc<Event>> {
         ensure!(tensor.is_contiguous(), "only contiguous tensors travel, this one has shape {:?}", tensor.size());
         let shared = &self.shared;
         shared.streams.enter()?;
-        shared.streams.collectives_wait()?;
+        shared.streams.collectives_wait(lane)?;
         let (values, count, kind) = (tensor.data_ptr(), tensor.numel(), tensor.kind());
-        let stream = shared.streams.collectives();
-        shared.watch.calls(what, kind, count);
+        let (handle, stream) = (shared.handles[lane], shared.streams.collectives(lane));
+        turn.tensors.push(tensor.shallow_clone());
+        shared.watch.calls(What::Collective(name, kind, count), turn.captures);
         // SAFETY: the tensor is contiguous, on this rank's device, and kept in `turn` until libtorch's stream has been made
-        // to wait; until then it is the collective's alone, as the contract of `start_sum` says.
-        let called = unsafe { call(shared.handle, values, count, kind, stream) };
-        let end = called.and_then(|()| shared.streams.mark()).map(Arc::new);
-        shared.watch.returned(end.as_ref().ok().cloned());
+        // to wait; until then it is the collective's alone, as the contract of `start_sum` says. In a capture its memory is
+        // that of the graph or outlives it, as for everything that a graph reads.
+        let called = unsafe { call(handle, values, count, kind, stream) };
+        let end = called.and_then(|()| shared.streams.mark(lane)).map(Arc::new);
+        shared.watch.returned(end.as_ref().ok().filter(|_| !turn.captures).cloned());
         // A call that was aborted fails too, but the watch has told why.
         shared.watch.wait_if_failed();
-        turn.last = Some(end.with_context(|| format!("NCCL, {}", shared.watch.under_way()))?);
-        turn.tensors.push(tensor.shallow_clone());
-        Ok(())
+        end.with_context(|| format!("NCCL, {}", shared.watch.under_way()))
+    }
+
+    /// Queues a replay of captured sums on `stream` by `launch`; the event behind it.
+    fn launched(&self, stream: CUstream, launch: &mut dyn FnMut() -> Result<()>) -> Result<Arc<Event>> {
+        // Nothing that was started before may be left for the graph's own sums to overtake.
+        self.join(&mut self.turn())?;
+        let shared = &self.shared;
+        shared.watch.calls(What::Replay, false);
+        let end =
+            launch().and_then(|()| shared.streams.enter()).and_then(|()| shared.streams.mark_on(stream)).map(Arc::new);
+        shared.watch.returned(end.as_ref().ok().cloned());
+        shared.watch.wait_if_failed();
+        end
     }
 
     /// Makes libtorch's stream wait for all that was queued.
@@ -197,8 +159,9 @@ impl Shared {
         let _ = self.streams.enter().and_then(|()| Streams::spare_captures());
         while closed.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             // First, so that what is said of NCCL's own errors names the collective that they stopped.
-            let late = self.watch.look(self.limits.collective, Event::is_past);
-            let told = self.handle.trouble().map(|words| format!("{}: {words}", self.watch.under_way()));
+            let late = self.watch.look(&self.limits, Event::is_past);
+            let trouble = self.handles.iter().find_map(|handle| handle.trouble());
+            let told = trouble.map(|words| format!("{}: {words}", self.watch.under_way()));
             if let Some(trouble) = told.or(late) {
                 self.end(&trouble);
             }
@@ -213,9 +176,10 @@ impl Shared {
              command goes on from the last checkpoint",
             self.name
         ));
-        let handle = self.handle;
+        let handles = self.handles.clone();
+        let abort = move || handles.into_iter().for_each(Handle::abort);
         // Aborting frees the communicator, which a thread that is inside a call still uses: there the end of the process frees it.
-        if !self.watch.is_calling() && within(self.limits.release, move || handle.abort()).is_none() {
+        if !self.watch.is_calling() && within(self.limits.release, abort).is_none() {
             (self.report)(&format!(
                 "{}: NCCL does not let itself be aborted either; this rank ends without it",
                 self.name
@@ -239,7 +203,55 @@ impl Communicator for Nccl {
         if tensor.device() != self.device {
             return self.host().start_sum(tensor);
         }
-        self.queue("sum", Handle::sum, tensor, &mut self.turn())
+        let mut turn = self.turn();
+        turn.last = Some(self.queue(BESIDE, "sum", Handle::sum, tensor, &mut turn)?);
+        Ok(())
+    }
+
+    fn sum_at_once(&self, tensor: &Tensor) -> Result<()> {
+        if tensor.device() != self.device {
+            return self.host().sum_at_once(tensor);
+        }
+        let lane = self.shared.handles.len() - 1;
+        let mut turn = self.turn();
+        let end = self.queue(lane, "sum", Handle::small_sum, tensor, &mut turn)?;
+        if lane == BESIDE {
+            turn.last = Some(end);
+            return self.join(&mut turn);
+        }
+        // libtorch's stream waits for this sum; those before it go on beside what comes next.
+        turn.tensors.pop();
+        self.shared.streams.torch_waits(&end)
+    }
+
+    fn captures(&self) -> bool {
+        true
+    }
+
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Result<()>> {
+        let mut turn = self.turn();
+        // A graph cannot wait for work that is not in it.
+        self.join(&mut turn)?;
+        turn.captures = true;
+        drop(turn);
+        let captured = work();
+        // A capture that failed leaves sums that nobody makes.
+        *self.turn() = Turn::default();
+        let shared = &self.shared;
+        shared.watch.calls(What::Agreement(captured.as_ref().err().map(|error| format!("{error:#}"))), true);
+        let mut captured = Some(captured);
+        let agreed = shared.host.capture(&mut || captured.take().unwrap_or(Ok(())));
+        shared.watch.returned(None);
+        shared.watch.wait_if_failed();
+        agreed
+    }
+
+    fn replay(&self, launch: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        if !self.device.is_cuda() {
+            // Operations of the host that were recorded make their sums one by one.
+            return launch();
+        }
+        self.launched(self.shared.streams.torch()?, launch).map(drop)
     }
 
     fn finish_sums(&self) -> Result<()> {
@@ -268,7 +280,7 @@ impl Communicator for Nccl {
             return self.host().broadcast(tensor);
         }
         let mut turn = self.turn();
-        self.queue("broadcast", Handle::broadcast, tensor, &mut turn)?;
+        turn.last = Some(self.queue(BESIDE, "broadcast", Handle::broadcast, tensor, &mut turn)?);
         self.join(&mut turn)
     }
 

@@ -47,6 +47,10 @@ pub struct Request {
     pub backend: Backend,
     /// Whether several ranks may share a GPU, for tests of the program.
     pub share_gpus: bool,
+    /// Whether graphs of a GPU hold sums.
+    pub in_graphs: bool,
+    /// Whether small sums go through NCCL's symmetric windows, where it has them.
+    pub windows: bool,
     /// Where faults are told that no call returns.
     pub report: Report,
 }

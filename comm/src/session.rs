@@ -94,6 +94,9 @@ impl Session {
         if plan.nccl {
             session.connect(&found, &plan, request)?;
         }
+        if request.windows && session.nccl.is_none() {
+            session.notes.push("comm.windows: sums do not travel by NCCL here, and the key has no effect".into());
+        }
         session.notes.extend(plan.notes);
         Ok(session)
     }
@@ -107,11 +110,15 @@ impl Session {
             self.notes.push(machine::share_gpus(rank, one_host));
         }
         let name = format!("rank {rank} of {} on {}", found.len(), mine.at(Some(gpu)));
-        let place = Place { gpu, tensors: self.device, name };
+        if request.in_graphs {
+            self.notes.push(machine::order_sums());
+        }
+        let place = Place { gpu, tensors: self.device, name, in_graphs: request.in_graphs, windows: request.windows };
         let limits = Limits::new(mine.timeout.as_deref()).map_err(Error::msg)?;
         let nccl = Arc::new(Nccl::connect(Arc::clone(&self.ranks), place, limits, Arc::clone(&request.report))?);
         self.ranks = Arc::clone(&nccl) as Arc<dyn Communicator>;
         self.notes.extend(nccl::note());
+        self.notes.extend(nccl.note.clone());
         (self.nccl, self.backend) = (Some(nccl), "nccl");
         Ok(())
     }
@@ -119,6 +126,11 @@ impl Session {
     /// Whether MPI was started.
     pub(crate) fn has_mpi(&self) -> bool {
         self.universe.is_some()
+    }
+
+    /// The transport between GPUs, where it is NCCL.
+    pub(crate) fn nccl(&self) -> Option<&Arc<Nccl>> {
+        self.nccl.as_ref()
     }
 
     /// The versions of the libraries at work, for logs.

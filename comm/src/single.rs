@@ -35,6 +35,10 @@ impl Communicator for Single {
         Ok(())
     }
 
+    fn captures(&self) -> bool {
+        true
+    }
+
     fn broadcast(&self, _tensor: &Tensor) -> Result<()> {
         Ok(())
     }

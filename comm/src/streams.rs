@@ -1,4 +1,5 @@
-//! The stream on which collectives are queued beside libtorch's, and the events that order the two.
+//! The streams on which collectives are queued beside libtorch's, and the events that order them. Where libtorch's stream is
+//! captured, the events carry the capture into the others and back.
 #![allow(unsafe_code)]
 
 use std::ptr;
@@ -9,32 +10,43 @@ use cudarc::driver::result::{ctx, device, event, primary_ctx, stream};
 use cudarc::driver::sys;
 use tch::Device;
 
-/// The stream of the collectives of one GPU, joined to libtorch's by events.
+/// The streams of the collectives of one GPU, joined to libtorch's by events.
 pub(crate) struct Streams {
     context: sys::CUcontext,
-    collectives: sys::CUstream,
+    collectives: Vec<sys::CUstream>,
     tensors: Device,
+    /// Stands in the place of libtorch's stream where tensors are the host's and a graph is captured.
+    in_place: Mutex<InPlace>,
     events: Arc<Pool>,
 }
 
-// SAFETY: both are handles of the driver, which may be used from any thread; they are never destroyed.
+struct InPlace {
+    /// Null before its first use.
+    stream: sys::CUstream,
+    is_used: bool,
+}
+
+// SAFETY: all are handles of the driver, which may be used from any thread; they are never destroyed.
 unsafe impl Send for Streams {}
 // SAFETY: as above.
 unsafe impl Sync for Streams {}
 
 impl Streams {
-    /// Opens a stream on GPU `number`, ahead of libtorch's in priority, for tensors that live on `tensors`.
+    /// Opens `count` streams on GPU `number`, ahead of libtorch's in priority, for tensors that live on `tensors`.
     ///
     /// # Errors
     /// The driver's.
-    pub(crate) fn open(number: usize, tensors: Device) -> Result<Self> {
+    pub(crate) fn open(number: usize, tensors: Device, count: usize) -> Result<Self> {
         let device = device::get(i32::try_from(number)?)?;
         // SAFETY: `device` comes from the driver. The context is libtorch's own, the primary one, and is never released.
         let context = unsafe { primary_ctx::retain(device) }.with_context(|| format!("using GPU {number}"))?;
-        let mut streams = Self { context, collectives: ptr::null_mut(), tensors, events: Arc::default() };
+        let in_place = Mutex::new(InPlace { stream: ptr::null_mut(), is_used: false });
+        let mut streams = Self { context, collectives: vec![], tensors, in_place, events: Arc::default() };
         streams.enter()?;
         let (_, highest) = stream::get_priority_range()?;
-        streams.collectives = stream::create_with_priority(stream::StreamKind::NonBlocking, highest)?;
+        for _ in 0..count {
+            streams.collectives.push(stream::create_with_priority(stream::StreamKind::NonBlocking, highest)?);
+        }
         Ok(streams)
     }
 
@@ -57,27 +69,36 @@ impl Streams {
         Ok(unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) }.result()?)
     }
 
-    /// The stream of the collectives.
-    pub(crate) fn collectives(&self) -> sys::CUstream {
-        self.collectives
+    /// The stream of the collectives of a lane.
+    pub(crate) fn collectives(&self, lane: usize) -> sys::CUstream {
+        self.collectives[lane]
     }
 
-    /// Orders what is queued for collectives from here on after what libtorch has queued so far.
+    /// Orders what is queued for collectives of a lane from here on after what libtorch has queued so far.
     ///
     /// # Errors
     /// The driver's, or libtorch's.
-    pub(crate) fn collectives_wait(&self) -> Result<()> {
+    pub(crate) fn collectives_wait(&self, lane: usize) -> Result<()> {
         let event = Event::after(self.torch()?, &self.events)?;
+        let lane = self.collectives[lane];
         // SAFETY: stream and event live; a stream waits for the record made before this call, also if the event is recorded anew.
-        Ok(unsafe { stream::wait_event(self.collectives, event.raw, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }?)
+        Ok(unsafe { stream::wait_event(lane, event.raw, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }?)
     }
 
-    /// An event after the collectives queued so far.
+    /// An event after the collectives of a lane that are queued so far.
     ///
     /// # Errors
     /// The driver's.
-    pub(crate) fn mark(&self) -> Result<Event> {
-        Event::after(self.collectives, &self.events)
+    pub(crate) fn mark(&self, lane: usize) -> Result<Event> {
+        Event::after(self.collectives[lane], &self.events)
+    }
+
+    /// An event after what is queued so far on `stream`, which lives.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(crate) fn mark_on(&self, stream: sys::CUstream) -> Result<Event> {
+        Event::after(stream, &self.events)
     }
 
     /// Orders what libtorch queues from here on after `event`.
@@ -91,12 +112,31 @@ impl Streams {
     }
 
     /// libtorch's stream of the calling thread. Tensors of the host (in tests, with a stand-in for the driver) are computed
-    /// at once, as if on the default stream.
-    fn torch(&self) -> Result<sys::CUstream> {
+    /// at once, as if on the default stream, which cannot be captured.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn torch(&self) -> Result<sys::CUstream> {
         match self.tensors {
             Device::Cuda(gpu) => Ok(torch_ext::current_stream(gpu).map_err(|message| anyhow!(message))?.cast()),
-            _ => Ok(ptr::null_mut()),
+            _ => {
+                let in_place = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(if in_place.is_used { in_place.stream } else { ptr::null_mut() })
+            }
         }
+    }
+
+    /// Takes a stream that can be captured in the place of the default one, for tensors of the host; or the default one again.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(crate) fn be_captured(&self, is_used: bool) -> Result<()> {
+        let mut in_place = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_used && in_place.stream.is_null() && !self.tensors.is_cuda() {
+            in_place.stream = stream::create_with_priority(stream::StreamKind::NonBlocking, 0)?;
+        }
+        in_place.is_used = is_used;
+        Ok(())
     }
 }
 

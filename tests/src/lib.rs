@@ -33,7 +33,7 @@ pub use python::{Python, python};
 pub use records::{Stored, assert_same_run, has_done, header, largest_difference, metrics, student, tensors};
 pub use running::{Running, handles_requests, holds_requests};
 pub use sources::{Finding, Rule, find};
-pub use stand_in::stand_in;
+pub use stand_in::{stand_in, stand_in_without_windows};
 pub use world::{IAD_1, Images, WEIGHTS_OF_EVERY_KIND, World, checkout, files_below};
 
 /// A line to whoever runs the tests, which a test that passes does not swallow: what was skipped, or measured.

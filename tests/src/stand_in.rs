@@ -9,6 +9,11 @@ pub fn stand_in() -> &'static Path {
     Path::new(env!("IAD_STAND_IN"))
 }
 
+/// The folder of the same stand-in as an NCCL from before 2.27, without windows.
+pub fn stand_in_without_windows() -> &'static Path {
+    Path::new(env!("IAD_STAND_IN_WITHOUT_WINDOWS"))
+}
+
 impl Program {
     /// With a stand-in for GPUs: tensors stay in the memory of the host, and everything else runs as with NCCL.
     pub fn with_stand_in(self) -> Self {

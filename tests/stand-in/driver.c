@@ -1,36 +1,25 @@
 // Stands in for the CUDA driver: a stream is a thread that does its work in order, and the memory of GPUs is the host's.
 // The null stream is the calling thread itself, as tensors of the host are computed at once.
 //
+// Captures are in capture.c.
+//
 //   IAD_STAND_IN_GPUS   the GPUs that ranks see, "0 1;1" for 0 and 1 on rank 0 and 1 on all others; by default eight
 //   IAD_STAND_IN_TRACE  a folder for the calls of each rank, in files rank-N
 
-#include "gpu.h"
+#include "capture.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, INVALID_CONTEXT = 201, NOT_READY = 600 };
-
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 
 struct task {
     void (*work)(void *);
-    void *argument;
     struct task *next;
-};
-
-struct stream {
-    struct task *first, **last;
-};
-
-// Held by whoever made it and by each piece of work that names it. An event may be recorded again: who waits for it waits for
-// the record that was the last when the wait was asked for.
-struct event {
-    int holders;
-    long recorded, reached;
+    _Alignas(16) char argument[];
 };
 
 // A piece of work that names one record of an event.
@@ -88,7 +77,10 @@ static int visible(int *gpus) {
     return count;
 }
 
-static const char *name_of(const struct stream *stream) { return stream ? "own" : "torch"; }
+// In a capture, the stream that it began on is libtorch's.
+static const char *name_of(const struct stream *stream) {
+    return !stream || capture_origin(stream) ? "torch" : stream->number == 1 ? "own 2" : "own";
+}
 
 // --- devices ---------------------------------------------------------------------------------------------------------
 
@@ -143,15 +135,43 @@ int cuCtxGetStreamPriorityRange(int *least, int *greatest) {
     return SUCCESS;
 }
 
-int cuThreadExchangeStreamCaptureMode(int *mode) {
-    *mode = 0;
+int cuGetErrorString(int error, const char **text) {
+    *text = error == INVALID_CONTEXT                              ? "no GPU is current in this thread"
+            : error >= CAPTURE_UNSUPPORTED && error < CAPTURE_END ? "not while a stream is captured"
+                                                                  : "an error of the stand-in";
     return SUCCESS;
 }
 
-int cuGetErrorString(int error, const char **text) {
-    *text = error == INVALID_CONTEXT ? "no GPU is current in this thread" : "an error of the stand-in";
+// Memory and whole-device waits are here to be refused in captures; the memory of GPUs is the host's.
+int cuMemAlloc_v2(void **memory, size_t size) {
+    if (forbidden()) return CAPTURE_UNSUPPORTED;
+    *memory = malloc(size);
     return SUCCESS;
 }
+
+struct copying {
+    void *to;
+    const void *from;
+    size_t size;
+};
+
+static void copy(void *argument) {
+    const struct copying *copying = argument;
+    memcpy(copying->to, copying->from, copying->size);
+}
+
+static void nothing(void *argument) { (void)argument; }
+
+int cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t size, struct stream *stream) {
+    if (current < 0) return INVALID_CONTEXT;
+    struct copying copying = {to, from, size};
+    if (capture_work(stream, copy, nothing, &copying, sizeof copying)) return SUCCESS;
+    if (stream) queue(stream, copy, &copying, sizeof copying);
+    else copy(&copying);
+    return SUCCESS;
+}
+
+int cuCtxSynchronize(void) { return forbidden() ? CAPTURE_UNSUPPORTED : SUCCESS; }
 
 // --- streams and events ----------------------------------------------------------------------------------------------
 
@@ -170,9 +190,11 @@ static void *run(void *argument) {
     return NULL;
 }
 
-void queue(struct stream *stream, void (*work)(void *), void *argument) {
-    struct task *task = malloc(sizeof *task);
-    *task = (struct task){work, argument, NULL};
+void queue(struct stream *stream, void (*work)(void *), const void *argument, size_t size) {
+    struct task *task = malloc(sizeof *task + size);
+    task->work = work;
+    task->next = NULL;
+    memcpy(task->argument, argument, size);
     pthread_mutex_lock(&lock);
     *stream->last = task;
     stream->last = &task->next;
@@ -185,10 +207,12 @@ int cuStreamCreateWithPriority(struct stream **stream, unsigned flags, int prior
     *stream = calloc(1, sizeof **stream);
     (*stream)->last = &(*stream)->first;
     pthread_t thread;
-    if (pthread_create(&thread, NULL, run, *stream)) return INVALID_VALUE;
+    if (!capture_meets(*stream) || pthread_create(&thread, NULL, run, *stream)) return INVALID_VALUE;
     trace("stream %s, priority %d", flags == 1 ? "non-blocking" : "blocking", priority);
     return SUCCESS;
 }
+
+int cuEventDestroy_v2(struct event *event);
 
 static void release(struct event *event) {
     if (--event->holders == 0) free(event);
@@ -201,7 +225,6 @@ static void reach(void *argument) {
     release(point->event);
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
-    free(point);
 }
 
 static void wait_for(void *argument) {
@@ -210,16 +233,14 @@ static void wait_for(void *argument) {
     while (point->event->reached < point->record) pthread_cond_wait(&changed, &lock);
     release(point->event);
     pthread_mutex_unlock(&lock);
-    free(point);
 }
 
 // The newest record of an event, after a new one if `again`.
-static struct point *point_of(struct event *event, int again) {
-    struct point *point = malloc(sizeof *point);
+static struct point point_of(struct event *event, int again) {
     pthread_mutex_lock(&lock);
     ++event->holders;
     event->recorded += again;
-    *point = (struct point){event, event->recorded};
+    const struct point point = {event, event->recorded};
     pthread_mutex_unlock(&lock);
     return point;
 }
@@ -237,27 +258,52 @@ int cuEventCreate(struct event **event, unsigned flags) {
 
 int cuEventRecord(struct event *event, struct stream *stream) {
     trace("record on %s", name_of(stream));
-    struct point *point = point_of(event, 1);
-    if (stream) queue(stream, reach, point);
-    else reach(point);
+    if (capture_record(event, stream)) return SUCCESS;
+    struct point point = point_of(event, 1);
+    if (stream) queue(stream, reach, &point, sizeof point);
+    else reach(&point);
     return SUCCESS;
 }
 
 int cuStreamWaitEvent(struct stream *stream, struct event *event, unsigned flags) {
     (void)flags;
     trace("%s waits", name_of(stream));
-    struct point *point = point_of(event, 0);
-    if (stream) queue(stream, wait_for, point);
-    else wait_for(point);
+    int error;
+    if (capture_wait(stream, event, &error)) return error;
+    struct point point = point_of(event, 0);
+    if (stream) queue(stream, wait_for, &point, sizeof point);
+    else wait_for(&point);
     return SUCCESS;
 }
 
 int cuEventQuery(struct event *event) {
     if (current < 0) return INVALID_CONTEXT;
+    if (capture_asks(event)) return CAPTURED_EVENT;
+    if (forbidden()) return CAPTURE_UNSUPPORTED;
     pthread_mutex_lock(&lock);
     const int done = event->reached >= event->recorded;
     pthread_mutex_unlock(&lock);
     return done ? SUCCESS : NOT_READY;
+}
+
+int cuEventSynchronize(struct event *event) {
+    if (capture_asks(event)) return CAPTURED_EVENT;
+    if (forbidden()) return CAPTURE_UNSUPPORTED;
+    struct point point = point_of(event, 0);
+    wait_for(&point);
+    return SUCCESS;
+}
+
+// Waits for what is queued by an event behind it.
+int cuStreamSynchronize(struct stream *stream) {
+    if (capture_breaks(stream) || forbidden()) return CAPTURE_UNSUPPORTED;
+    struct event *event;
+    if (!stream || cuEventCreate(&event, 0)) return SUCCESS;
+    struct point point = point_of(event, 1);
+    queue(stream, reach, &point, sizeof point);
+    point = point_of(event, 0);
+    wait_for(&point);
+    return cuEventDestroy_v2(event);
 }
 
 int cuEventDestroy_v2(struct event *event) {

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { SUCCESS = 0, NOT_FOUND = 500, INVALID_CONTEXT = 201 };
+enum { NOT_FOUND = 500 };
 enum { MAJOR = 75, MINOR = 76 };
 
 // What one program of a kernel works on.

@@ -5,6 +5,13 @@
 //     hang:R:N         rank R's N-th collective never ends
 //     error:R:N        rank R's N-th collective never ends, and an error is reported
 //     abort:R          rank R's communicator cannot be aborted
+//     refuse-capture:R rank R's collectives cannot be captured
+//     window:R         rank R's window is refused
+//     no-window:R      rank R's GPU reaches no other's memory, and its window is null
+//     hang-capture:R   rank R's calls that capture a collective never return
+//
+// Collectives of a captured stream become part of its graph. They get their numbers when they are done, and all ranks must have
+// captured them or none. A communicator outlives the graphs that use it: destroying it waits for them.
 
 #include "gpu.h"
 
@@ -17,7 +24,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, SYSTEM_ERROR = 2, INVALID_ARGUMENT = 4, INVALID_USAGE = 5 };
+enum { SYSTEM_ERROR = 2, INVALID_ARGUMENT = 4, INVALID_USAGE = 5 };
 enum { INT64 = 4, FLOAT32 = 7, FLOAT64 = 8, BFLOAT16 = 9 };
 enum { MOST_RANKS = 8, PIECE = 1 << 18 };
 
@@ -33,23 +40,26 @@ struct config {
 
 struct shared {
     atomic_int arrived, round;
-    int gpus[MOST_RANKS];
+    int gpus[MOST_RANKS], captured[MOST_RANKS];
     char hosts[MOST_RANKS][64];
     _Alignas(64) char pieces[MOST_RANKS][PIECE];
 };
 
 struct communicator {
     int rank, ranks;
+    // The memory of its window, if it has one.
+    char *window;
+    size_t window_size;
     struct shared *shared;
-    long count;
-    atomic_int aborted, trouble;
+    atomic_long count;
+    atomic_int aborted, trouble, graphs;
 };
 
 struct collective {
     struct communicator *communicator;
     char *values;
     size_t bytes;
-    int type, is_sum;
+    int type, is_sum, captured;
     long number;
 };
 
@@ -107,7 +117,8 @@ const char *ncclGetLastError(struct communicator *communicator) {
 
 int ncclGetUniqueId(struct id *id) {
     const char *folder = getenv("TMPDIR") ? getenv("TMPDIR") : "/dev/shm";
-    snprintf(id->path, sizeof id->path, "%s/stand-in-%d", folder, (int)getpid());
+    static int ids;
+    snprintf(id->path, sizeof id->path, "%s/stand-in-%d-%d", folder, (int)getpid(), ids++);
     trace("id");
     const int file = open(id->path, O_RDWR | O_CREAT | O_EXCL, 0600);
     if (file < 0 || ftruncate(file, sizeof(struct shared))) return SYSTEM_ERROR;
@@ -162,8 +173,56 @@ int ncclCommAbort(struct communicator *communicator) {
 }
 
 int ncclCommDestroy(struct communicator *communicator) {
-    trace("destroy after %ld, %ld events", communicator->count, events_made());
+    while (atomic_load(&communicator->graphs)) usleep(1000);
+    trace("destroy after %ld, %ld events", atomic_load(&communicator->count), events_made());
     return SUCCESS;
+}
+
+// --- windows ---------------------------------------------------------------------------------------------------------
+
+// Without them it is an NCCL from before 2.27.
+#ifndef WITHOUT_WINDOWS
+int ncclMemAlloc(void **memory, size_t size) {
+    if (current_gpu() < 0) return INVALID_USAGE;
+    trace("window of %zu bytes", size);
+    *memory = malloc(size);
+    return SUCCESS;
+}
+
+int ncclMemFree(void *memory) {
+    trace("free the window");
+    free(memory);
+    return SUCCESS;
+}
+
+// All ranks make the call, and meet in it.
+int ncclCommWindowRegister(struct communicator *communicator, void *memory, size_t size, void **window, int flags) {
+    trace("register the window");
+    if (current_gpu() < 0 || flags != 1) return INVALID_USAGE;
+    if (!meet(communicator)) return SYSTEM_ERROR;
+    *window = NULL;
+    if (fault("window", communicator->rank, 0)) {
+        last_error = "no room for the window";
+        return SYSTEM_ERROR;
+    }
+    if (fault("no-window", communicator->rank, 0)) return SUCCESS;
+    communicator->window = *window = memory;
+    communicator->window_size = size;
+    return SUCCESS;
+}
+
+int ncclCommWindowDeregister(struct communicator *communicator, void *window) {
+    trace("give back the window");
+    if (current_gpu() < 0 || !window || window != communicator->window) return INVALID_ARGUMENT;
+    communicator->window = NULL;
+    return meet(communicator) ? SUCCESS : SYSTEM_ERROR;
+}
+#endif
+
+// Whether the values lie in the communicator's window; they may not lie in it in part.
+static int in_window(const struct communicator *communicator, const char *values, size_t bytes) {
+    return communicator->window && values >= communicator->window &&
+           values + bytes <= communicator->window + communicator->window_size;
 }
 
 // --- collectives -----------------------------------------------------------------------------------------------------
@@ -199,36 +258,58 @@ static void add(char *to, const char *from, size_t bytes, int type) {
 static void perform(void *argument) {
     struct collective *work = argument;
     struct communicator *communicator = work->communicator;
-    const int error = fault("error", communicator->rank, work->number);
-    if (error || fault("hang", communicator->rank, work->number)) {
+    struct shared *shared = communicator->shared;
+    const long number = work->captured ? atomic_fetch_add(&communicator->count, 1) + 1 : work->number;
+    const int error = fault("error", communicator->rank, number);
+    if (error || fault("hang", communicator->rank, number)) {
         if (error) {
             last_error = "connection reset by peer";
             atomic_store(&communicator->trouble, SYSTEM_ERROR);
         }
         while (!atomic_load(&communicator->aborted)) usleep(1000);
     }
+    shared->captured[communicator->rank] = work->captured;
     for (size_t done = 0; done < work->bytes && !atomic_load(&communicator->aborted); done += PIECE) {
         const size_t bytes = work->bytes - done < PIECE ? work->bytes - done : PIECE;
         char *values = work->values + done;
-        memcpy(communicator->shared->pieces[communicator->rank], values, bytes);
+        memcpy(shared->pieces[communicator->rank], values, bytes);
         if (!meet(communicator)) break;
-        memcpy(values, communicator->shared->pieces[0], bytes);
+        for (int rank = 0; rank < communicator->ranks; ++rank) {
+            if (shared->captured[rank] != work->captured) {
+                last_error = "captured on some ranks only";
+                atomic_store(&communicator->trouble, INVALID_USAGE);
+            }
+        }
+        memcpy(values, shared->pieces[0], bytes);
         for (int rank = 1; work->is_sum && rank < communicator->ranks; ++rank) {
-            add(values, communicator->shared->pieces[rank], bytes, work->type);
+            add(values, shared->pieces[rank], bytes, work->type);
         }
         if (!meet(communicator)) break;
     }
-    free(work);
 }
+
+static void forget(void *argument) { atomic_fetch_sub(&((struct collective *)argument)->communicator->graphs, 1); }
 
 static int start(struct communicator *communicator, void *values, size_t count, int type, int is_sum,
                  struct stream *stream) {
     const size_t size = type == BFLOAT16 ? 2 : type == FLOAT32 ? 4 : 8;
     if (type != INT64 && type != FLOAT32 && type != FLOAT64 && type != BFLOAT16) return INVALID_ARGUMENT;
-    struct collective *work = malloc(sizeof *work);
-    *work = (struct collective){communicator, values, count * size, type, is_sum, ++communicator->count};
-    trace("%s %ld: %zu of type %d", is_sum ? "sum" : "broadcast", work->number, count, type);
-    queue(stream, perform, work);
+    struct collective work = {communicator, values, count * size, type, is_sum, 1, 0};
+    const char *name = in_window(communicator, values, work.bytes) ? "window sum" : is_sum ? "sum" : "broadcast";
+    if (captures(stream) && fault("hang-capture", communicator->rank, 0)) for_ever();
+    if (captures(stream) && fault("refuse-capture", communicator->rank, 0)) {
+        last_error = "no memory for the graph";
+        return SYSTEM_ERROR;
+    }
+    if (capture_work(stream, perform, forget, &work, sizeof work)) {
+        atomic_fetch_add(&communicator->graphs, 1);
+        trace("captured %s: %zu of type %d", name, count, type);
+        return SUCCESS;
+    }
+    work.captured = 0;
+    work.number = atomic_fetch_add(&communicator->count, 1) + 1;
+    trace("%s %ld: %zu of type %d", name, work.number, count, type);
+    queue(stream, perform, &work, sizeof work);
     return SUCCESS;
 }
 

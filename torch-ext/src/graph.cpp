@@ -54,6 +54,12 @@ char *iad_graph_replay(iad::Graph *graph) {
     return guarded([&] { graph->replay(); });
 }
 
+bool iad_is_recording_operations() { return iad_records_operations(); }
+
+char *iad_record_call(void *context, bool (*call)(void *, at::Tensor *), void (*drop)(void *), at::Tensor *tensor) {
+    return guarded([&] { iad_record(context, call, drop, tensor); });
+}
+
 void iad_graph_free(iad::Graph *graph) { delete graph; }
 
 // Whether this thread's operations remember how to take gradients. A panic on the way out of tch's `no_grad` forgets to say.

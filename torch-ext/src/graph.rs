@@ -1,6 +1,7 @@
 //! Work that is recorded once and replayed: a CUDA graph, which a GPU is given as a whole instead of kernel by kernel.
 
-use std::any::Any;
+mod call;
+
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::marker::PhantomData;
@@ -8,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tch::Device;
 
+pub use self::call::record_call;
+use self::call::{take_failure, words_of};
 use crate::answer::check;
 use crate::moment::Moment;
 
@@ -81,7 +84,8 @@ impl Graph {
     /// libtorch's message.
     pub fn replay(&self) -> Result<(), String> {
         // SAFETY: a live graph that was recorded.
-        check(unsafe { iad_graph_replay(self.0) })
+        let done = check(unsafe { iad_graph_replay(self.0) });
+        done.map_err(|message| take_failure().unwrap_or(message))
     }
 }
 
@@ -90,11 +94,6 @@ impl Drop for Graph {
         // SAFETY: the pointer came from `iad_graph_new` and is freed here alone.
         unsafe { iad_graph_free(self.0) }
     }
-}
-
-fn words_of(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    words.unwrap_or("a panic without words").to_string()
 }
 
 /// A queue of a GPU that this thread's work goes to as long as this lives: the one that all threads share cannot be recorded.

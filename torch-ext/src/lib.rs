@@ -20,6 +20,7 @@
 //! | [`fast_bfloat16`] | `at::cpu::get_cpu_capabilities` |
 //! | [`fused_sgd`], [`fused_adamw`] | `at::_fused_sgd_`, `at::_fused_adamw_` |
 //! | [`Graph`], [`Queue`] | `at::cuda::CUDAGraph`, a stream of the pool |
+//! | [`record_call`] | a call of the host in a recording of the CPU |
 //! | [`count_operations`] | a fallback of the dispatcher |
 //! | [`without_waits`] | `c10::cuda::warning_state` |
 #![allow(unsafe_code)]
@@ -43,7 +44,7 @@ mod waits;
 pub use crate::batch_norm::{Normalised, Sum, batch_norm_across_ranks};
 pub use crate::fused_batch_norm::{StatisticsRanks, fused_batch_norm, has_fused_batch_norm};
 pub use crate::gradient::{on_gradient, set_gradient};
-pub use crate::graph::{Graph, Queue, is_recording};
+pub use crate::graph::{Graph, Queue, is_recording, record_call};
 pub use crate::kernels::{Finished, Judged, Kernels, Layer, Trust};
 pub use crate::library::{cuda_version, exact_arithmetic, keep_memory, load_cuda, version};
 pub use crate::moment::{Moment, peak_memory};

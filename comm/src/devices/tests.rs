@@ -25,7 +25,14 @@ fn rank(host: &str, gpus: &[usize]) -> Found {
 }
 
 fn request(backend: Backend) -> Request {
-    Request { compute: Compute::Auto, backend, share_gpus: false, report: Arc::new(|_| {}) }
+    Request {
+        compute: Compute::Auto,
+        backend,
+        share_gpus: false,
+        in_graphs: false,
+        windows: false,
+        report: Arc::new(|_| {}),
+    }
 }
 
 const ALL: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];

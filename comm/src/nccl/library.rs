@@ -38,6 +38,21 @@ pub(crate) fn check(on_host: bool) -> Result<(), String> {
     }
 }
 
+/// Makes sure that the library which [`check`] found has these functions.
+///
+/// # Errors
+/// The one that is missing.
+pub(super) fn has(functions: &[&str]) -> Result<()> {
+    // SAFETY: the library is loaded already, and stays.
+    let library = unsafe { libloading::Library::new(FILE) }?;
+    for function in functions {
+        // SAFETY: the symbol is only asked for, never called.
+        let found = unsafe { library.get::<unsafe extern "C" fn()>(function.as_bytes()) };
+        found.map_err(|_| anyhow!("NCCL {} has no {function}", version()))?;
+    }
+    Ok(())
+}
+
 /// The version, as in `2.28.9`.
 pub(crate) fn version() -> String {
     get_nccl_version().map_or("?".into(), in_words)
@@ -74,7 +89,14 @@ pub(crate) fn unique_id() -> Result<String> {
 
 /// A connected communicator. It is never freed behind the back of a thread that might use it: see [`Handle::destroy`].
 #[derive(Clone, Copy)]
-pub(crate) struct Handle(sys::ncclComm_t);
+pub(crate) struct Handle(sys::ncclComm_t, Option<Window>);
+
+/// A window of a communicator, and the memory in it, by their addresses.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    pub(super) memory: usize,
+    pub(super) window: usize,
+}
 
 // SAFETY: NCCL allows its calls from any thread as long as collectives do not overlap, for which a lock in `Nccl` cares;
 // asking for errors and aborting are meant for other threads.
@@ -99,7 +121,20 @@ impl Handle {
         // SAFETY: both pointers are to live places, which NCCL reads and fills during the call.
         let result = unsafe { comm_init_rank_config(&mut communicator, ranks, unique, rank, &mut config) };
         done("ncclCommInitRankConfig", result, ptr::null_mut())?;
-        Ok(Self(communicator))
+        Ok(Self(communicator, None))
+    }
+
+    /// The same communicator, with a window.
+    pub(super) fn through(self, window: Window) -> Self {
+        Self(self.0, Some(window))
+    }
+
+    pub(super) fn window(self) -> Option<Window> {
+        self.1
+    }
+
+    pub(super) fn raw(self) -> sys::ncclComm_t {
+        self.0
     }
 
     /// Queues the sum over the ranks of `count` values at `values`, in place.
@@ -200,7 +235,7 @@ fn kind_of(kind: Kind) -> Result<sys::ncclDataType_t> {
     })
 }
 
-fn done(call: &str, result: Result<NcclStatus, NcclError>, communicator: sys::ncclComm_t) -> Result<()> {
+pub(super) fn done(call: &str, result: Result<NcclStatus, NcclError>, communicator: sys::ncclComm_t) -> Result<()> {
     match result {
         Ok(NcclStatus::Success) => Ok(()),
         Ok(_) => bail!("{call} neither failed nor succeeded"),

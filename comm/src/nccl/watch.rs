@@ -16,6 +16,9 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     /// A collective, from its call to the end of its work.
     pub(crate) collective: Duration,
+    /// The replay of a graph that holds collectives, from its launch to its end. It also waits for the replay before it, and has
+    /// the work between the collectives to do.
+    pub(crate) replay: Duration,
     /// Aborting or freeing the communicator.
     pub(crate) release: Duration,
 }
@@ -30,34 +33,69 @@ impl Limits {
     /// What a value should be.
     pub(crate) fn new(variable: Option<&str>) -> Result<Self, &'static str> {
         let second = Duration::from_secs(1);
-        let release = 30 * second;
-        let Some(text) = variable else { return Ok(Self { connect: 300 * second, collective: 600 * second, release }) };
+        let of = |connect, collective| Self {
+            connect,
+            collective,
+            replay: 2 * collective,
+            release: connect.min(30 * second),
+        };
+        let Some(text) = variable else { return Ok(of(300 * second, 600 * second)) };
         match text.trim().parse::<u32>() {
-            Ok(seconds @ 1..) => {
-                let limit = seconds * second;
-                Ok(Self { connect: limit, collective: limit, release: release.min(limit) })
-            }
+            Ok(seconds @ 1..) => Ok(of(seconds * second, seconds * second)),
             _ => Err("a whole number of seconds, at least 1"),
+        }
+    }
+
+    fn of(&self, what: &What) -> Duration {
+        match what {
+            // A rank that failed speaks before those that wait for it.
+            What::Agreement(None) | What::Replay => self.replay,
+            What::Collective(..) | What::Agreement(Some(_)) => self.collective,
         }
     }
 }
 
-/// A collective of this rank.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Collective {
+/// What a rank does together with the others.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum What {
+    /// The collective of this name, of so many values of a type.
+    Collective(&'static str, Kind, usize),
+    /// The replay of a graph that holds collectives: one piece of work, for nobody can ask how far it is.
+    Replay,
+    /// The ranks' agreement by the host's transport whether each could capture a graph; and why this one could not.
+    Agreement(Option<String>),
+}
+
+/// A piece of work of this rank.
+#[derive(Debug, Clone)]
+struct Piece {
     /// Its number among this rank's, from 1.
     number: u64,
-    what: &'static str,
-    kind: Kind,
-    values: usize,
+    what: What,
+    /// Whether it is being captured, and done by replays only.
+    captured: bool,
     since: Instant,
 }
 
-impl std::fmt::Display for Collective {
+impl std::fmt::Display for Piece {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { number, what, kind, values, .. } = self;
-        let bytes = values * kind.elt_size_in_bytes();
-        write!(out, "collective {number} (the {what} of {values} values of type {kind:?}, {bytes} bytes)")
+        let Self { number, what, captured, .. } = self;
+        match what {
+            What::Collective(name, kind, values) => {
+                let bytes = values * kind.elt_size_in_bytes();
+                let captured = if *captured { ", captured" } else { "" };
+                write!(
+                    out,
+                    "collective {number} (the {name} of {values} values of type {kind:?}, {bytes} bytes{captured})"
+                )
+            }
+            What::Replay => write!(out, "collective {number} (the replay of a recorded step)"),
+            What::Agreement(None) => write!(out, "the agreement on a recorded step, after collective {number},"),
+            What::Agreement(Some(reason)) => write!(
+                out,
+                "this rank could not record a step, after collective {number}: {reason}. The agreement of all on it"
+            ),
+        }
     }
 }
 
@@ -69,10 +107,10 @@ pub(crate) struct Watch<E> {
 
 struct State<E> {
     count: u64,
-    /// The collective whose call has not returned.
-    calling: Option<Collective>,
-    /// Those that the GPU has still to do, in their order.
-    queued: VecDeque<(Collective, Arc<E>)>,
+    /// The piece whose call has not returned.
+    calling: Option<Piece>,
+    /// Those that the GPU has still to do, in the order of their calls.
+    queued: VecDeque<(Piece, Arc<E>)>,
 }
 
 impl<E> Watch<E> {
@@ -86,14 +124,15 @@ impl<E> Watch<E> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A collective is about to be called.
-    pub(crate) fn calls(&self, what: &'static str, kind: Kind, values: usize) {
+    /// A piece of work is about to be called. What is `captured` has no number of its own.
+    pub(crate) fn calls(&self, what: What, captured: bool) {
         let mut state = self.state();
-        state.count += 1;
-        state.calling = Some(Collective { number: state.count, what, kind, values, since: Instant::now() });
+        state.count += u64::from(!captured);
+        state.calling = Some(Piece { number: state.count, what, captured, since: Instant::now() });
     }
 
-    /// The call has returned, with an event after its work; or it has failed.
+    /// The call has returned, with an event after its work; or it has failed, or was captured: the event of captured work may not
+    /// be asked for.
     pub(crate) fn returned(&self, end: Option<Arc<E>>) {
         let mut state = self.state();
         let call = state.calling.take();
@@ -111,17 +150,22 @@ impl<E> Watch<E> {
         self.state().calling.is_some()
     }
 
-    /// Forgets what is done, and says what is wrong: an error of the work, or a collective that takes longer than `limit`.
-    pub(crate) fn look(&self, limit: Duration, is_past: impl Fn(&E) -> Result<bool>) -> Option<String> {
+    /// Forgets what is done, and says what is wrong: an error of the work, or a piece that takes longer than `limits` say.
+    pub(crate) fn look(&self, limits: &Limits, is_past: impl Fn(&E) -> Result<bool>) -> Option<String> {
         let mut state = self.state();
-        while let Some((collective, end)) = state.queued.front() {
+        while let Some((piece, end)) = state.queued.front() {
             match is_past(end) {
                 Ok(true) => drop(state.queued.pop_front()),
                 Ok(false) => break,
-                Err(error) => return Some(format!("{collective} failed on the GPU: {error:#}")),
+                Err(error) => return Some(format!("{piece} failed on the GPU: {error:#}")),
             }
         }
-        let oldest = state.queued.front().map(|(collective, _)| collective).or(state.calling.as_ref())?;
+        let oldest = state.queued.front().map(|(piece, _)| piece).or(state.calling.as_ref())?;
+        let limit = match oldest.captured && matches!(oldest.what, What::Collective(..)) {
+            // Another rank may have failed to capture it, and says so first.
+            true => limits.replay,
+            false => limits.of(&oldest.what),
+        };
         (oldest.since.elapsed() > limit).then(|| {
             format!(
                 "{oldest} is not done after {} s ({} sets the limit). Another rank is gone, hangs or is at another \
@@ -132,11 +176,11 @@ impl<E> Watch<E> {
         })
     }
 
-    /// The collective that is under way, in words.
+    /// The piece that is under way, in words.
     pub(crate) fn under_way(&self) -> String {
         let state = self.state();
-        let oldest = state.queued.front().map(|(collective, _)| collective).or(state.calling.as_ref());
-        oldest.map_or_else(|| format!("after collective {}", state.count), |collective| format!("at {collective}"))
+        let oldest = state.queued.front().map(|(piece, _)| piece).or(state.calling.as_ref());
+        oldest.map_or_else(|| format!("after collective {}", state.count), |piece| format!("at {piece}"))
     }
 
     /// From here on, whoever asks waits for the end of the process.
@@ -160,78 +204,4 @@ pub(crate) fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn started(watch: &Watch<bool>, past: bool) {
-        watch.calls("sum", Kind::Float, 10);
-        watch.returned(Some(Arc::new(past)));
-    }
-
-    const LONG: Duration = Duration::from_secs(1000);
-
-    #[test]
-    fn what_is_done_is_forgotten_in_order() {
-        let watch = Watch::new();
-        for past in [true, true, false, true] {
-            started(&watch, past);
-        }
-        assert_eq!(watch.look(LONG, |past| Ok(*past)), None);
-        assert_eq!(watch.under_way(), "at collective 3 (the sum of 10 values of type Float, 40 bytes)");
-        assert!(!watch.is_idle());
-        assert_eq!(watch.look(LONG, |_| Ok(true)), None);
-        assert!(watch.is_idle());
-        assert_eq!(watch.under_way(), "after collective 4");
-    }
-
-    #[test]
-    fn a_hanging_collective_is_named_whether_it_was_queued_or_not() {
-        let watch = Watch::new();
-        watch.calls("broadcast", Kind::BFloat16, 3);
-        let said = watch.look(Duration::ZERO, |past| Ok(*past)).unwrap();
-        assert!(
-            said.starts_with("collective 1 (the broadcast of 3 values of type BFloat16, 6 bytes) is not done"),
-            "{said}"
-        );
-        assert!(watch.is_calling());
-        watch.returned(Some(Arc::new(false)));
-        assert!(!watch.is_calling());
-        assert!(watch.look(Duration::ZERO, |past| Ok(*past)).unwrap().starts_with("collective 1 "));
-        assert_eq!(watch.look(LONG, |past| Ok(*past)), None);
-    }
-
-    #[test]
-    fn a_failed_call_is_not_waited_for() {
-        let watch = Watch::<bool>::new();
-        watch.calls("sum", Kind::Float, 1);
-        watch.returned(None);
-        assert!(watch.is_idle());
-    }
-
-    #[test]
-    fn an_error_of_the_work_is_told() {
-        let watch = Watch::new();
-        started(&watch, false);
-        let said = watch.look(LONG, |_| anyhow::bail!("an illegal address")).unwrap();
-        assert!(said.contains("collective 1") && said.ends_with("failed on the GPU: an illegal address"), "{said}");
-    }
-
-    #[test]
-    fn limits_come_from_the_variable() {
-        let usual = Limits::new(None).unwrap();
-        assert_eq!((usual.connect.as_secs(), usual.collective.as_secs(), usual.release.as_secs()), (300, 600, 30));
-        let short = Limits::new(Some(" 5 ")).unwrap();
-        assert_eq!((short.connect.as_secs(), short.collective.as_secs(), short.release.as_secs()), (5, 5, 5));
-        assert_eq!(Limits::new(Some("90")).unwrap().release.as_secs(), 30);
-        for wrong in ["", "0", "-1", "1.5", "soon"] {
-            assert!(Limits::new(Some(wrong)).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn work_that_takes_too_long_is_left_behind() {
-        assert_eq!(within(LONG, || 3), Some(3));
-        let (_keep, never) = std::sync::mpsc::channel::<i32>();
-        assert_eq!(within(Duration::from_millis(10), move || never.recv()), None);
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! `iad-launch bench comm`: all-reduces, timed and checked.
 
 use anyhow::Result;
-use comm::{MeasuredSum, Session, measure_plain_mpi, measure_sum};
+use comm::{MeasuredSum, Session, measure_captured_sum, measure_plain_mpi, measure_sum};
 use datasets::UserError;
 use serde::Serialize;
 use trainer::config::{Comm, RunConfig};
@@ -59,7 +59,15 @@ pub(crate) fn run(command: &BenchComm) -> Result<u8> {
             return start::spawn(&command.launch, ranks, &[]);
         }
     }
-    let transport = || Ok(Comm { backend: command.backend, share_gpus: command.share_gpus, ..Comm::default() });
+    let transport = || {
+        Ok(Comm {
+            backend: command.backend,
+            share_gpus: command.share_gpus,
+            in_graphs: command.in_graphs,
+            windows: command.windows,
+            ..Comm::default()
+        })
+    };
     with_session(&command.launch, transport, |session, _| {
         let sizes = agree(session.ranks.as_ref(), prepare(command))?;
         let measured = measure(command, session, &sizes)?;
@@ -100,7 +108,11 @@ fn measure(command: &BenchComm, session: &Session, sizes: &[(Option<String>, u64
         // Alternately, so that other load on the machine slows both alike.
         let once = || -> Result<(MeasuredSum, Option<MeasuredSum>)> {
             let seconds = command.seconds / f64::from(TURNS);
-            Ok((measure_sum(ranks, session.device, *bytes, seconds)?, measure_plain_mpi(session, *bytes, seconds)?))
+            let sum = match command.in_graphs {
+                true => measure_captured_sum(session, *bytes, seconds)?.ok_or_else(no_graphs)?,
+                false => measure_sum(ranks, session.device, *bytes, seconds)?,
+            };
+            Ok((sum, measure_plain_mpi(session, *bytes, seconds)?))
         };
         let (mut sum, mut plain) = once()?;
         for _ in 1..TURNS {
@@ -126,6 +138,11 @@ fn measure(command: &BenchComm, session: &Session, sizes: &[(Option<String>, u64
         sums.push(line);
     }
     Ok(MeasuredSizes { ranks: ranks.world_size(), backend: session.backend.to_string(), places, sums })
+}
+
+fn no_graphs() -> UserError {
+    let hint = "leave it out, or run on GPUs with --backend nccl";
+    UserError::expected("sums by NCCL, which graphs can hold").key("--in-graphs").value("given").hint(hint)
 }
 
 fn line(gradients: Option<String>, sum: MeasuredSum, plain: Option<MeasuredSum>, ranks: usize) -> MeasuredSize {

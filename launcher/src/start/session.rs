@@ -116,6 +116,8 @@ fn join(launch: &LaunchArgs, transport: impl FnOnce() -> Result<Comm>, log: &Arc
         compute: launch.device.compute(),
         backend: transport.backend.into(),
         share_gpus: transport.share_gpus,
+        in_graphs: transport.in_graphs,
+        windows: transport.windows,
         report: Arc::new(report),
     };
     Session::join(world, &request).map_err(of_the_user)

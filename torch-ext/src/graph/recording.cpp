@@ -14,6 +14,8 @@
 
 #include <cstring>
 #include <map>
+#include <memory>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -38,8 +40,20 @@ void each_tensor(const c10::IValue &value, Act act) {
     }
 }
 
+// A function of the Rust side.
+struct Call {
+    void *context;
+    bool (*call)(void *, at::Tensor *);
+    void (*drop)(void *);
+    Call(void *context, bool (*call)(void *, at::Tensor *), void (*drop)(void *)) : context(context), call(call), drop(drop) {}
+    Call(const Call &) = delete;
+    ~Call() { drop(context); }
+};
+
 struct Operation {
-    c10::OperatorHandle handle;
+    // An operation of libtorch, or a call of the Rust side with the only argument, or with none.
+    std::optional<c10::OperatorHandle> handle;
+    std::unique_ptr<Call> call;
     Stack arguments;
     // Memory that the operation made: later operations know it by its address.
     std::vector<std::pair<size_t, at::Tensor>> made;
@@ -58,6 +72,8 @@ struct Recording : iad::Graph {
     void end() override;
     void replay() override;
     void record(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, Stack *stack);
+    void record(std::unique_ptr<Call> call, at::Tensor *tensor);
+    std::set<const void *> remember(const Stack &arguments);
     void check_owners() const;
 };
 
@@ -98,10 +114,8 @@ void Recording::check_owners() const {
     }
 }
 
-void Recording::record(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, Stack *stack) {
-    const auto &schema = handle.schema();
-    TORCH_CHECK(WAITS.count(schema.name()) == 0, schema.name(), " waits for the device, which no recording can");
-    Stack arguments(stack->end() - static_cast<std::ptrdiff_t>(schema.arguments().size()), stack->end());
+// Keeps what the memory of the arguments holds, unless the recording made it. Returns where it is.
+std::set<const void *> Recording::remember(const Stack &arguments) {
     std::set<const void *> given;
     for (const c10::IValue &argument : arguments) {
         each_tensor(argument, [&](const at::Tensor &tensor) {
@@ -113,8 +127,23 @@ void Recording::record(const c10::OperatorHandle &handle, c10::DispatchKeySet ke
             before.emplace(bytes, std::make_pair(storage, std::vector<char>(bytes, bytes + storage.nbytes())));
         });
     }
+    return given;
+}
+
+void Recording::record(std::unique_ptr<Call> call, at::Tensor *tensor) {
+    Stack arguments;
+    if (tensor != nullptr) arguments.emplace_back(*tensor);
+    remember(arguments);
+    operations.push_back(Operation{std::nullopt, std::move(call), std::move(arguments), {}});
+}
+
+void Recording::record(const c10::OperatorHandle &handle, c10::DispatchKeySet keys, Stack *stack) {
+    const auto &schema = handle.schema();
+    TORCH_CHECK(WAITS.count(schema.name()) == 0, schema.name(), " waits for the device, which no recording can");
+    Stack arguments(stack->end() - static_cast<std::ptrdiff_t>(schema.arguments().size()), stack->end());
+    const std::set<const void *> given = remember(arguments);
     handle.redispatchBoxed(keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, KEY), stack);
-    Operation operation{handle, std::move(arguments), {}};
+    Operation operation{handle, nullptr, std::move(arguments), {}};
     const size_t outputs = schema.returns().size();
     size_t place = 0;
     for (auto output = stack->end() - static_cast<std::ptrdiff_t>(outputs); output != stack->end(); ++output) {
@@ -132,8 +161,14 @@ void Recording::record(const c10::OperatorHandle &handle, c10::DispatchKeySet ke
 void Recording::replay() {
     const at::AutoDispatchBelowADInplaceOrView below;
     for (const Operation &operation : operations) {
+        if (operation.call != nullptr) {
+            at::Tensor tensor = operation.arguments.empty() ? at::Tensor() : operation.arguments.front().toTensor();
+            TORCH_CHECK(operation.call->call(operation.call->context, operation.arguments.empty() ? nullptr : &tensor),
+                        "a call in a recording failed");
+            continue;
+        }
         Stack stack = operation.arguments;
-        operation.handle.callBoxed(stack);
+        operation.handle->callBoxed(stack);
         std::vector<at::Tensor> outputs;
         for (const c10::IValue &output : stack) each_tensor(output, [&](const at::Tensor &tensor) { outputs.push_back(tensor); });
         for (const auto &[place, tensor] : operation.made) tensor.copy_(outputs.at(place));
@@ -169,6 +204,14 @@ TORCH_LIBRARY_IMPL(_, Fake, library) { library.fallback(torch::CppFunction::make
 } // namespace
 
 iad::Graph *iad_new_recording() { return new Recording; }
+
+bool iad_records_operations() { return under_way != nullptr; }
+
+void iad_record(void *context, bool (*call)(void *, at::Tensor *), void (*drop)(void *), at::Tensor *tensor) {
+    auto owned = std::make_unique<Call>(context, call, drop);
+    TORCH_CHECK(under_way != nullptr, "no recording is under way");
+    under_way->record(std::move(owned), tensor);
+}
 
 extern "C" {
 

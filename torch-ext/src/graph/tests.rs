@@ -120,6 +120,37 @@ fn kept_and(kept: &Tensor, other: Tensor) -> Tensor {
     kept * 2.0 + other
 }
 
+/// As sums over ranks are: each replay makes them, between the operations before and after.
+#[test]
+fn calls_of_the_host_are_made_by_each_replay() {
+    let input = Tensor::from_slice(&[1.0, 2.0]);
+    let calls = std::rc::Rc::new(Cell::new(0));
+    let work = || {
+        let counted = std::rc::Rc::clone(&calls);
+        let doubled = &input * 2.0;
+        let recorded = record_call(Some(&doubled), move |tensor| {
+            counted.set(counted.get() + 1);
+            let tensor = tensor.ok_or("no tensor")?;
+            let _ = no_grad(|| tensor.shallow_clone().g_add_scalar_(0.5));
+            if counted.get() > 2 { Err("no third time".to_string()) } else { Ok(()) }
+        });
+        assert_eq!(recorded, Ok(true));
+        doubled + 100.0
+    };
+    let (graph, found) = Graph::record(Device::Cpu, work).unwrap();
+    assert_eq!(calls.get(), 0);
+    graph.replay().unwrap();
+    assert!(found.equal(&Tensor::from_slice(&[102.5, 104.5])));
+    let _ = input.shallow_clone().fill_(7.0);
+    graph.replay().unwrap();
+    assert!(found.equal(&Tensor::from_slice(&[114.5, 114.5])));
+    assert_eq!(graph.replay(), Err("no third time".to_string()));
+    assert_eq!(calls.get(), 3);
+    drop(graph);
+    assert_eq!(std::rc::Rc::strong_count(&calls), 1, "the recording kept its call");
+    assert_eq!(record_call(None, |_| Err("called".into())), Ok(false));
+}
+
 #[test]
 fn a_panic_is_a_reason() {
     let bread = |there: bool| assert!(there, "no bread");

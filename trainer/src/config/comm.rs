@@ -17,11 +17,24 @@ pub struct Comm {
     pub gradient_dtype: GradientDtype,
     /// For tests of the program only: several NCCL ranks share a GPU, slowly and through sockets.
     pub share_gpus: bool,
+    /// Whether `precision.cuda_graphs` records the sums over the ranks with the rest of the step.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_graphs: bool,
+    /// Whether small sums in float32 or bfloat16 go through NCCL's symmetric windows, where all ranks can have one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub windows: bool,
 }
 
 impl Default for Comm {
     fn default() -> Self {
-        Self { backend: Backend::Auto, bucket_mib: 8.0, gradient_dtype: GradientDtype::Parameters, share_gpus: false }
+        Self {
+            backend: Backend::Auto,
+            bucket_mib: 8.0,
+            gradient_dtype: GradientDtype::Parameters,
+            share_gpus: false,
+            in_graphs: false,
+            windows: false,
+        }
     }
 }
 

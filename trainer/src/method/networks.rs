@@ -11,7 +11,7 @@ use torch_ext::{Kernels, StatisticsRanks, Sum};
 use super::memory::Memory;
 use crate::config::{EMA, Precision, RunConfig, STUDENT};
 use crate::model::{Model, OverRanks, flatten};
-use crate::system::{Phase, timeline::Timeline};
+use crate::system::{Phase, summing, timeline::Timeline};
 
 /// The networks of a run.
 pub struct Networks {
@@ -124,7 +124,7 @@ impl Networks {
     pub fn sum_over_ranks(&self, values: &Tensor) -> Tensor {
         let sums = no_grad(|| values.detach().to_kind(Kind::Double).contiguous().copy());
         if self.ranks.world_size() > 1 {
-            let sum = || self.ranks.start_sum(&sums).and_then(|()| self.ranks.finish_sums());
+            let sum = || summing::at_once(&self.ranks, &sums);
             let summed = self.timeline.during_piece(Phase::Communication, "loss sum", sum);
             summed.unwrap_or_else(|error| panic!("a sum of a loss term over the ranks: {error:#}"));
         }
@@ -153,7 +153,7 @@ impl Networks {
 pub fn over_ranks(ranks: Arc<dyn Communicator>, timeline: Timeline, fused: bool) -> OverRanks {
     let (rank, count) = (ranks.rank(), ranks.world_size());
     let sum: Sum = Arc::new(move |tensor| {
-        let sum = || ranks.start_sum(tensor).and_then(|()| ranks.finish_sums());
+        let sum = || summing::at_once(&ranks, tensor);
         let summed = timeline.during_piece(Phase::Communication, "batch norm sum", sum);
         summed.unwrap_or_else(|error| panic!("batch norm across ranks: {error:#}"));
     });

@@ -125,7 +125,7 @@ impl Run<'_> {
     fn averaged(&self, average: &Average, pipeline: &Pipeline) -> Result<Option<Model>> {
         let model = student(self.context, &self.step.work.networks.timeline);
         average.put_into(&model, &self.step.work.networks.student)?;
-        let (ranks, device) = (self.context.ranks(), self.context.place.device);
+        let (ranks, device) = (&self.context.place.ranks, self.context.place.device);
         if average.needs_statistics() {
             let (shape, kind) = (self.context.prepared.form.image, model.kind());
             let batches = pipeline.epoch(self.context.config.epochs, 0);

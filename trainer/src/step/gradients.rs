@@ -12,7 +12,7 @@ use crate::config::range::must;
 use crate::config::{Backend, Comm, GradientDtype};
 use crate::model::{Model, Named, flatten, piece};
 use crate::step::gradients::buckets::Buckets;
-use crate::system::timeline::Timeline;
+use crate::system::{summing, timeline::Timeline};
 use datasets::UserError;
 use tch::Kind;
 
@@ -80,9 +80,11 @@ impl Gradients {
         self.overlaps = false;
     }
 
-    /// Sets the gradients to zero.
+    /// Sets the gradients to zero, and forgets sums of a pass that was given up.
     pub fn zero(&mut self) {
         let _ = self.gradients.zero_();
+        // A panic poisons the mutex; `finish` reports it.
+        self.buckets.lock().into_iter().for_each(|mut buckets| buckets.forget());
     }
 
     /// Announces the last backward pass before [`finish`](Self::finish): the gradients it leaves are complete, and
@@ -106,7 +108,7 @@ impl Gradients {
     pub fn finish(&self) -> Result<()> {
         let mut buckets = self.buckets()?;
         buckets.start_rest()?;
-        self.ranks.finish_sums()?;
+        summing::finish(&self.ranks)?;
         buckets.take_sums();
         Ok(())
     }

@@ -2,8 +2,10 @@
 //! a CUDA graph: one call of the host instead of thousands.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Error, Result};
+use comm::Communicator;
 use tch::{Device, Tensor, no_grad};
 use torch_ext::{Graph, Moment};
 
@@ -75,6 +77,8 @@ pub struct Runner<T> {
 struct Replays<T> {
     device: Device,
     timeline: Timeline,
+    /// The ranks whose sums are part of the work, if they are. All of them capture it, or none.
+    ranks: Option<Arc<dyn Communicator>>,
     /// The kind of the last work, and how many times in a row it came.
     last: Option<(Key, usize)>,
     /// The number of eager runs.
@@ -102,8 +106,18 @@ impl<T> Default for Runner<T> {
 impl<T> Runner<T> {
     /// A runner that captures work of `device` and books replays on `timeline`.
     pub fn recording(device: Device, timeline: &Timeline) -> Self {
-        let replays = Replays { device, timeline: timeline.clone(), last: None, called: 0, recorded: None };
+        let replays =
+            Replays { device, timeline: timeline.clone(), ranks: None, last: None, called: 0, recorded: None };
         Self { replays: Some(replays), refusal: None }
+    }
+
+    /// The same for work that sums over `ranks`: all of them make the same calls of the runner. They capture the same work at the
+    /// same time, and replay it only if all could.
+    pub fn with_sums_over(mut self, ranks: &Arc<dyn Communicator>) -> Self {
+        if let Some(replays) = &mut self.replays {
+            replays.ranks = Some(Arc::clone(ranks));
+        }
+        self
     }
 
     /// Runs `work` at the learning rate `rate`. The work must be a function of its inputs and of memory that stays in
@@ -120,12 +134,12 @@ impl<T> Runner<T> {
         mut work: impl FnMut(Inputs) -> Result<T>,
     ) -> Result<Rc<T>> {
         if self.replays.as_mut().is_some_and(|replays| replays.should_record(key, batch)) {
-            self.record(key, batch, noise, &mut work);
+            self.record(key, batch, noise, &mut work)?;
         }
         if let Some(replays) = &self.replays
             && let Some(recorded) = replays.recorded.as_ref().filter(|recorded| recorded.key == *key)
         {
-            return replays.timeline.during(Phase::Replay, "replay", || recorded.replay(batch, noise, rate));
+            return replays.timeline.during(Phase::Replay, "replay", || replays.replay(recorded, batch, noise, rate));
         }
         if self.replays.as_mut().is_some_and(Replays::loses_patience) {
             self.refuse("batches, or their parts by batch.accumulate, of one size never come four times in a row");
@@ -143,15 +157,22 @@ impl<T> Runner<T> {
         self.refusal.take()
     }
 
-    fn record(&mut self, key: &Key, batch: &Batch, noise: &Noise, work: &mut impl FnMut(Inputs) -> Result<T>) {
-        let Some(replays) = &mut self.replays else { return };
+    fn record(
+        &mut self,
+        key: &Key,
+        batch: &Batch,
+        noise: &Noise,
+        work: &mut impl FnMut(Inputs) -> Result<T>,
+    ) -> Result<()> {
+        let Some(replays) = &mut self.replays else { return Ok(()) };
         // The last replay may still run. The next capture may reuse the memory of this one.
         let _ = Moment::now(replays.device).and_then(|moment| moment.wait());
         replays.recorded = None;
-        match Recorded::new(key, replays.device, batch, noise, work) {
+        match replays.together(|device| Recorded::new(key, device, batch, noise, work))? {
             Ok(recorded) => replays.recorded = Some(recorded),
             Err(reason) => self.refuse(format!("{reason:#}").lines().next().unwrap_or_default()),
         }
+        Ok(())
     }
 
     fn refuse(&mut self, reason: &str) {
@@ -171,7 +192,34 @@ impl<T> Replays<T> {
         let times = self.last.take().filter(|(last, _)| last == key).map_or(0, |(_, times)| times);
         self.last = Some((key.clone(), times + 1));
         let known = self.recorded.as_ref().is_some_and(|recorded| recorded.key == *key);
-        times >= WARM_UP && !known && batch.labels.numel() > 0
+        // Keys are alike on all ranks, and so is whether each of them has an image.
+        let every_rank_has_images = match &self.ranks {
+            Some(ranks) => batch.global_count >= ranks.world_size(),
+            None => batch.labels.numel() > 0,
+        };
+        times >= WARM_UP && !known && every_rank_has_images
+    }
+
+    /// What `record` has recorded, if all ranks that take part could record it; or why not.
+    fn together(&self, record: impl FnOnce(Device) -> Result<Recorded<T>>) -> Result<Result<Recorded<T>>> {
+        let Some(ranks) = &self.ranks else { return Ok(record(self.device)) };
+        let (mut record, mut recorded) = (Some(record), None);
+        let captured = ranks.capture(&mut || {
+            recorded = record.take().map(|record| record(self.device)).transpose()?;
+            Ok(())
+        })?;
+        Ok(captured.and_then(|()| recorded.context("the transport captured nothing")))
+    }
+
+    fn replay(&self, recorded: &Recorded<T>, batch: &Batch, noise: &Noise, rate: f64) -> Result<Rc<T>> {
+        recorded.take(batch, noise, rate);
+        let mut launch = || recorded.graph.replay().map_err(Error::msg);
+        match &self.ranks {
+            Some(ranks) => ranks.replay(&mut launch),
+            None => launch(),
+        }
+        .context("the replay of a recorded step")?;
+        Ok(Rc::clone(&recorded.done))
     }
 }
 
@@ -196,12 +244,11 @@ impl<T> Recorded<T> {
         Ok(Self { key: key.clone(), graph, done: Rc::new(done?), batch, noise, rate })
     }
 
-    fn replay(&self, batch: &Batch, noise: &Noise, rate: f64) -> Result<Rc<T>> {
+    /// Writes the inputs of a step into the memory that the graph reads.
+    fn take(&self, batch: &Batch, noise: &Noise, rate: f64) {
         self.batch.take(batch);
         self.noise.take(noise);
         let _ = no_grad(|| self.rate.shallow_clone().fill_(rate));
-        self.graph.replay().map_err(Error::msg).context("the replay of a recorded step")?;
-        Ok(Rc::clone(&self.done))
     }
 }
 

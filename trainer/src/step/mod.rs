@@ -48,7 +48,7 @@ use crate::step::remembering::Survived;
 use crate::step::running_statistics::{Statistics, average_over_ranks};
 use crate::step::stopping::{Ask, Interruptible, go_on};
 use crate::step::weight_perturbation::{Attacked, WeightPerturbation};
-use crate::system::Phase;
+use crate::system::{Phase, summing};
 
 /// One optimisation step: the work, and the recorder that captures and replays it.
 pub struct Step {
@@ -66,12 +66,12 @@ impl Step {
     /// # Errors
     /// A failure of the transport.
     pub fn new(config: &RunConfig, networks: Networks, ranks: Arc<dyn Communicator>) -> Result<Self> {
-        // The transport cannot be captured, and one rank needs none.
+        // One rank needs no transport in its graphs, unless it is asked for.
         let precision = networks.precision;
-        let alone = precision.cuda_graphs && ranks.world_size() == 1;
+        let alone = precision.cuda_graphs && ranks.world_size() == 1 && !config.comm.in_graphs;
         let ranks = if alone { Arc::new(Single) } else { ranks };
         let mut work = Work::new(config, networks, Arc::clone(&ranks))?;
-        let mut recorder = Recorder::new(precision, &work.networks, ranks.as_ref())?;
+        let mut recorder = Recorder::new(precision, &work.networks, &ranks, config.comm.in_graphs)?;
         if config.awp.is_some() {
             recorder.leave_parts_alone();
         }
@@ -110,7 +110,7 @@ impl Step {
     pub fn run_until(&mut self, ask: Ask, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
         let Self { work, recorder, .. } = self;
         let key = Key::of(batch, terms).perturbing(work.perturbation.active);
-        // Captured work may not communicate.
+        // Captured work may not ask the other ranks.
         let ask = || if torch_ext::is_recording() { Ok(()) } else { ask() };
         if let Some(free) = &work.free {
             free.begin();
@@ -241,7 +241,7 @@ impl Work {
         let finish = || self.trained().try_for_each(|one| one.parameters.finish());
         timeline.during(Phase::Communication, "gradients", finish)?;
         timeline.during(Phase::Communication, "running statistics", || {
-            self.networks.trained().try_for_each(|model| average_over_ranks(model, batch, self.ranks.as_ref()))
+            self.networks.trained().try_for_each(|model| average_over_ranks(model, batch, &self.ranks))
         })?;
 
         // These flags on the device mask everything below; the host reads them one step late.
@@ -255,10 +255,7 @@ impl Work {
             statistics.iter().zip(self.networks.trained()).for_each(|(before, model)| before.keep(model, &moves));
         });
 
-        timeline.during(Phase::Communication, "observed", || {
-            self.ranks.start_sum(&values)?;
-            self.ranks.finish_sums()
-        })?;
+        timeline.during(Phase::Communication, "observed", || summing::at_once(&self.ranks, &values))?;
         let values = remembering::keep(&self.networks, values, &moves);
         Ok(Computed::new(names, &values, [&finite, &place, &norm]))
     }

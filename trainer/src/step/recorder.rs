@@ -2,6 +2,7 @@
 //! nothing.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Error, Result};
 use comm::Communicator;
@@ -30,11 +31,16 @@ pub struct Recorder {
 pub struct PartRecorder(Runner<Values>);
 
 impl Recorder {
-    /// A recorder for steps of `networks` in `precision`, on `ranks`.
+    /// A recorder for steps of `networks` in `precision`, on `ranks`, with or without their sums.
     ///
     /// # Errors
     /// The device gives no queue.
-    pub fn new(precision: Precision, networks: &Networks, ranks: &dyn Communicator) -> Result<Self> {
+    pub fn new(
+        precision: Precision,
+        networks: &Networks,
+        ranks: &Arc<dyn Communicator>,
+        with_sums: bool,
+    ) -> Result<Self> {
         let mut recorder = Self {
             whole: Runner::default(),
             parts: PartRecorder(Runner::default()),
@@ -47,7 +53,10 @@ impl Recorder {
         }
         let device = networks.student.device();
         recorder._queue = Some(Queue::own(device).map_err(Error::msg)?);
-        let chosen = if can_record(device) { recorder.capture(networks, ranks) } else { Err("only GPUs do so".into()) };
+        let chosen = match can_record(device) {
+            true => recorder.capture(networks, ranks, with_sums),
+            false => Err("only GPUs do so".into()),
+        };
         recorder.warning = chosen.err().map(|reason| not_captured(&reason));
         Ok(recorder)
     }
@@ -56,21 +65,32 @@ impl Recorder {
     ///
     /// # Errors
     /// The reason why nothing can be captured.
-    pub(super) fn capture(&mut self, networks: &Networks, ranks: &dyn Communicator) -> Result<(), String> {
+    pub(super) fn capture(
+        &mut self,
+        networks: &Networks,
+        ranks: &Arc<dyn Communicator>,
+        with_sums: bool,
+    ) -> Result<(), String> {
         let Networks { student, timeline, .. } = networks;
-        if student.across_ranks {
-            return Err(
-                "batch norm sums over the ranks in them; with batch_norm.across_ranks = \"local\" they are".into()
-            );
-        }
         if !networks.learners.is_empty() {
             return Err("networks of [learners] are trained in them, each at its own learning rate".into());
         }
-        if networks.exchanges && ranks.world_size() > 1 {
-            return Err("a term of the loss needs numbers of all ranks in them".into());
-        }
         // The fused SGD kernel accepts a device-side learning rate only in float32.
         let eager_update = student.device().is_cuda() && student.kind() == Kind::Double;
+        if with_sums && !eager_update {
+            if student.device().is_cuda() && !ranks.captures() {
+                return Err("sums by MPI pass through the host; comm.in_graphs needs NCCL".into());
+            }
+            self.whole = Runner::recording(student.device(), timeline).with_sums_over(ranks);
+            return Ok(());
+        }
+        if student.across_ranks {
+            let ways = "with batch_norm.across_ranks = \"local\", or with comm.in_graphs, they are";
+            return Err(format!("batch norm sums over the ranks in them; {ways}"));
+        }
+        if networks.exchanges && ranks.world_size() > 1 {
+            return Err("a term of the loss needs numbers of all ranks in them; with comm.in_graphs they are".into());
+        }
         if ranks.world_size() == 1 && !eager_update {
             self.whole = Runner::recording(student.device(), timeline);
         } else {

@@ -1,11 +1,14 @@
 //! The running statistics of batch norm: their mean over ranks, and their measurement after training.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use comm::Communicator;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::model::{Mode, Model};
 use crate::step::batch::Batch;
+use crate::system::summing;
 
 /// The running statistics of a network and the number of their passes at some moment.
 pub struct Statistics {
@@ -40,14 +43,13 @@ impl Statistics {
 ///
 /// # Errors
 /// A failure of the transport.
-pub fn average_over_ranks(model: &Model, batch: &Batch, ranks: &dyn Communicator) -> Result<()> {
+pub fn average_over_ranks(model: &Model, batch: &Batch, ranks: &Arc<dyn Communicator>) -> Result<()> {
     if ranks.world_size() == 1 || model.statistics.is_empty() || model.across_ranks {
         return Ok(());
     }
     let share = batch.samples.len() as f64 / batch.global_count as f64;
     let _ = no_grad(|| model.flat_statistics.shallow_clone().g_mul_scalar_(share));
-    ranks.start_sum(&model.flat_statistics)?;
-    ranks.finish_sums()
+    summing::at_once(ranks, &model.flat_statistics)
 }
 
 /// Measures the running statistics again, as their plain mean over `batches` of natural images (`update_bn` of
@@ -58,7 +60,7 @@ pub fn average_over_ranks(model: &Model, batch: &Batch, ranks: &dyn Communicator
 pub fn measure(
     model: &Model,
     batches: impl Iterator<Item = Result<Batch>>,
-    ranks: &dyn Communicator,
+    ranks: &Arc<dyn Communicator>,
     mut proceed: impl FnMut() -> Result<bool>,
 ) -> Result<bool> {
     if model.statistics.is_empty() {
@@ -96,6 +98,10 @@ mod tests {
         Model::build(form, 1, Kind::Double, Device::Cpu, None)
     }
 
+    fn single() -> Arc<dyn Communicator> {
+        Arc::new(Single)
+    }
+
     fn batch(number: i64) -> Batch {
         let values = Tensor::arange(4 * 3 * 16 * 16, (Kind::Double, Device::Cpu)) * (number + 1);
         let images = values.sin().abs().view([4, 3, 16, 16]);
@@ -107,7 +113,7 @@ mod tests {
     fn they_are_the_mean_of_each_batchs_mean_and_unbiased_variance() {
         let model = model();
         let before = model.parameters.iter().map(|named| named.tensor.copy()).collect::<Vec<_>>();
-        assert!(measure(&model, (0..3).map(|number| Ok(batch(number))), &Single, || Ok(true)).unwrap());
+        assert!(measure(&model, (0..3).map(|number| Ok(batch(number))), &single(), || Ok(true)).unwrap());
         let of = |name: &str| &model.tensors().find(|named| named.name == name).unwrap().tensor;
         let (mut mean, mut variance) =
             (Tensor::zeros([16], tch::kind::DOUBLE_CPU), Tensor::zeros([16], tch::kind::DOUBLE_CPU));
@@ -130,7 +136,7 @@ mod tests {
             asked += 1;
             Ok(asked < 3)
         };
-        assert!(!measure(&model(), (0..9).map(|number| Ok(batch(number))), &Single, proceed).unwrap());
+        assert!(!measure(&model(), (0..9).map(|number| Ok(batch(number))), &single(), proceed).unwrap());
         assert_eq!(asked, 3);
     }
 }

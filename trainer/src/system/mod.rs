@@ -10,6 +10,7 @@ pub mod files;
 pub mod memory;
 mod phase;
 mod stage;
+pub mod summing;
 pub mod timeline;
 pub mod transfer;
 mod watched;

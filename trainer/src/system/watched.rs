@@ -35,6 +35,22 @@ impl Communicator for Watched {
         self.activity.wait_in("an all-reduce", || self.ranks.start_sum(tensor))
     }
 
+    fn sum_at_once(&self, tensor: &Tensor) -> Result<()> {
+        self.activity.wait_in("an all-reduce", || self.ranks.sum_at_once(tensor))
+    }
+
+    fn captures(&self) -> bool {
+        self.ranks.captures()
+    }
+
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Result<()>> {
+        self.ranks.capture(work)
+    }
+
+    fn replay(&self, launch: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        self.ranks.replay(launch)
+    }
+
     fn overlaps(&self) -> bool {
         self.ranks.overlaps()
     }

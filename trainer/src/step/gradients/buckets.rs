@@ -11,7 +11,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use comm::Communicator;
 use tch::{Kind, Tensor, no_grad};
 
-use crate::system::{Phase, timeline::Timeline};
+use crate::system::{Phase, summing, timeline::Timeline};
 
 /// The buckets of one flat buffer.
 pub(super) struct Buckets {
@@ -101,13 +101,19 @@ impl Buckets {
     }
 
     fn start_next(&mut self) {
-        let (bucket, ranks) = (&self.all[self.started], self.ranks.as_ref());
+        let (bucket, ranks) = (&self.all[self.started], &self.ranks);
         self.started += 1;
         let name = format!("bucket {} of {}", self.started, self.all.len());
         let started = self.timeline.during_piece(Phase::Communication, &name, || bucket.start(ranks));
         if let Err(error) = started {
             self.failure.get_or_insert(error);
         }
+    }
+
+    /// Forgets a backward pass that came to no end: the next one starts anew.
+    pub(super) fn forget(&mut self) {
+        self.all.iter_mut().for_each(|bucket| bucket.missing = bucket.parameters);
+        (self.expecting, self.started, self.failure) = (false, 0, None);
     }
 
     /// Converts the finished sums to the type of the gradients and prepares for the next step.
@@ -123,10 +129,10 @@ impl Buckets {
 }
 
 impl Bucket {
-    fn start(&self, ranks: &dyn Communicator) -> Result<()> {
-        let Some(travelling) = &self.travelling else { return ranks.start_sum(&self.gradients) };
+    fn start(&self, ranks: &Arc<dyn Communicator>) -> Result<()> {
+        let Some(travelling) = &self.travelling else { return summing::start(ranks, &self.gradients) };
         no_grad(|| travelling.shallow_clone().copy_(&self.gradients));
-        ranks.start_sum(travelling)
+        summing::start(ranks, travelling)
     }
 }
 

@@ -2,6 +2,8 @@ use datasets::Draws;
 use datasets::random::Purpose;
 
 use super::*;
+use crate::fixtures::on_ranks;
+use crate::system::summing::at_once;
 
 fn batch(count: usize) -> Batch {
     let images = Tensor::arange(count as i64, tch::kind::FLOAT_CPU).view([-1, 1, 1, 1]);
@@ -86,5 +88,33 @@ fn what_cannot_be_recorded_is_called_and_the_reason_said_once() {
         let reason = runner.take_refusal().unwrap();
         assert!(reason.contains(words) && !reason.contains('\n'), "{reason}");
         assert_eq!(runner.take_refusal(), None);
+    }
+}
+
+/// Ranks that replayed alone would sum with nobody.
+#[test]
+fn a_rank_that_cannot_record_keeps_the_others_from_it() {
+    for broken in [false, true] {
+        let of_ranks = on_ranks(2, false, |ranks| {
+            let mut runner = recording().with_sums_over(&ranks);
+            let (calls, found) = run(&mut runner, &[4; 8], |inputs| {
+                anyhow::ensure!(!(broken && ranks.rank() == 1 && catches_panics()), "not on this rank");
+                let sum = inputs.batch.images.sum(tch::Kind::Float);
+                at_once(&ranks, &sum)?;
+                Ok(sum)
+            });
+            let alone = run(&mut Runner::default(), &[4; 8], sum).1;
+            assert_eq!(found, alone.iter().map(|sum| 2.0 * sum).collect::<Vec<_>>());
+            (calls, runner.take_refusal())
+        });
+        let refusals: Vec<_> = of_ranks.into_iter().map(|(told, _)| told).collect();
+        let told = |words: &str| Some(words.to_string());
+        let expected = match broken {
+            false => [(WARM_UP + 1, None), (WARM_UP + 1, None)],
+            true => {
+                [(9, told("another rank could not record them, and its log says why")), (9, told("not on this rank"))]
+            }
+        };
+        assert_eq!(refusals, expected);
     }
 }

@@ -11,7 +11,7 @@ use crate::system::timeline::Timeline;
 
 /// Captures the steps of `step` from now on, on any device.
 fn record(step: &mut Step) -> Result<(), String> {
-    step.recorder.capture(&step.work.networks, step.work.ranks.as_ref())?;
+    step.recorder.capture(&step.work.networks, &step.work.ranks, false)?;
     if step.recorder.captures_parts() {
         step.work.parameters.sum_at_the_end();
     }
@@ -188,6 +188,46 @@ fn parts_in_bfloat16_are_replayed_with_the_weights_of_their_step() {
     let [one, other] = [&mut called, &mut recorded].map(|step| steps(step, &config, 5, images));
     assert!(replayed(&recorded, Phase::Replay));
     same("parts", (&called, one), (&recorded, other));
+}
+
+/// With `comm.in_graphs` the whole step of several ranks is one replay: batch norm over the ranks, buckets that leave in the
+/// backward pass, numbers of all ranks for a loss, perturbed weights. A fourth batch of one kind is recorded by all.
+#[test]
+fn whole_steps_of_several_ranks_are_replayed_with_their_sums() {
+    // Seven of eight batches are alike; where a weight grows with the epoch, the first five are.
+    for (preset, changes, world_size, overlaps, alike) in [
+        ("iad-1", &["precision.dtype=float32", "comm.bucket_mib=0.01"][..], 2, true, 7),
+        ("iad-1", &["batch.accumulate=2", "batch_norm.compat=lean"], 3, true, 7),
+        ("iad-1", &["precision.dtype=float32", "batch_norm.fused=true"], 3, true, 7),
+        ("saad", &["precision.dtype=float32"], 2, false, 5),
+        ("trades", &["awp={ gamma = 0.01 }", "comm.bucket_mib=0.01"], 2, true, 7),
+        ("at", &["precision.dtype=float32"], 1, false, 7),
+    ] {
+        let config = config(preset, &[changes, &["comm.in_graphs=true"]].concat());
+        let of_ranks = on_ranks(world_size, overlaps, |ranks| {
+            let kind = config.precision.dtype.kind();
+            let new = || {
+                let fused = config.batch_norm.fused;
+                let over = || over_ranks(Arc::clone(&ranks), Timeline::default(), fused);
+                let reached = (world_size > 1).then(over);
+                let networks = Networks { student: network_across(1, 5, kind, reached), ..networks(kind) };
+                Step::new(&config, networks, Arc::clone(&ranks)).unwrap()
+            };
+            let mut called = new();
+            let one = steps(&mut called, &config, 8, images);
+            let mut recorded = new();
+            let Step { work, recorder, .. } = &mut recorded;
+            recorder.capture(&work.networks, &work.ranks, true).unwrap();
+            recorded.work.networks.timeline.begin_trace();
+            let other = steps(&mut recorded, &config, 8, images);
+            let spans = recorded.work.networks.timeline.end_trace();
+            assert_eq!(recorded.recorder.take_warning(), None);
+            same(preset, (&called, one), (&recorded, other));
+            spans.iter().filter(|(span, ..)| span.name == "replay").count()
+        });
+        let replays: Vec<usize> = of_ranks.into_iter().map(|(replays, _)| replays).collect();
+        assert_eq!(replays, vec![alike - WARM_UP; world_size], "{preset}");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn a_gradient_beyond_the_limit_moves_nothing() {
         let config = config("at", &["precision.dtype=float32", "guard.on_collapse=skip", &kind]);
         let mut step = step(&config);
         if recorded {
-            step.recorder.capture(&step.work.networks, step.work.ranks.as_ref()).unwrap();
+            step.recorder.capture(&step.work.networks, &step.work.ranks, false).unwrap();
             for number in 0..=WARM_UP as u64 {
                 take(&mut step, &config, number, 1.0);
             }

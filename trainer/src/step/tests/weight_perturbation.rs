@@ -280,7 +280,7 @@ fn parts_of_perturbed_steps_are_not_captured() {
     let config = config("at", &[AWP]);
     let of_ranks = fixtures::on_ranks(2, false, |ranks| {
         let mut step = Step::new(&config, networks(Kind::Double), Arc::clone(&ranks)).unwrap();
-        step.recorder.capture(&step.work.networks, ranks.as_ref()).unwrap();
+        step.recorder.capture(&step.work.networks, &ranks, false).unwrap();
         let captured = step.recorder.captures_parts();
         step.recorder.leave_parts_alone();
         (captured, step.recorder.captures_parts(), step.take_warning())
