@@ -3,9 +3,9 @@
 use anyhow::Result;
 use tch::Tensor;
 
+use super::adversary::Attacked;
 use super::graph_capture::Inputs;
 use super::stopping::Ask;
-use super::weight_perturbation::Attacked;
 use super::{Part, Work};
 use crate::config::Term;
 use crate::model::Mode;
@@ -37,7 +37,7 @@ impl Work {
     fn ascend_part(&self, Part { batch, noise, last }: &Part, terms: &[Term], ask: Ask) -> Result<Attacked> {
         let _casts = self.precision.casts();
         let timeline = &self.networks.timeline;
-        let attacked = self.attack(batch, noise, terms, ask)?;
+        let attacked = self.adversary.attack(&self.networks, batch, noise, terms, ask)?;
         if *last {
             self.parameters.expect_last_pass()?;
         }

@@ -2,6 +2,7 @@
 //!
 //! Uses `system`, `config`, `model` and `method`.
 
+mod adversary;
 mod ascent;
 pub mod batch;
 pub mod diagnostics;
@@ -19,22 +20,22 @@ pub mod stopping;
 pub mod sums;
 mod weight_perturbation;
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use comm::{Communicator, Single};
 use datasets::Shard;
-use tch::{Tensor, no_grad};
+use tch::Tensor;
 use torch_ext::has_fused_batch_norm;
 
-use crate::config::{AttackKind, Images, Precision, RunConfig, STUDENT, Term};
-use crate::method::attack::{Attack, Free, Noise};
+use crate::config::{AttackKind, Precision, RunConfig, Term};
+use crate::method::attack::Noise;
 use crate::method::networks::Networks;
 use crate::method::pass_plan::PassPlan;
 use crate::method::views::Views;
 use crate::model::Mode;
+use crate::step::adversary::{Adversary, Attacked};
 use crate::step::batch::Batch;
 use crate::step::diagnostics::{Computed, Observed, Observer, Values};
 use crate::step::gradient_alignment::GradientAlignment;
@@ -44,10 +45,9 @@ use crate::step::guard::{Guard, Trained, Verdict, Watch, all_of};
 use crate::step::learners::Learner;
 use crate::step::optimizer::Optimizer;
 use crate::step::recorder::{PartRecorder, Recorder};
-use crate::step::remembering::Survived;
 use crate::step::running_statistics::{Statistics, average_over_ranks};
-use crate::step::stopping::{Ask, Interruptible, go_on};
-use crate::step::weight_perturbation::{Attacked, WeightPerturbation};
+use crate::step::stopping::{Ask, go_on};
+use crate::step::weight_perturbation::WeightPerturbation;
 use crate::system::{Phase, summing};
 
 /// One optimisation step: the work, and the recorder that captures and replays it.
@@ -84,7 +84,7 @@ impl Step {
         if recorder.captures_parts() {
             // A captured part cannot start a sum, and one rank may replay a part that another one runs eagerly.
             work.parameters.sum_at_the_end();
-            work.asks_in_attacks = false;
+            work.adversary.asks = false;
         }
         let student = &work.networks.student;
         let no_kernels = config.batch_norm.fused && student.across_ranks && !has_fused_batch_norm(student.device());
@@ -112,7 +112,7 @@ impl Step {
         let key = Key::of(batch, terms).perturbing(work.perturbation.active);
         // Captured work may not ask the other ranks.
         let ask = || if torch_ext::is_recording() { Ok(()) } else { ask() };
-        if let Some(free) = &work.free {
+        if let Some(free) = &work.adversary.free {
             free.begin();
         }
         let mut update =
@@ -145,18 +145,9 @@ pub struct Work {
     pub watch: Watch,
     perturbation: WeightPerturbation,
     alignment: Option<GradientAlignment>,
-    attack: Option<Box<dyn Attack>>,
-    /// The attack whose steps are those of the updates on a batch.
-    free: Option<Free>,
-    attack_mode: Mode,
-    natural_mode: Option<Mode>,
-    objective: Term,
-    /// The network whose loss the first step of the attack raises, if it is not the student.
-    lead: Option<String>,
+    adversary: Adversary,
     observer: Observer,
     accumulate: usize,
-    /// Whether all ranks make the same calls within an attack, so that they can agree there.
-    asks_in_attacks: bool,
     precision: Precision,
     ranks: Arc<dyn Communicator>,
 }
@@ -176,11 +167,7 @@ impl Work {
         let learners = Learner::all(config, &mut networks, &ranks)?;
         networks.prepare(config, Arc::clone(&ranks))?;
         parameters.take_time_from(&networks.timeline)?;
-        let attack: Option<Box<dyn Attack>> = match config.attack.kind {
-            AttackKind::None | AttackKind::Free => None,
-            AttackKind::Pgd | AttackKind::FgsmRs => Some(config.attack.pgd().fused(networks.kernels.as_ref())),
-            AttackKind::NFgsm => Some(Box::new(config.attack.n_fgsm())),
-        };
+        let adversary = Adversary::new(&config.attack, networks.kernels.as_ref());
         Ok(Self {
             optimizer: Optimizer::new(&config.optimizer, &parameters, &networks.student)
                 .fused(networks.kernels.clone()),
@@ -190,19 +177,9 @@ impl Work {
             networks,
             parameters,
             learners,
-            attack,
-            free: Free::new(&config.attack),
-            attack_mode: config.attack.batch_norm,
-            natural_mode: config.attack.natural_batch_norm,
-            objective: Term {
-                first_order: config.attack.first_order,
-                divergence: config.attack.divergence,
-                ..Term::plain("attack", Images::Adversarial, config.attack.towards.clone())
-            },
-            lead: config.attack.lead.clone(),
+            adversary,
             observer: Observer::new(config),
             accumulate: config.batch.accumulate,
-            asks_in_attacks: true,
             precision,
             ranks,
         })
@@ -310,7 +287,7 @@ impl Work {
         let attacked = match attacked {
             Some(attacked) => attacked,
             None => {
-                now = self.attack(batch, noise, terms, ask)?;
+                now = self.adversary.attack(&self.networks, batch, noise, terms, ask)?;
                 &now
             }
         };
@@ -335,7 +312,7 @@ impl Work {
         });
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
         timeline.during(Phase::Backward, "backward", || total.backward());
-        if let Some(free) = &self.free {
+        if let Some(free) = &self.adversary.free {
             free.climb(&batch.images, &attacked.adversarial);
         }
         Ok(timeline.during(Phase::Other, "observe", || {
@@ -350,64 +327,6 @@ impl Work {
         let plan = PassPlan::new(terms, &self.observer.diagnosed);
         let views = Views::new(&self.networks, mode, &batch.images, &attacked.adversarial);
         views.learning().knowing(&attacked.teachers).following(&plan)
-    }
-
-    /// Attacks the student on a part of the batch. The attack raises its objective, and those of `terms` that say so.
-    fn attack(&self, batch: &Batch, noise: &Noise, terms: &[Term], ask: Ask) -> Result<Attacked> {
-        let mode = self.natural_mode.unwrap_or(self.attack_mode);
-        let natural = Views::new(&self.networks, mode, &batch.images, &batch.images);
-        let survived = Survived::new(&self.networks, &batch.labels);
-        let raised = self.raised(terms);
-        let attack = || {
-            let mut compared = raised.iter().flatten().flat_map(Term::asks);
-            if self.natural_mode.is_some() && compared.any(|asked| asked == (STUDENT, Images::Natural)) {
-                // It may move the running statistics, by which the passes of the attack normalise.
-                let _ = no_grad(|| natural.logits(STUDENT, Images::Natural));
-            }
-            self.adversarial(batch, noise, &raised, (&natural, &survived), ask)
-        };
-        let adversarial = self.networks.timeline.during(Phase::Attack, "attack", attack)?;
-        Ok(Attacked { adversarial, teachers: natural.teachers(), survived: survived.counts() })
-    }
-
-    /// What the attack raises in its first step, and in the later ones.
-    fn raised(&self, terms: &[Term]) -> [Vec<Term>; 2] {
-        let raised = terms.iter().filter(|term| term.in_attack && term.weight != 0.0);
-        let all = || std::iter::once(&self.objective).chain(raised.clone());
-        match &self.lead {
-            Some(lead) => [all().map(|term| term.of_network(lead)).collect(), vec![self.objective.clone()]],
-            None => [all().cloned().collect(), all().cloned().collect()],
-        }
-    }
-
-    /// The student's adversarial images of the batch.
-    fn adversarial(
-        &self,
-        batch: &Batch,
-        noise: &Noise,
-        raised: &[Vec<Term>; 2],
-        (natural, survived): (&Views, &Survived),
-        ask: Ask,
-    ) -> Result<Tensor> {
-        let Some(attack) = &self.attack else {
-            let free = self.free.as_ref().map(|free| free.images(&batch.images, noise));
-            return Ok(free.unwrap_or_else(|| batch.images.shallow_clone()));
-        };
-        let interruptible = Interruptible::new(if self.asks_in_attacks { ask } else { &go_on });
-        let steps = Cell::new(0);
-        let adversarial = attack.perturb(&batch.images, noise, &|candidate| {
-            let raised = &raised[steps.get().min(1)];
-            steps.set(steps.get() + 1);
-            self.networks.timeline.mark("step", steps.get());
-            interruptible.evaluate(candidate, |candidate| {
-                let views = natural.with_candidate(candidate, self.attack_mode);
-                let values = raised.iter().map(|term| term.evaluate(&views, &batch.labels, 1.0));
-                let objective = values.reduce(|sum, value| sum + value).expect("an attack has an objective");
-                survived.see(&views);
-                objective
-            })
-        });
-        interruptible.finish().map(|()| adversarial)
     }
 }
 

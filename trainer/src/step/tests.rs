@@ -84,9 +84,10 @@ fn loss(seen: &Seen) -> f64 {
 
 /// The adversarial images of a step.
 fn adversarial(step: &Step, batch: &Batch, noise: &Noise) -> Tensor {
-    let fixed = Views::new(&step.work.networks, step.work.attack_mode, &batch.images, &batch.images);
-    let survived = Survived::new(&step.work.networks, &batch.labels);
-    step.work.adversarial(batch, noise, &step.work.raised(&[]), (&fixed, &survived), &go_on).unwrap()
+    let Work { networks, adversary, .. } = &step.work;
+    let fixed = Views::new(networks, adversary.mode, &batch.images, &batch.images);
+    let survived = Survived::new(networks, &batch.labels);
+    adversary.adversarial(networks, batch, noise, &adversary.raised(&[]), (&fixed, &survived), &go_on).unwrap()
 }
 
 fn compare(case: &str, config: &RunConfig) {

@@ -10,7 +10,6 @@ use tch::{Kind, Tensor, no_grad};
 use super::gradients::Gradients;
 use super::optimizer::norm;
 use crate::config::RunConfig;
-use crate::method::views::Known;
 use crate::model::Model;
 
 /// Keeps a weight without a gradient where it is. The constant is that of the authors' code.
@@ -29,14 +28,6 @@ pub struct WeightPerturbation {
 struct Moved {
     before: Tensor,
     by: Tensor,
-}
-
-/// What the attack on a part of the batch leaves for its loss.
-pub(super) struct Attacked {
-    pub(super) adversarial: Tensor,
-    pub(super) teachers: Known,
-    /// How many steps of the attack each sample survived, `[N]`, if the method asks for it.
-    pub(super) survived: Option<Tensor>,
 }
 
 impl WeightPerturbation {
