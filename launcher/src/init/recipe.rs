@@ -50,7 +50,10 @@ impl Recipe<'_> {
     /// # Errors
     /// A value that is not allowed; there is none.
     pub(super) fn config(&self) -> Result<RunConfig> {
-        let mut config = RunConfig::parse(&self.toml(), Path::new("the new configuration"), &[])?;
+        // Presets are meant for long runs: one of their epochs may lie behind the end of this one until it is scaled.
+        let text = format!("epochs = {EPOCHS_OF_BALANCE}\n{}", self.toml());
+        let mut config = RunConfig::parse(&text, Path::new("the new configuration"), &[])?;
+        config.epochs = self.epochs();
         let usual = if self.method == "ciard" { EPOCHS_OF_BALANCE } else { USUAL_EPOCHS };
         let epochs = config.epochs;
         let scaled = |epoch: u64| if epoch == 0 { 0 } else { (epoch * epochs / usual).max(1) };
@@ -107,7 +110,15 @@ impl Recipe<'_> {
         }
     }
 
-    /// The values that are not the program's defaults.
+    fn epochs(&self) -> u64 {
+        match self.dataset.name.as_str() {
+            _ if self.is_small() => 6,
+            "tiny-imagenet" => USUAL_EPOCHS / 2,
+            _ => USUAL_EPOCHS,
+        }
+    }
+
+    /// The values that are not the program's defaults, but for the epochs.
     fn toml(&self) -> String {
         let Self { dataset, method, .. } = self;
         let name = dataset.name.as_str();
@@ -125,11 +136,7 @@ impl Recipe<'_> {
             (_, false) => ("\"8/255\"", "\"2/255\"", 10),
         };
         let (measured_step, pgd) = if name == "mnist" { ("0.01", "pgd40") } else { ("\"2/255\"", "pgd20") };
-        let epochs = match name {
-            _ if small => 6,
-            "tiny-imagenet" => USUAL_EPOCHS / 2,
-            _ => USUAL_EPOCHS,
-        };
+        let epochs = self.epochs();
         let lr = if small { 0.2 } else { 0.1 };
         let decay = if small || name == "tiny-imagenet" { "5e-4" } else { "2e-4" };
         let policy = if small {
@@ -145,7 +152,6 @@ impl Recipe<'_> {
         format!(
             r#"
 seed = 1
-epochs = {epochs}
 [batch]
 size = 128
 [data]

@@ -27,9 +27,17 @@ impl Run<'_> {
             // The steps after it have moved nothing either: the state is that before it.
             let offence = Offence { not_finite: true, ..self.offence(step, found.clone(), &taken) };
             let kept = self.keep_offending(&taken.batch, offence)?.unwrap_or_default();
+            // A learner may have an optimizer of its own.
+            let learners = &self.context.config.learners;
+            let learner = guard::network_at(place, self.step.work.trained()).and_then(|(one, _)| one.learner);
+            let own = learner.and_then(|name| Some((name, learners.get(name)?.optimizer.as_ref()?)));
+            let lower = match own {
+                Some((name, optimizer)) => format!("learners.{name}.optimizer.lr ({})", optimizer.lr),
+                None => format!("optimizer.lr (now {rate})"),
+            };
             let message = format!(
-                "step {step}: {found}. The step moved nothing and the last checkpoint is as it was. Lower optimizer.lr (now \
-                 {rate}), or look for damaged images. {kept}"
+                "step {step}: {found}. The step moved nothing and the last checkpoint is as it was. Lower {lower}, or look for \
+                 damaged images. {kept}"
             );
             // Every rank sees the same sums.
             return Err(Agreed { message, user: false }.into());

@@ -142,15 +142,21 @@ impl Watch {
 }
 
 /// What is not finite at the `place` of a guard of all networks, in words.
-pub fn name_among<'a>(mut place: usize, trained: impl Iterator<Item = Trained<'a>>) -> String {
+pub fn name_among<'a>(place: usize, trained: impl Iterator<Item = Trained<'a>>) -> String {
+    let Some((one, place)) = network_at(place, trained) else { return "some value is not finite".into() };
+    let found = name_at(place, one.parameters, one.model);
+    one.learner.map_or(found.clone(), |name| format!("{name}: {found}"))
+}
+
+/// The network of a `place` of a guard of all networks, and the place in it.
+pub fn network_at<'a>(mut place: usize, trained: impl Iterator<Item = Trained<'a>>) -> Option<(Trained<'a>, usize)> {
     for one in trained {
-        if place < one.places() {
-            let found = name_at(place, one.parameters, one.model);
-            return one.learner.map_or(found.clone(), |name| format!("{name}: {found}"));
+        match place.checked_sub(one.places()) {
+            Some(rest) => place = rest,
+            None => return Some((one, place)),
         }
-        place -= one.places();
     }
-    "some value is not finite".into()
+    None
 }
 
 /// What is not finite at a guard's `place`, in words.
