@@ -1,5 +1,6 @@
 //! Whole steps against plain PyTorch in float64: tests/fixtures/make.py made the numbers.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -10,9 +11,11 @@ use serde_json::Value;
 use tch::{Device, Kind};
 
 use super::*;
+use crate::config::{Images, STUDENT};
 use crate::fixtures::{self, digest, pattern};
 use crate::model::Model;
 use crate::step::diagnostics::Seen;
+use crate::step::remembering::Survived;
 
 mod free;
 mod lower_precision;

@@ -100,7 +100,7 @@ fn a_moving_average_leads_the_attack() {
     let terms: Vec<Term> = config.terms_of_step(100, 0);
     let weight = 4.0 * 100.0 / 200.0;
     assert!(terms.iter().any(|term| term.in_attack && (term.weight - weight).abs() < 1e-12));
-    let attacked = step.work.attack(&batch, &noise, &terms, &go_on).unwrap();
+    let attacked = step.work.adversary.attack(networks, &batch, &noise, &terms, &go_on).unwrap();
 
     let logits = |model: &Model, images: &Tensor| networks.precision.logits(model, images, Mode::Eval);
     let average = &networks.teachers[EMA];
@@ -123,5 +123,5 @@ fn a_moving_average_leads_the_attack() {
     assert!(apart(&attacked.adversarial, &images) < 1e-12);
     // Another leader makes other images.
     let unled = Term::plain("attack", Images::Adversarial, crate::config::Target::Label);
-    assert_eq!(step.work.raised(&terms)[1], [unled]);
+    assert_eq!(step.work.adversary.raised(&terms)[1], [unled]);
 }
