@@ -36,6 +36,7 @@ impl Communicator for Watched {
     }
 
     fn sum_at_once(&self, tensor: &Tensor) -> Result<()> {
+        self.activity.sums((tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64);
         self.activity.wait_in("an all-reduce", || self.ranks.sum_at_once(tensor))
     }
 
