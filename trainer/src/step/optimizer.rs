@@ -128,7 +128,8 @@ impl Optimizer {
     /// host does not take part.
     pub fn bound(&self, parameters: &Gradients) -> Tensor {
         let largest = |values: &Tensor| {
-            let (smallest, largest) = values.aminmax(0, false);
+            // Over all of them: along a dimension libtorch compares one by one on a CPU.
+            let (smallest, largest) = values.aminmax(None::<i64>, false);
             largest.maximum(&-smallest)
         };
         let Gradients { values, gradients, .. } = parameters;
