@@ -39,11 +39,12 @@ optimizer = { lr = 0.05, lr_policy = "constant" }
 precision = { dtype = "float64" }
 "#;
 
-/// The configuration of a preset with the switches of IAD-I and IAD-II at epoch 0.
+/// The configuration of a preset with the switches of IAD-I, IAD-II and CIARD at epoch 0.
 fn config(preset: &str, overrides: &[&str]) -> RunConfig {
     let begun: &[&str] = match preset {
         "iad-1" => &["loss.terms.introspect.from_epoch=0"],
         "iad-2" => &["loss.terms.introspect.from_epoch=0", "loss.terms.teach.trust.from_epoch=0"],
+        "ciard" => &["learners.tutor.from_epoch=0"],
         _ => &[],
     };
     let overrides: Vec<_> = begun.iter().chain(overrides).map(|text| text.parse().unwrap()).collect();
