@@ -93,9 +93,9 @@ pub(crate) fn run(command: &Scaling) -> Result<()> {
     }
     print(&text(&grid(&all), 140))?;
     print(
-        "slower, uneven, sums: what the mean step loses against independent ranks: computing longer, waiting for the slowest rank, \
-         and waiting for sums; exposed: the part of the step in which rank 0 waited for sums and other ranks; busbw: of the sum of all gradients; \
-         modelled: from independent ranks and the sums timed alone\n",
+        "slower, uneven, sums: what the mean step loses against independent ranks, by computing longer, by waiting for the slowest \
+         rank, and by waiting for sums; exposed: the part of the step in which rank 0 waited for sums and other ranks; busbw: of the \
+         sum of all gradients; modelled: from independent ranks and the sums timed alone\n",
     )?;
     if let Some(file) = &command.figure {
         draw(&all, file)?;

@@ -120,11 +120,11 @@ impl RunConfig {
     fn check_times(&self, term: &Term) -> Result<(), UserError> {
         let Some(name) = &term.times else { return Ok(()) };
         let key = format!("loss.terms.{}.times", term.name);
-        let lasts = |term: &Term| term.weight > 0.0 && term.from_epoch == 0 && term.divergence != Divergence::Nuclear;
+        let begins = |term: &Term| term.from_epoch == 0 && term.ramp.is_none();
+        let lasts = |term: &Term| term.weight > 0.0 && begins(term) && term.divergence != Divergence::Nuclear;
         let other = self.loss.terms.iter().find(|other| other.name == *name && *name != term.name);
         let fits = lasts(term) && other.is_some_and(|other| lasts(other) && other.times.is_none());
-        let expected =
-            "the name of another term without times, both with a weight and from epoch 0 on, none of them nuclear";
+        let expected = "the name of another term without times, both with a weight and from epoch 0 on, without ramp and not nuclear";
         must(fits, &key, format!("{name:?}"), expected)?;
         let alone = self.loss.balance.is_none() && !self.loss.terms.iter().any(Term::follows);
         must(alone, key, format!("{name:?}"), "no times beside [loss.balance] or magnitude_of, which weigh terms too")
@@ -136,10 +136,11 @@ impl RunConfig {
         let plain = |term: &Term| {
             let weighed = term.trust.is_some() || term.sample_weight.is_some() || term.uncertainty.is_some();
             let divergence = term.divergence == Divergence::Kl && !term.hard;
-            divergence && !weighed && matches!(term.towards, Target::Prediction(_))
+            // A ramp may begin at 0, where a term has no value.
+            divergence && !weighed && term.ramp.is_none() && matches!(term.towards, Target::Prediction(_))
         };
-        let expected = "a term by KL towards a network's prediction, without trust and other factors of samples but only, that no \
-                        attack raises";
+        let expected = "a term by KL towards a network's prediction, without ramp, trust and other factors of samples but only, \
+                        that no attack raises";
         let list = format!("{:?}", term.magnitude_of);
         must(plain(term) && !term.in_attack, key("magnitude_of"), &list, expected)?;
         let balanced = self.loss.balance.as_ref().is_some_and(|balance| balance.terms.contains(&term.name));
@@ -150,7 +151,7 @@ impl RunConfig {
                 other.weight != 0.0 && !other.follows() && other.from_epoch <= term.from_epoch && plain(other)
             };
             let expected = "terms with a weight and without magnitude_of, which begin no later, by KL towards a network's prediction, \
-                            without trust and other factors of samples but only";
+                            without ramp, trust and other factors of samples but only";
             must(other.is_some_and(there), key("magnitude_of"), format!("{name:?}"), expected)?;
         }
         Ok(())
@@ -215,5 +216,38 @@ impl RunConfig {
         must((0.0..=1.0).contains(rate), "loss.balance.rate", rate, "0 to 1")?;
         let key = "loss.balance.temperature_rate";
         must((0.0..=1.0).contains(temperature_rate), key, temperature_rate, "0 to 1")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixtures;
+
+    /// What is wrong with a preset after a change, if anything is.
+    fn message(preset: &str, change: &str) -> String {
+        let teachers = "teachers={ robust = { checkpoint = \"none\" }, standard = { checkpoint = \"none\" } }";
+        let preset = format!("loss.preset={preset}");
+        let begun = if preset.ends_with("ciard") { "learners.tutor.from_epoch=0" } else { "seed=1" };
+        fixtures::parse(&[teachers, &preset, begun, change]).map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    /// A term that another one depends on has a value in every epoch.
+    #[test]
+    fn terms_that_depend_on_others_are_refused_by_their_key() {
+        for (preset, change) in [("dgad", "loss.terms.teach.times=correct"), ("ciard", "loss.terms.push.weight=-0.1")] {
+            assert_eq!(message(preset, change), "");
+        }
+        for (preset, change, key) in [
+            ("dgad", "loss.terms.teach.times=nobody", "loss.terms.teach.times"),
+            ("dgad", "loss.terms.teach.times=teach", "loss.terms.teach.times"),
+            ("ciard", "loss.terms.natural.times=adversarial", "loss.terms.natural.times"),
+            ("ciard", "loss.terms.push.magnitude_of=[\"nobody\"]", "loss.terms.push.magnitude_of"),
+            ("ciard", "loss.terms.natural.ramp=linear", "loss.terms.push.magnitude_of"),
+            ("ciard", "loss.terms.natural.ramp={ hold = 1 }", "loss.terms.push.magnitude_of"),
+            ("trades", "loss.terms.smooth.weight=-1", "loss.terms.smooth.weight"),
+        ] {
+            let message = message(preset, change);
+            assert!(message.contains(key), "{change}: {message}");
+        }
     }
 }

@@ -1,12 +1,9 @@
 //! `[loss]`: the terms of the objective, as data.
 
-use std::fmt;
-
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::remembered::{Balance, ClassMeans, ClassWeights, Rectify};
+use super::{Divergence, Images, Target};
 
 /// `[loss]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,22 +63,6 @@ impl LossConfig {
 pub const STUDENT: &str = "student";
 /// The name of the moving average of the student's weights (`averages.ema`) as a network.
 pub const EMA: &str = "ema";
-
-/// The images of a prediction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Images {
-    /// The images of the data set.
-    Natural,
-    /// The student's adversarial images.
-    Adversarial,
-    /// The natural images moved by the opposite of the adversarial perturbation: 2 natural - adversarial. Not clamped to
-    /// the range of pixels (IGDM).
-    Mirrored,
-    /// The natural images moved by twice the adversarial perturbation: 2 adversarial - natural. Not clamped to the range of
-    /// pixels (HAT).
-    Helper,
-}
 
 /// One summand of the loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -183,52 +164,6 @@ fn is_zero(value: &f64) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !*value
-}
-
-/// How far a prediction q is from its target's p.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Divergence {
-    /// KL(p || q).
-    #[default]
-    Kl,
-    /// The mean over the classes of (p - q)^2 (DGAD).
-    MeanSquare,
-    /// The sum over the classes of (p - q)^2 (SCORE).
-    Square,
-    /// Half of KL(p || m) + KL(q || m), with m = (p + q) / 2: the same both ways (Jensen-Shannon).
-    JensenShannon,
-    /// The mean over the classes of the squared differences of the logits (LBGAT).
-    LogitSquare,
-    /// 1/4 of the sum over pairs of classes of s_a s_b (d_a - d_b)^2, where d are the differences of the logits and s is the
-    /// mean prediction of the label's class (`loss.class_means`; DKL).
-    LogitGaps,
-    /// The nuclear norm of the differences of the logits, a matrix with a row for each sample of the global batch (NuAT).
-    Nuclear,
-}
-
-impl Divergence {
-    /// Its name in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            Divergence::Kl => "kl",
-            Divergence::MeanSquare => "mean_square",
-            Divergence::Square => "square",
-            Divergence::JensenShannon => "jensen_shannon",
-            Divergence::LogitSquare => "logit_square",
-            Divergence::LogitGaps => "logit_gaps",
-            Divergence::Nuclear => "nuclear",
-        }
-    }
-
-    /// Whether it compares probabilities by their squared differences, with a label's too.
-    pub fn is_of_squares(self) -> bool {
-        matches!(self, Divergence::MeanSquare | Divergence::Square)
-    }
-
-    pub(super) fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// The samples on which a teacher is right, or those on which it is wrong.
@@ -366,28 +301,6 @@ impl Term {
     }
 }
 
-/// The target of a term.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Target {
-    /// The label, by cross-entropy. In TOML: `"label"`.
-    Label,
-    /// The label, by cross-entropy plus the margin -log(1.0001 - P(j)) with j the most probable other class (MART). In
-    /// TOML: `"boosted_label"`.
-    BoostedLabel,
-    /// A network's prediction, by the Kullback-Leibler divergence. In TOML: `{ network = "...", images = "..." }`.
-    Prediction(Prediction),
-}
-
-/// A network's prediction on some images.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Prediction {
-    /// `student`, or the name of a teacher or of a learner.
-    pub network: String,
-    /// The images.
-    pub images: Images,
-}
-
 /// The trust in a teacher, sample by sample: alpha = P_teacher(label | adversarial image)^exponent (paper, equation 4).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -402,44 +315,4 @@ pub struct Trust {
     /// The first epoch (from 0) of the trust. Before it, alpha is 1.
     #[serde(default)]
     pub from_epoch: u64,
-}
-
-impl Serialize for Target {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Target::Label => serializer.serialize_str("label"),
-            Target::BoostedLabel => serializer.serialize_str("boosted_label"),
-            Target::Prediction(prediction) => prediction.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Target {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TargetVisitor;
-
-        impl<'de> Visitor<'de> for TargetVisitor {
-            type Value = Target;
-
-            fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
-                write!(
-                    out,
-                    "\"label\", \"boosted_label\" or {{ network = \"...\", images = \"natural\" or \"adversarial\" }}"
-                )
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Target, E> {
-                match text {
-                    "label" => Ok(Target::Label),
-                    "boosted_label" => Ok(Target::BoostedLabel),
-                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
-                }
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Target, A::Error> {
-                Prediction::deserialize(MapAccessDeserializer::new(map)).map(Target::Prediction)
-            }
-        }
-        deserializer.deserialize_any(TargetVisitor)
-    }
 }

@@ -20,6 +20,7 @@ mod checkpoint;
 mod class_matching;
 mod comm;
 mod data;
+mod divergence;
 mod evaluation;
 mod explain;
 mod grad_align;
@@ -45,6 +46,7 @@ mod run_config;
 mod single_step;
 mod student;
 mod suite;
+mod target;
 mod warnings;
 mod watchdog;
 
@@ -58,15 +60,13 @@ pub use self::checkpoint::CheckpointConfig;
 pub use self::class_matching::ClassMatching;
 pub use self::comm::{Backend, Comm, GradientDtype};
 pub use self::data::{Data, ExtraData, Reading};
+pub use self::divergence::Divergence;
 pub use self::evaluation::{AutoAttack, Evaluation, Selection};
 pub use self::grad_align::GradAlign;
 pub use self::guard::{Guard, OnCollapse};
 pub use self::keys::{Key, keys};
 pub use self::learner::Learner;
-pub use self::loss::{
-    Divergence, EMA, Images, LossConfig, Only, Prediction, Ramp, STUDENT, SampleWeight, Target, Term, Trust,
-    Uncertainty,
-};
+pub use self::loss::{EMA, LossConfig, Only, Ramp, STUDENT, SampleWeight, Term, Trust, Uncertainty};
 pub use self::metrics::{Diagnostics, MetricsConfig};
 pub use self::norm::Norm;
 pub use self::normalize::Normalize;
@@ -82,4 +82,5 @@ pub use self::remembered::{Balance, ClassMeans, ClassWeights, Rectify};
 pub use self::run_config::RunConfig;
 pub use self::student::{Student, Teacher};
 pub use self::suite::{Listed, Method, Suite};
+pub use self::target::{Images, Prediction, Target};
 pub use self::watchdog::Watchdog;

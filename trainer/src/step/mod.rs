@@ -30,7 +30,7 @@ use tch::Tensor;
 use torch_ext::has_fused_batch_norm;
 
 use crate::config::{AttackKind, Precision, RunConfig, Term};
-use crate::method::attack::Noise;
+use crate::method::attack::{Free, Noise};
 use crate::method::networks::Networks;
 use crate::method::pass_plan::PassPlan;
 use crate::method::views::Views;
@@ -56,8 +56,6 @@ pub struct Step {
     pub work: Work,
     recorder: Recorder,
     warning: Option<String>,
-    /// The updates of the weights with each batch.
-    replays: usize,
 }
 
 impl Step {
@@ -91,7 +89,7 @@ impl Step {
         let warning = no_kernels.then(|| {
             "batch_norm.fused: only GPUs have these kernels; statistics over the ranks are computed without them".into()
         });
-        Ok(Self { work, recorder, warning, replays: config.attack.replays })
+        Ok(Self { work, recorder, warning })
     }
 
     /// Attacks the student on `batch` and takes one step of size `rate` down the gradient of `terms` over the global
@@ -112,14 +110,12 @@ impl Step {
         let key = Key::of(batch, terms).perturbing(work.perturbation.active);
         // Captured work may not ask the other ranks.
         let ask = || if torch_ext::is_recording() { Ok(()) } else { ask() };
-        if let Some(free) = &work.adversary.free {
-            free.begin();
-        }
+        let replays = work.adversary.free.as_ref().map_or(1, Free::begin);
         let mut update =
             |ask: Ask| recorder.step(&key, batch, noise, rate, |inputs, parts| work.step(&inputs, terms, parts, ask));
         let mut computed = update(&ask)?;
         // The updates of a batch are one step: it ends before the first of them, or not at all.
-        for _ in 1..self.replays {
+        for _ in 1..replays {
             computed = Rc::new(update(&go_on)?.behind(&computed));
         }
         Observed::send(&computed)

@@ -11,8 +11,7 @@ use crate::method::attack::{Noise, Pgd};
 /// The perturbation of a batch over its replays. It begins at the start of the configuration with each batch.
 pub struct Free {
     search: Pgd,
-    /// How often each batch is replayed.
-    pub replays: usize,
+    replays: usize,
     images: RefCell<Option<Tensor>>,
 }
 
@@ -23,9 +22,10 @@ impl Free {
         free.then(|| Self { search: config.pgd(), replays: config.replays, images: RefCell::default() })
     }
 
-    /// Begins a new batch.
-    pub fn begin(&self) {
+    /// Begins a new batch. Returns how often it is replayed.
+    pub fn begin(&self) -> usize {
         self.images.replace(None);
+        self.replays
     }
 
     /// The images of this replay, near `natural [N, C, H, W]`. A backward pass leaves its gradient with them.
@@ -66,8 +66,7 @@ mod tests {
         let objective = |images: &Tensor| ((images - 0.5).square() * &weights).sum(Kind::Double);
         let noise = Noise::new(&Draws::new(3, Purpose::AttackStart, 1), &[4, 9], Device::Cpu);
         for _ in 0..2 {
-            free.begin();
-            for steps in 0..free.replays {
+            for steps in 0..free.begin() {
                 let found = free.images(&natural, &noise);
                 let start = free.search.start(&natural, &noise);
                 let expected = Pgd { steps, ..free.search.clone() }.ascend(&natural, start, &objective);
