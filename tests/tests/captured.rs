@@ -112,9 +112,8 @@ fn warnings(run: &Path) -> Result<usize> {
     Ok(metrics(run)?.iter().filter(|event| event["event"] == "warned").count())
 }
 
-/// Two epochs with batch norm over the ranks; each ends with a smaller batch.
-fn config(world: &World) -> Result<PathBuf> {
-    let data = world.images("data", Images::colour(92))?;
+/// Two epochs with batch norm over the ranks; each ends with a smaller batch. With a `peer` a second network learns, too.
+fn config(world: &World, data: &Path, peer: bool) -> Result<PathBuf> {
     let keys = [
         ("epochs", "2"),
         ("comm.bucket_mib", "0.01"),
@@ -123,20 +122,36 @@ fn config(world: &World) -> Result<PathBuf> {
         ("evaluation.selection", "\"none\""),
         ("evaluation.suite", "[]"),
     ];
-    world.config("graphs", &data, &keys)
+    let learners = [
+        ("loss.preset", "\"peeraid\""),
+        ("attack", r#"{ steps = 2, start = "gaussian", towards = { network = "peer", images = "natural" } }"#),
+        ("learners.peer.optimizer", r#"{ lr = 0.02, lr_policy = "cosine" }"#),
+    ];
+    let name = if peer { "graphs-of-two" } else { "graphs" };
+    world.config(name, data, &[&keys[..], if peer { &learners } else { &[] }].concat())
 }
 
 /// A whole step is one recording, sums included: over MPI, and over NCCL's stand-in, where buckets leave in the backward pass.
 #[test]
 fn runs_of_whole_replayed_steps_are_the_called_ones_to_the_bit() -> Result<()> {
     let world = World::new()?;
-    let config = config(&world)?;
-    for (ranks, stand_in) in [(1, false), (2, false), (3, false), (2, true), (3, true)] {
+    let data = world.images("data", Images::colour(92))?;
+    let (alone, with_peer) = (config(&world, &data, false)?, config(&world, &data, true)?);
+    for (ranks, stand_in, config) in [
+        (1, false, &alone),
+        (2, false, &alone),
+        (3, false, &alone),
+        (2, true, &alone),
+        (3, true, &alone),
+        (1, false, &with_peer),
+        (2, true, &with_peer),
+    ] {
         let run = |name: &str, graphs: bool| -> Result<PathBuf> {
-            let run = world.run(&format!("{name}-{ranks}-{stand_in}"));
+            let config_name = config.file_stem().unwrap_or_default().display();
+            let run = world.run(&format!("{name}-{ranks}-{stand_in}-{config_name}"));
             let program = Program::on(ranks).variable("IAD_TEST_GRAPHS", "1").set("precision.cuda_graphs", graphs);
             let program = if stand_in { program.with_stand_in() } else { program };
-            program.train(&config, &run).run()?.expect(0);
+            program.train(config, &run).run()?.expect(0);
             Ok(run)
         };
         let (called, replayed) = (run("called", false)?, run("replayed", true)?);

@@ -57,6 +57,27 @@ fn a_run_is_planned_before_there_is_data() -> Result<()> {
     Ok(())
 }
 
+/// Steps whose sums stand in their middle are in a CUDA graph with `comm.in_graphs` alone, and those of free training never.
+#[test]
+fn a_plan_tells_whether_steps_are_recorded() -> Result<()> {
+    let world = World::new()?;
+    let data = world.images("data", Images::colour(40))?;
+    let config = world.config("small", &data, &[("student.architecture", "\"resnet8\""), ("batch.size", "8")])?;
+    for (ranks, sets, recorded) in [
+        ("1", &[][..], true),
+        ("2", &[], false),
+        ("2", &["batch_norm.across_ranks=local"], true),
+        ("2", &["comm.in_graphs=true"], true),
+        ("1", &["attack={ kind = \"free\" }"], false),
+    ] {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        let asked = ["--ranks", ranks, "--gpu", "h100", "--set", "precision.cuda_graphs=true"];
+        let planned = plan(&config, &asked.into_iter().chain(sets).collect::<Vec<_>>())?;
+        assert_eq!(planned["kernels"]["recorded"], recorded, "{ranks} ranks: {planned:#}");
+    }
+    Ok(())
+}
+
 /// What is planned is what a run does, and `--dry-run` trains nothing.
 #[test]
 fn a_plan_tells_what_the_run_does() -> Result<()> {

@@ -46,7 +46,10 @@ impl Counted {
             (true, false) => Statistics::Exact,
             (true, true) => Statistics::Fused,
         };
-        let recorded = config.precision.on(true).cuda_graphs && !sync;
+        let sums_within = sync || (ranks > 1 && (config.loss.exchanges() || config.awp.is_some()));
+        let recorded = config.precision.on(true).cuda_graphs
+            && (!sums_within || config.comm.in_graphs)
+            && config.not_recordable().is_none();
         Ok(Self { steps: StepLaunches::count(config, numbers.form, &epochs)?, statistics, recorded })
     }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AttackConfig, Averages, Awp, BatchNormConfig, BatchSize, CheckpointConfig, Comm, Data, Evaluation, GradAlign,
-    Guard, Learner, LossConfig, MetricsConfig, OptimizerConfig, Precision, Student, Teacher, Watchdog,
+    AttackConfig, AttackKind, Averages, Awp, BatchNormConfig, BatchSize, CheckpointConfig, Comm, Data, Evaluation,
+    GradAlign, Guard, Learner, LossConfig, MetricsConfig, OptimizerConfig, Precision, Student, Teacher, Watchdog,
 };
 
 /// The configuration of a run. It decides all results, but not the number of ranks.
@@ -123,6 +123,16 @@ impl RunConfig {
     /// SHA-256 of that part of the resolved configuration, in hexadecimal.
     pub fn hash(&self) -> String {
         base16ct::lower::encode_string(&Sha256::digest(self.lasting().resolved()))
+    }
+
+    /// Why its steps cannot be recorded and replayed on any device, if they cannot: two kinds of them come in turn, and a recording
+    /// of one takes the place of the other's; or they begin where others ended.
+    pub fn not_recordable(&self) -> Option<&'static str> {
+        if self.attack.kind == AttackKind::Free {
+            return Some("a step makes several updates, which hand images on");
+        }
+        let alternates = self.loss.raises_terms() && self.attack.lead.is_none();
+        alternates.then_some("the attack raises a term of the loss in every second step alone")
     }
 
     /// The optimizer of a learner.

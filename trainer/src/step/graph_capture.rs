@@ -43,18 +43,24 @@ pub struct Key {
     shape: Vec<i64>,
     global_count: usize,
     perturbs_weights: bool,
+    learners_move: Vec<bool>,
 }
 
 impl Key {
     /// The kind of work of these `terms` on `batch`.
     pub fn of(batch: &Batch, terms: &[Term]) -> Self {
         let (terms, shape, global_count) = (terms.to_vec(), batch.images.size(), batch.global_count);
-        Self { terms, shape, global_count, perturbs_weights: false }
+        Self { terms, shape, global_count, perturbs_weights: false, learners_move: vec![] }
     }
 
     /// The kind of the same work with weights that are perturbed, or not.
     pub fn perturbing(self, perturbs_weights: bool) -> Self {
         Self { perturbs_weights, ..self }
+    }
+
+    /// The kind of the same work in which each learner moves, or not.
+    pub fn moving(self, learners_move: Vec<bool>) -> Self {
+        Self { learners_move, ..self }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use comm::Communicator;
 use tch::Tensor;
+use torch_ext::is_recording;
 
 use super::gradients::Gradients;
 use super::optimizer::{Optimizer, Rate};
@@ -24,6 +25,8 @@ pub struct Learner {
     from_epoch: u64,
     /// The learning rate of the next step; none where it does not move.
     rate: Option<f64>,
+    /// The same for captured work, a scalar of the parameters' type.
+    rate_on_device: Tensor,
 }
 
 /// Where a step lies in its run.
@@ -57,8 +60,9 @@ impl Learner {
             parameters.take_time_from(&networks.timeline)?;
             let config = config.optimizer_of(own).clone();
             let optimizer = Optimizer::new(&config, &parameters, model);
-            let rate = Some(config.lr);
-            Ok(Self { name: name.clone(), parameters, optimizer, config, from_epoch: own.from_epoch, rate })
+            let rate_on_device = Tensor::full([], config.lr, (parameters.values.kind(), parameters.values.device()));
+            let (name, rate, from_epoch) = (name.clone(), Some(config.lr), own.from_epoch);
+            Ok(Self { name, parameters, optimizer, config, from_epoch, rate, rate_on_device })
         };
         config.learners.iter().map(learner).collect()
     }
@@ -72,14 +76,21 @@ impl Learner {
         };
         let rates = self.config.schedule(epochs - self.from_epoch, steps_per_epoch, global_batch);
         let own_step = step - self.from_epoch * steps_per_epoch;
-        self.rate = Some(rates.rate(own_epoch, own_step) * rate_factor);
+        let rate = rates.rate(own_epoch, own_step) * rate_factor;
+        self.rate = Some(rate);
+        let _ = self.rate_on_device.fill_(rate);
         self.optimizer.set_momentum(rates.momentum(own_epoch, own_step));
+    }
+
+    /// Whether it moves in the next step.
+    pub(super) fn moves(&self) -> bool {
+        self.rate.is_some()
     }
 
     /// Moves its parameters, where it learns in this step and the step `moves` (bool scalar).
     pub(super) fn step(&mut self, moves: &Tensor) {
-        if let Some(rate) = self.rate {
-            self.optimizer.step(&mut self.parameters, Rate::Number(rate), moves);
-        }
+        let Some(rate) = self.rate else { return };
+        let rate = if is_recording() { Rate::OnDevice(&self.rate_on_device) } else { Rate::Number(rate) };
+        self.optimizer.step(&mut self.parameters, rate, moves);
     }
 }

@@ -29,7 +29,7 @@ use datasets::Shard;
 use tch::Tensor;
 use torch_ext::has_fused_batch_norm;
 
-use crate::config::{AttackKind, Precision, RunConfig, Term};
+use crate::config::{Precision, RunConfig, Term};
 use crate::method::attack::{Free, Noise};
 use crate::method::networks::Networks;
 use crate::method::pass_plan::PassPlan;
@@ -73,11 +73,8 @@ impl Step {
         if config.awp.is_some() {
             recorder.leave_parts_alone();
         }
-        if config.loss.raises_terms() && config.attack.lead.is_none() {
-            recorder.leave_all_alone("the attack raises a term of the loss in every second step alone");
-        }
-        if config.attack.kind == AttackKind::Free {
-            recorder.leave_all_alone("a step makes several updates, which hand images on");
+        if let Some(reason) = config.not_recordable() {
+            recorder.leave_all_alone(reason);
         }
         if recorder.captures_parts() {
             // A captured part cannot start a sum, and one rank may replay a part that another one runs eagerly.
@@ -107,7 +104,8 @@ impl Step {
     /// [`GivenUp`](stopping::GivenUp): the state of this rank is that before the step. Or a failure of the transport.
     pub fn run_until(&mut self, ask: Ask, batch: &Batch, noise: &Noise, terms: &[Term], rate: f64) -> Result<Observed> {
         let Self { work, recorder, .. } = self;
-        let key = Key::of(batch, terms).perturbing(work.perturbation.active);
+        let learners_move = work.learners.iter().map(Learner::moves).collect();
+        let key = Key::of(batch, terms).perturbing(work.perturbation.active).moving(learners_move);
         // Captured work may not ask the other ranks.
         let ask = || if torch_ext::is_recording() { Ok(()) } else { ask() };
         let replays = work.adversary.free.as_ref().map_or(1, Free::begin);

@@ -72,9 +72,6 @@ impl Recorder {
         with_sums: bool,
     ) -> Result<(), String> {
         let Networks { student, timeline, .. } = networks;
-        if !networks.learners.is_empty() {
-            return Err("networks of [learners] are trained in them, each at its own learning rate".into());
-        }
         // The fused SGD kernel accepts a device-side learning rate only in float32.
         let eager_update = student.device().is_cuda() && student.kind() == Kind::Double;
         if with_sums && !eager_update {
@@ -84,7 +81,7 @@ impl Recorder {
             self.whole = Runner::recording(student.device(), timeline).with_sums_over(ranks);
             return Ok(());
         }
-        if student.across_ranks {
+        if networks.trained().any(|model| model.across_ranks) {
             let ways = "with batch_norm.across_ranks = \"local\", or with comm.in_graphs, they are";
             return Err(format!("batch norm sums over the ranks in them; {ways}"));
         }
@@ -109,8 +106,7 @@ impl Recorder {
         }
     }
 
-    /// Captures nothing, for a `reason`: two kinds of steps come in turn, and a capture of one takes the place of the other's; or
-    /// steps begin where others ended.
+    /// Captures nothing, for a `reason`.
     pub fn leave_all_alone(&mut self, reason: &str) {
         if std::mem::take(&mut self.captures_parts) || self.whole.records() {
             (self.whole, self.parts) = (Runner::default(), PartRecorder(Runner::default()));

@@ -71,13 +71,19 @@ fn networks(kind: Kind) -> Networks {
     Networks::new(network(1, kind), teachers, Precision::default())
 }
 
-/// A step as `config` describes it, with teachers as its precision wants them.
-fn step(config: &RunConfig) -> Step {
+/// A student, teachers as the precision of `config` wants them, and its learners; what learns is made by `learning` from a
+/// seed.
+fn networks_of(config: &RunConfig, learning: impl Fn(u64) -> Model) -> Networks {
     let kind = config.precision.dtype.kind();
     let teachers =
         BTreeMap::from([("robust".to_string(), network(2, kind)), ("standard".to_string(), network(3, kind))]);
-    let learners = config.learners.keys().map(|name| (name.clone(), network(4, kind))).collect();
-    let networks = Networks::new(network(1, kind), teachers, config.precision).with_learners(learners);
+    let learners = config.learners.keys().map(|name| (name.clone(), learning(4))).collect();
+    Networks::new(learning(1), teachers, config.precision).with_learners(learners)
+}
+
+/// A step as `config` describes it.
+fn step(config: &RunConfig) -> Step {
+    let networks = networks_of(config, |seed| network(seed, config.precision.dtype.kind()));
     Step::new(config, networks, Arc::new(Single)).unwrap()
 }
 
