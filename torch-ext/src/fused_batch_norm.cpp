@@ -3,6 +3,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <limits>
 #include <map>
 #include <mutex>
 
@@ -122,10 +123,32 @@ struct Ranks : torch::CustomClassHolder {
         return table;
     }
 
+    // Passes of so many images on this rank are those of so many on all of them.
+    void expect(int64_t own_images, int64_t all_images) {
+        const std::lock_guard<std::mutex> guard(turn);
+        own = own_images;
+        all = all_images;
+    }
+
+    // The values of a channel over all ranks: a whole number from the host where it knows the pass, else the numbers that the ranks
+    // sent, which the backward pass must convert.
+    Tensor elements_of_all(const Tensor &images, const Tensor &sent) {
+        const std::lock_guard<std::mutex> guard(turn);
+        const int64_t here = images.size(0);
+        if (here == 0 || here != own) return sent;
+        const int64_t elements = images.numel() / here / images.size(1) * all;
+        if (elements > std::numeric_limits<int>::max()) return sent;
+        Tensor &total = totals[elements];
+        if (!total.defined()) total = at::full({1}, elements, at::device(images.device()).dtype(at::kInt));
+        return total;
+    }
+
 private:
     using Key = std::tuple<int64_t, double, at::ScalarType>;
     std::mutex turn;
     std::map<Key, std::pair<Tensor, Tensor>> frames;
+    int64_t own = 0, all = 0;
+    std::map<int64_t, Tensor> totals;
 
     // What stands around this rank's values in the table: zeros, and the number of its elements. Made once for each kind of layer.
     const std::pair<Tensor, Tensor> &frame(const Tensor &like, double elements) {
@@ -159,7 +182,8 @@ struct FusedBatchNorm : torch::autograd::Function<FusedBatchNorm> {
         const Tensor table = ranks->gather(own_mean, own_inverse, elements);
         const auto [mean, inverse] = merge(table, running_mean, running_variance, momentum, epsilon);
         const Tensor output = empty ? at::empty_like(images) : normalise(images, weight, bias, mean, inverse, epsilon);
-        context->save_for_backward({images, weight, mean, inverse, table.select(1, 2 * channels)});
+        const Tensor counts = ranks->elements_of_all(images, table.select(1, 2 * channels));
+        context->save_for_backward({images, weight, mean, inverse, counts});
         context->saved_data["ranks"] = c10::IValue::make_capsule(ranks);
         return output;
     }
@@ -192,6 +216,8 @@ char *iad_ranks_new(Ranks **ranks, void *context, void (*call)(void *, Tensor *)
                     int64_t count) {
     return guarded([&] { *ranks = c10::make_intrusive<Ranks>(context, call, drop, rank, count).release(); });
 }
+
+void iad_ranks_expect(Ranks *ranks, int64_t own, int64_t all) { ranks->expect(own, all); }
 
 void iad_ranks_free(Ranks *ranks) { Shared::reclaim(ranks); }
 

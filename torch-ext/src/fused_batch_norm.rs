@@ -27,6 +27,7 @@ unsafe extern "C" {
         rank: i64,
         count: i64,
     ) -> *mut c_char;
+    fn iad_ranks_expect(ranks: *mut RawRanks, own: i64, all: i64);
     fn iad_ranks_free(ranks: *mut RawRanks);
     fn iad_fused_batch_norm(
         output: *mut RawTensor,
@@ -68,6 +69,13 @@ impl StatisticsRanks {
             check(unsafe { iad_ranks_new(&mut raw, context.cast(), call_sum, drop_sum, rank as i64, count as i64) });
         made.unwrap_or_else(|message| panic!("{message}"));
         Self(raw)
+    }
+
+    /// Differentiated passes of `own` images on this rank, until the next call, are those of `all` images over all ranks. The backward
+    /// pass then needs no kernel to convert the numbers of values. Passes of another number of images are computed as without this.
+    pub fn expect(&self, own: usize, all: usize) {
+        // SAFETY: the pointer came from `iad_ranks_new`, and the C++ side locks what this changes.
+        unsafe { iad_ranks_expect(self.0, own as i64, all as i64) }
     }
 }
 

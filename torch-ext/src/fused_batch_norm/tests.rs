@@ -4,6 +4,7 @@ use std::thread;
 use tch::Kind;
 
 use super::*;
+use crate::count_operations;
 
 const CHANNELS: i64 = 3;
 
@@ -24,6 +25,8 @@ struct Case<'a> {
     parameters: Kind,
     channels_last: bool,
     updates: bool,
+    /// Whether the ranks are told how many images all of them have.
+    told: bool,
 }
 
 impl Case<'_> {
@@ -43,7 +46,7 @@ impl Case<'_> {
 
     /// By the fused layer, each rank a thread; outputs and gradients of the images stand together again.
     fn fused(&self) -> Found {
-        let count = self.shares.len();
+        let (count, all, told) = (self.shares.len(), self.shares.iter().sum::<i64>(), self.told);
         let (barrier, table) = (Arc::new(Barrier::new(count)), Arc::new(Mutex::new(Vec::<Tensor>::new())));
         let [maps, ahead, weight, bias, mean, variance] = self.inputs();
         let of_ranks: Vec<(Found, usize)> = thread::scope(|scope| {
@@ -72,8 +75,12 @@ impl Case<'_> {
                     let parameters = self.parameters;
                     let updates = self.updates;
                     first += share;
+                    let own_images = *share as usize;
                     scope.spawn(move || {
                         let ranks = StatisticsRanks::new(&sum, rank, count);
+                        if told {
+                            ranks.expect(own_images, all as usize);
+                        }
                         let running = updates.then_some([&mean, &variance]);
                         let output = fused_batch_norm(&images, [&weight, &bias], running, 0.1, 1e-5, &ranks);
                         // The graph owns what it needs of the ranks.
@@ -120,8 +127,14 @@ impl Case<'_> {
     }
 }
 
-const DOUBLE: Case =
-    Case { shares: &[7], images: Kind::Double, parameters: Kind::Double, channels_last: false, updates: true };
+const DOUBLE: Case = Case {
+    shares: &[7],
+    images: Kind::Double,
+    parameters: Kind::Double,
+    channels_last: false,
+    updates: true,
+    told: false,
+};
 
 /// On ranks with equal, unequal and empty shares: also where the first rank has no image, and all but one.
 const SHARES: [&[i64]; 9] = [&[7], &[4, 4], &[5, 2], &[7, 0], &[0, 7], &[3, 3, 1], &[0, 5, 2], &[0, 0, 4], &[2, 0, 1]];
@@ -129,11 +142,37 @@ const SHARES: [&[i64]; 9] = [&[7], &[4, 4], &[5, 2], &[7, 0], &[0, 7], &[3, 3, 1
 #[test]
 fn shares_of_a_batch_are_normalised_as_the_whole_batch_is() {
     for shares in SHARES {
-        for (channels_last, updates) in [(false, true), (true, true), (false, false)] {
-            let apart = Case { shares, channels_last, updates, ..DOUBLE }.apart();
+        for (channels_last, updates, told) in
+            [(false, true, false), (true, true, true), (false, false, false), (false, true, true)]
+        {
+            let apart = Case { shares, channels_last, updates, told, ..DOUBLE }.apart();
             assert!(apart.iter().all(|apart| *apart < 1e-12), "{shares:?}, channels last {channels_last}: {apart:?}");
         }
     }
+}
+
+/// Ranks that know how many images all have need a kernel less, and find the same; what they know of other passes is no matter.
+#[test]
+fn a_known_number_of_images_spares_a_kernel() {
+    let [maps, _, weight, bias, ..] = DOUBLE.inputs();
+    let found = [None, Some((7, 7)), Some((8, 16))].map(|known| {
+        let sum: Sum = Arc::new(|_: &mut Tensor| {});
+        let ranks = StatisticsRanks::new(&sum, 0, 1);
+        if let Some((own, all)) = known {
+            ranks.expect(own, all);
+        }
+        let images = maps.copy().set_requires_grad(true);
+        let pass = || fused_batch_norm(&images, [&weight, &bias], None, 0.1, 1e-5, &ranks).square().sum(Kind::Double);
+        // The first pass of a kind makes what later ones find.
+        pass().backward();
+        let loss = pass();
+        let ((), called) = count_operations(|| loss.backward());
+        let casts = called.get("aten::_to_copy").map_or(0, |called| called.times);
+        (casts, images.grad())
+    });
+    let [(plain, expected), (known, gradient), (unknown, same)] = found;
+    assert_eq!((known, unknown), (plain - 1, plain));
+    assert!(gradient.equal(&expected) && same.equal(&expected));
 }
 
 #[test]

@@ -80,6 +80,11 @@ impl Networks {
         std::iter::once(&self.student).chain(self.learners.values())
     }
 
+    /// Differentiated training passes are, until the next call, those of `own` images on this rank and of `all` over the ranks.
+    pub fn expect(&self, own: usize, all: usize) {
+        self.trained().for_each(|model| model.expect(own, all));
+    }
+
     /// The student or the learner of this name.
     pub fn learning(&self, name: &str) -> Option<&Model> {
         if name == STUDENT { Some(&self.student) } else { self.learners.get(name) }

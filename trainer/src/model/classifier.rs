@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor, no_grad};
-use torch_ext::Kernels;
+use torch_ext::{Kernels, StatisticsRanks};
 
 use super::batch_norm::OverRanks;
 use super::builder::Builder;
@@ -33,6 +33,7 @@ pub struct Model {
     pub batches_tracked: Tensor,
     /// Whether batch norm uses the statistics of the batch over all ranks.
     pub across_ranks: bool,
+    statistics_ranks: Option<Arc<StatisticsRanks>>,
     folds: Arc<OnceLock<Kind>>,
     fuses: Arc<OnceLock<Arc<Kernels>>>,
     normalization: Option<Normalization>,
@@ -47,6 +48,7 @@ impl Model {
     /// A network with its initial values, a function of `seed` and the parameters' names.
     pub fn build(form: ModelSpec, seed: u64, kind: Kind, device: Device, over_ranks: Option<OverRanks>) -> Self {
         let across_ranks = over_ranks.is_some();
+        let statistics_ranks = over_ranks.as_ref().and_then(|over| over.fused.clone());
         let mut layers = Builder::new(seed, kind, device, over_ranks);
         let (normalization, network) = build_network(&mut layers, form);
         let Builder { parameters, mut statistics, constants, counters, folds, fuses, .. } = layers;
@@ -60,6 +62,7 @@ impl Model {
             flat_statistics,
             batches_tracked,
             across_ranks,
+            statistics_ranks,
             folds,
             fuses,
             normalization,
@@ -76,6 +79,13 @@ impl Model {
         match &self.normalization {
             Some(normalization) => self.network.logits(&normalization.forward(images), mode),
             None => self.network.logits(images, mode),
+        }
+    }
+
+    /// Differentiated training passes of `own` images are, until the next call, those of `all` images over the ranks.
+    pub fn expect(&self, own: usize, all: usize) {
+        if let Some(ranks) = &self.statistics_ranks {
+            ranks.expect(own, all);
         }
     }
 

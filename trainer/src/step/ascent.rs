@@ -34,9 +34,15 @@ impl Work {
 
     /// Attacks a part of the batch, perhaps the last one, and adds the gradient of `terms` to those of earlier parts. Batch norm
     /// takes the statistics of the batch, and only the attack moves the running ones.
-    fn ascend_part(&self, Part { batch, noise, last }: &Part, terms: &[Term], ask: Ask) -> Result<Attacked> {
+    fn ascend_part(
+        &self,
+        Part { batch, noise, last, images_of_all }: &Part,
+        terms: &[Term],
+        ask: Ask,
+    ) -> Result<Attacked> {
         let _casts = self.precision.casts();
         let timeline = &self.networks.timeline;
+        self.networks.expect(batch.samples.len(), *images_of_all);
         let attacked = self.adversary.attack(&self.networks, batch, noise, terms, ask)?;
         if *last {
             self.parameters.expect_last_pass()?;

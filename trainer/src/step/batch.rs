@@ -77,6 +77,11 @@ impl Batch {
         (0..parts).map(|part| begin(part)..begin(part + 1)).collect()
     }
 
+    /// Images of the `part`-th of `parts` pieces, over all ranks.
+    pub fn images_of_part(&self, part: usize, parts: usize) -> usize {
+        (part + 1) * self.global_count / parts - part * self.global_count / parts
+    }
+
     /// A batch of these rows, which stay part of the same step.
     pub fn rows(&self, rows: &Range<i64>) -> Self {
         let cut = |tensor: &Tensor| tensor.narrow(0, rows.start, rows.end - rows.start);
@@ -170,6 +175,9 @@ mod tests {
                 rows.iter().map(|rows| whole.rows(rows).samples).collect()
             };
             prop_assert!(alone.iter().all(|piece| !piece.is_empty()));
+            for (part, piece) in alone.iter().enumerate() {
+                prop_assert_eq!(batch(vec![], count).images_of_part(part, alone.len()), piece.len());
+            }
             pieces.iter_mut().for_each(|piece| piece.sort_unstable());
             prop_assert_eq!(pieces, alone);
         }

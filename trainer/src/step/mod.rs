@@ -152,6 +152,8 @@ struct Part {
     noise: Noise,
     /// Whether it is the last one of its step.
     last: bool,
+    /// Its images over all ranks.
+    images_of_all: usize,
 }
 
 impl Work {
@@ -243,8 +245,9 @@ impl Work {
         self.parameters.zero();
         self.learners.iter_mut().for_each(|learner| learner.parameters.zero());
         let mut observed: Option<Values> = None;
-        for (index, Part { batch, noise, last }) in self.parts(inputs).into_iter().enumerate() {
+        for (index, Part { batch, noise, last, images_of_all }) in self.parts(inputs).into_iter().enumerate() {
             ask()?;
+            self.networks.expect(batch.samples.len(), images_of_all);
             let part = recorder.part(&Key::of(&batch, terms), &batch, &noise, |inputs| {
                 self.learn(&inputs, terms, last, attacked.get(index), ask)
             })?;
@@ -259,8 +262,12 @@ impl Work {
     fn parts(&self, Inputs { batch, noise, .. }: &Inputs) -> Vec<Part> {
         let shard = Shard { rank: self.ranks.rank(), world_size: self.ranks.world_size() };
         let all = batch.parts(self.accumulate, shard);
-        let part =
-            |(index, rows)| Part { batch: batch.rows(rows), noise: noise.rows(rows), last: index + 1 == all.len() };
+        let part = |(index, rows)| Part {
+            batch: batch.rows(rows),
+            noise: noise.rows(rows),
+            last: index + 1 == all.len(),
+            images_of_all: batch.images_of_part(index, all.len()),
+        };
         all.iter().enumerate().map(part).collect()
     }
 

@@ -40,7 +40,7 @@ fn a_pass_launches_a_kernel_for_each_layer_there_and_for_each_gradient_back() {
 
 /// A batch norm over the ranks costs its own kernels and no others, in each pass that measures the batch.
 #[test]
-fn fused_batch_norms_launch_eight_kernels_and_the_others_some_forty() {
+fn fused_batch_norms_launch_seven_kernels_and_the_others_some_forty() {
     let form = ModelSpec::new("resnet8".parse().unwrap(), [3, 16, 16], 5);
     let norms = Network::count(form, Precision::default()).forward.norms;
     let [ahead, back] = exact();
