@@ -65,10 +65,10 @@ pub(crate) fn share_gpus(rank: usize, one_host: bool) -> String {
     format!("comm.share_gpus sets {}", set(&sharing_variables(rank, one_host)))
 }
 
-/// Has NCCL keep the order in which this program calls its two communicators, and says so. Before its first call.
-pub(crate) fn order_sums() -> String {
-    const ORDER: &str = "NCCL_LAUNCH_ORDER_IMPLICIT";
-    format!("comm.in_graphs sets {}", set(&[(ORDER, env::var(ORDER).unwrap_or_else(|_| "1".into()))]))
+/// Has NCCL keep the order in which this program calls its two communicators, unless the environment says otherwise, and says so.
+/// Before its first call.
+pub(crate) fn order_sums() -> Option<String> {
+    env::var_os(nccl::ORDER).is_none().then(|| format!("comm.in_graphs sets {}", set(&[(nccl::ORDER, "1".into())])))
 }
 
 /// Sets variables, and returns them as on a command line.

@@ -32,7 +32,7 @@ use tch::{Device, Kind, Tensor};
 
 pub(crate) use self::connection::Place;
 use self::library::Handle;
-pub(crate) use self::library::{check, note, version};
+pub(crate) use self::library::{ORDER, check, note, version};
 pub(crate) use self::sum_graph::SumGraph;
 pub(crate) use self::watch::Limits;
 use self::watch::{Watch, What, within};
@@ -59,7 +59,7 @@ pub(crate) struct Nccl {
     /// Dropped when the session ends, which ends the watch.
     watching: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
     /// What the user should know of this connection.
-    pub(crate) note: Option<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// What the watch sees too.

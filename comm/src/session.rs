@@ -111,14 +111,14 @@ impl Session {
         }
         let name = format!("rank {rank} of {} on {}", found.len(), mine.at(Some(gpu)));
         if request.in_graphs {
-            self.notes.push(machine::order_sums());
+            self.notes.extend(machine::order_sums());
         }
         let place = Place { gpu, tensors: self.device, name, in_graphs: request.in_graphs, windows: request.windows };
         let limits = Limits::new(mine.timeout.as_deref()).map_err(Error::msg)?;
         let nccl = Arc::new(Nccl::connect(Arc::clone(&self.ranks), place, limits, Arc::clone(&request.report))?);
         self.ranks = Arc::clone(&nccl) as Arc<dyn Communicator>;
         self.notes.extend(nccl::note());
-        self.notes.extend(nccl.note.clone());
+        self.notes.extend(nccl.notes.clone());
         (self.nccl, self.backend) = (Some(nccl), "nccl");
         Ok(())
     }

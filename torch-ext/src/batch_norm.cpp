@@ -86,7 +86,7 @@ extern "C" {
 
 // outputs: four places for output, mean, variance (biased) and element count. Takes ownership of `context`.
 char *iad_batch_norm_across_ranks(Tensor **outputs, Tensor *images, Tensor *weight, Tensor *bias, double epsilon,
-                                  void *context, void (*call)(void *, Tensor *), void (*drop)(void *)) {
+                                  void *context, SumAcrossRanks::Call call, SumAcrossRanks::Drop drop) {
     return guarded([&] {
         const auto sum = c10::make_intrusive<SumAcrossRanks>(context, call, drop);
         const auto results = BatchNormAcrossRanks::apply(*images, *weight, *bias, epsilon, sum);

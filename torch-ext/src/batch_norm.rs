@@ -7,8 +7,11 @@ use tch::Tensor;
 
 use crate::answer::{RawTensor, check};
 
-/// Replaces a tensor by its sum over all ranks.
-pub type Sum = Arc<dyn Fn(&mut Tensor) + Send + Sync>;
+/// Replaces a tensor by its sum over all ranks, or tells why it cannot.
+pub type Sum = Arc<dyn Fn(&mut Tensor) -> Result<(), String> + Send + Sync>;
+
+/// The same as the C++ side calls it: where it fails it answers false, and the place of so many bytes holds the reason.
+pub(crate) type RawSum = extern "C" fn(*mut c_void, RawTensor, *mut c_char, usize) -> bool;
 
 unsafe extern "C" {
     fn iad_batch_norm_across_ranks(
@@ -18,7 +21,7 @@ unsafe extern "C" {
         bias: RawTensor,
         epsilon: f64,
         context: *mut c_void,
-        call: extern "C" fn(*mut c_void, RawTensor),
+        call: RawSum,
         drop: extern "C" fn(*mut c_void),
     ) -> *mut c_char;
 }
@@ -41,7 +44,7 @@ pub struct Normalised {
 /// The gradient of the images is that of the sum of all ranks' losses; those of weight and bias are this rank's part.
 ///
 /// # Panics
-/// On wrong shapes, as every tch operation does.
+/// On wrong shapes and a sum that fails, as every tch operation does; a sum that fails in the backward pass is an error of that pass.
 pub fn batch_norm_across_ranks(images: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64, sum: &Sum) -> Normalised {
     let mut outputs: [RawTensor; 4] = [std::ptr::null_mut(); 4];
     let context: *mut Sum = Box::into_raw(Box::new(Arc::clone(sum)));
@@ -67,12 +70,17 @@ pub fn batch_norm_across_ranks(images: &Tensor, weight: &Tensor, bias: &Tensor, 
     Normalised { output, mean, variance, count }
 }
 
-pub(crate) extern "C" fn call_sum(context: *mut c_void, tensor: RawTensor) {
+pub(crate) extern "C" fn call_sum(context: *mut c_void, tensor: RawTensor, reason: *mut c_char, room: usize) -> bool {
     // SAFETY: `context` is the Box of `batch_norm_across_ranks`, alive until `drop_sum`; it is only read.
     let sum = unsafe { &*context.cast::<Sum>() };
     // SAFETY: `tensor` is a live tensor of the C++ side; the clone is a second handle to the same values.
     let mut tensor = unsafe { Tensor::clone_from_ptr(tensor) };
-    sum(&mut tensor);
+    let Err(message) = sum(&mut tensor) else { return true };
+    // SAFETY: a place of `room` bytes, zeros so far; the last of them stays so.
+    let place = unsafe { std::slice::from_raw_parts_mut(reason.cast::<u8>(), room) };
+    let count = message.len().min(room.saturating_sub(1));
+    place[..count].copy_from_slice(&message.as_bytes()[..count]);
+    false
 }
 
 pub(crate) extern "C" fn drop_sum(context: *mut c_void) {

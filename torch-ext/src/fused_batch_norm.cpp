@@ -111,7 +111,7 @@ Tensor differentiate(const Tensor &gradient, const Tensor &images, const Tensor 
 struct Ranks : torch::CustomClassHolder {
     SumAcrossRanks sum;
     const int64_t rank, count;
-    Ranks(void *context, void (*call)(void *, Tensor *), void (*drop)(void *), int64_t rank, int64_t count)
+    Ranks(void *context, SumAcrossRanks::Call call, SumAcrossRanks::Drop drop, int64_t rank, int64_t count)
         : sum(context, call, drop), rank(rank), count(count) {}
 
     // Every rank's row of `values` and their number, as a table of all ranks. One message: each rank sends zeros in the rows of
@@ -212,7 +212,7 @@ struct FusedBatchNorm : torch::autograd::Function<FusedBatchNorm> {
 extern "C" {
 
 // Takes ownership of `context`, which `drop` frees with the last graph that uses it.
-char *iad_ranks_new(Ranks **ranks, void *context, void (*call)(void *, Tensor *), void (*drop)(void *), int64_t rank,
+char *iad_ranks_new(Ranks **ranks, void *context, SumAcrossRanks::Call call, SumAcrossRanks::Drop drop, int64_t rank,
                     int64_t count) {
     return guarded([&] { *ranks = c10::make_intrusive<Ranks>(context, call, drop, rank, count).release(); });
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tch::{Device, Tensor};
 
 use crate::answer::{RawTensor, check};
-use crate::batch_norm::{Sum, call_sum, drop_sum};
+use crate::batch_norm::{RawSum, Sum, call_sum, drop_sum};
 
 /// Where a CPU computes the kernels' formulas, for tests.
 const TEST: &str = "IAD_TEST_FUSED";
@@ -22,7 +22,7 @@ unsafe extern "C" {
     fn iad_ranks_new(
         ranks: *mut *mut RawRanks,
         context: *mut c_void,
-        call: extern "C" fn(*mut c_void, RawTensor),
+        call: RawSum,
         drop: extern "C" fn(*mut c_void),
         rank: i64,
         count: i64,

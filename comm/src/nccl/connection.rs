@@ -35,7 +35,18 @@ impl Nccl {
     /// # Errors
     /// What every rank hears of: no identity, no stream.
     pub(crate) fn connect(host: Arc<dyn Communicator>, place: Place, limits: Limits, report: Report) -> Result<Self> {
-        let lanes = if place.in_graphs { 2 } else { 1 };
+        let mut notes = vec![];
+        let ordered = if library::keeps_order() { "ordered" } else { "" };
+        let two = place.in_graphs && host.gather(ordered)?.iter().all(|one| !one.is_empty());
+        if place.in_graphs && !two {
+            notes.push(format!(
+                "comm.in_graphs: all sums go by one communicator, for nothing keeps the order of two: NCCL 2.26 and newer does so with \
+                 {}=1, and this is {}",
+                library::ORDER,
+                library::version()
+            ));
+        }
+        let lanes = if two { 2 } else { 1 };
         let mut ids = vec![];
         for _ in 0..lanes {
             let made = if host.is_leader() { library::unique_id() } else { Ok(String::new()) };
@@ -52,7 +63,10 @@ impl Nccl {
         });
         let failure = match connected {
             Some(Ok(handles)) => match Self::with_window(handles, host.as_ref(), &streams, &place, limits) {
-                Ok((handles, note)) => return Ok(Self::watched(host, handles, streams, place, limits, report, note)),
+                Ok((handles, note)) => {
+                    notes.extend(note);
+                    return Ok(Self::watched(host, handles, streams, place, limits, report, notes));
+                }
                 Err(error) => format!("{error:#}"),
             },
             Some(Err(error)) => format!("{error:#}"),
@@ -89,14 +103,14 @@ impl Nccl {
         place: Place,
         limits: Limits,
         report: Report,
-        note: Option<String>,
+        notes: Vec<String>,
     ) -> Self {
         let shared = Shared { host, handles, streams, watch: Watch::new(), limits, name: place.name, report };
         let shared = Arc::new(shared);
         let (open, closed) = channel();
         let watched = Arc::clone(&shared);
         let watch = thread::spawn(move || watched.keep_watch(&closed));
-        Self { shared, device: place.tensors, turn: Mutex::default(), watching: Mutex::new(Some((open, watch))), note }
+        Self { shared, device: place.tensors, turn: Mutex::default(), watching: Mutex::new(Some((open, watch))), notes }
     }
 
     /// Waits for what is under way and disconnects. Every rank must call it, as the last of its collectives.

@@ -62,6 +62,14 @@ fn in_words(code: c_int) -> String {
     format!("{}.{}.{}", code / 10_000, code / 100 % 100, code % 100)
 }
 
+/// The variable by which NCCL keeps the order of the host's calls to several communicators, from 2.26 on.
+pub(crate) const ORDER: &str = "NCCL_LAUNCH_ORDER_IMPLICIT";
+
+/// Whether this NCCL keeps that order, and the environment asks for it.
+pub(crate) fn keeps_order() -> bool {
+    get_nccl_version().is_ok_and(|code| code >= 22_600) && std::env::var(ORDER).is_ok_and(|value| value != "0")
+}
+
 /// What the user should know about the version of NCCL that was found.
 pub(crate) fn note() -> Option<String> {
     get_nccl_version().ok().and_then(note_of)

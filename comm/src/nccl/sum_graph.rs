@@ -30,7 +30,7 @@ impl SumGraph {
     /// # Errors
     /// The driver's and NCCL's: what cannot be captured.
     pub(crate) fn capture(nccl: &Arc<Nccl>, tensor: &Tensor) -> Result<Self> {
-        let queue = Queue::own(nccl.device).map_err(Error::msg)?;
+        let mut queue = Some(Queue::own(nccl.device).map_err(Error::msg)?);
         let streams = &nccl.shared.streams;
         streams.enter()?;
         streams.be_captured(true)?;
@@ -47,17 +47,20 @@ impl SumGraph {
             started?;
             let captured = captured?;
             // SAFETY: a live graph, which what is made of it does not need; it is not used after its end here.
-            made = Some(unsafe {
+            let executable = unsafe {
                 let executable = graph::instantiate(captured, sys::CUgraphInstantiate_flags(0));
                 graph::destroy(captured)?;
                 executable?
-            });
+            };
+            // Where another rank failed, this frees it again.
+            let (tensors, queue) = (tensors.each_ref().map(Tensor::shallow_clone), queue.take());
+            let queue = queue.context("a capture has one end")?;
+            made = Some(Self { nccl: Arc::clone(nccl), executable, stream, _tensors: tensors, _queue: queue });
             Ok(())
         });
         streams.be_captured(false)?;
         captured??;
-        let executable = made.context("the transport captured nothing")?;
-        Ok(Self { nccl: Arc::clone(nccl), executable, stream, _tensors: tensors, _queue: queue })
+        made.context("the transport captured nothing")
     }
 
     /// Queues the sums once more. What libtorch queues later comes behind them.

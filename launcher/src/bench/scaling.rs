@@ -123,7 +123,9 @@ fn measure(command: &Scaling, config: &RunConfig, mode: ScalingMode, ranks: usiz
         independent.iter_mut().zip(apart).for_each(|(all, one)| all.extend(one));
     }
     let measured = !independent[0].is_empty();
-    let lost_milliseconds = measured.then(|| Lost::of(&together, &independent.concat()));
+    // A replay is one piece, its sums included.
+    let told = measured && together.iter().all(|step| phase(step, "replay") == 0.0);
+    let lost_milliseconds = told.then(|| Lost::of(&together, &independent.concat()));
     let (together, alone) = (median(&together), median(&alone));
     let independent = measured.then(|| {
         let each: Vec<Timed> = independent.iter().map(|one| median(one)).collect();

@@ -112,10 +112,11 @@ pub(crate) struct BenchComm {
     /// Let several ranks share a GPU, as comm.share_gpus; for tests only.
     #[arg(long)]
     pub(crate) share_gpus: bool,
-    /// Replay the sums from CUDA graphs, as with comm.in_graphs; NCCL only.
+    /// Time replays of CUDA graphs that hold the sum and, beside it, a small one of 8 values, as steps do with comm.in_graphs; NCCL
+    /// only.
     #[arg(long)]
     pub(crate) in_graphs: bool,
-    /// Send sums of up to 64 KiB through NCCL's windows, as with comm.windows; NCCL only.
+    /// Send sums of up to 64 KiB through NCCL's windows, as with comm.windows; NCCL only. With --in-graphs that is the small one.
     #[arg(long)]
     pub(crate) windows: bool,
     /// Where to compute.

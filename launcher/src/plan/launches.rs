@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 use trainer::bench::launches::{Launches, Statistics, StepLaunches};
-use trainer::config::{AcrossRanks, RunConfig};
+use trainer::config::{AcrossRanks, Backend, Dtype, RunConfig};
 
 use super::numbers::Numbers;
 
@@ -47,9 +47,10 @@ impl Counted {
             (true, true) => Statistics::Fused,
         };
         let sums_within = sync || (ranks > 1 && (config.loss.exchanges() || config.awp.is_some()));
-        let recorded = config.precision.on(true).cuda_graphs
-            && (!sums_within || config.comm.in_graphs)
-            && config.not_recordable().is_none();
+        let precision = config.precision.on(true);
+        let by_nccl = config.comm.backend != Backend::Mpi && precision.dtype != Dtype::Float64;
+        let sums_recorded = config.comm.in_graphs && by_nccl;
+        let recorded = precision.cuda_graphs && (!sums_within || sums_recorded) && config.not_recordable().is_none();
         Ok(Self { steps: StepLaunches::count(config, numbers.form, &epochs)?, statistics, recorded })
     }
 

@@ -4,7 +4,7 @@ use super::*;
 
 /// One rank: the sum is the tensor itself.
 fn alone() -> Sum {
-    Arc::new(|_: &mut Tensor| {})
+    Arc::new(|_: &mut Tensor| Ok(()))
 }
 
 fn values(shape: &[i64], scale: f64) -> Tensor {
@@ -44,9 +44,15 @@ fn two_halves_with_summed_statistics_equal_the_whole_batch() {
     let whole = batch_norm_across_ranks(&images, &weight, &bias, 1e-5, &alone());
     let contribution = Arc::new(std::sync::Mutex::new(None::<Tensor>));
     let keep = Arc::clone(&contribution);
-    let record: Sum = Arc::new(move |sums: &mut Tensor| *keep.lock().unwrap() = Some(sums.copy()));
+    let record: Sum = Arc::new(move |sums: &mut Tensor| {
+        *keep.lock().unwrap() = Some(sums.copy());
+        Ok(())
+    });
     batch_norm_across_ranks(&images.narrow(0, 4, 2), &weight, &bias, 1e-5, &record);
-    let add: Sum = Arc::new(move |sums: &mut Tensor| drop(sums.g_add_(contribution.lock().unwrap().as_ref().unwrap())));
+    let add: Sum = Arc::new(move |sums: &mut Tensor| {
+        let _ = sums.g_add_(contribution.lock().unwrap().as_ref().unwrap());
+        Ok(())
+    });
     let half = batch_norm_across_ranks(&images.narrow(0, 0, 4), &weight, &bias, 1e-5, &add);
     let difference = f64::try_from((half.output - whole.output.narrow(0, 0, 4)).abs().max()).unwrap();
     assert!(difference < 1e-12, "differs by {difference}");
@@ -87,6 +93,7 @@ fn an_empty_rank_joins_both_passes() {
     let sum: Sum = Arc::new(move |sums: &mut Tensor| {
         counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let _ = sums.g_add_scalar_(1.0); // as if another rank had samples
+        Ok(())
     });
     let images = Tensor::zeros([0, 2, 3, 3], tch::kind::DOUBLE_CPU).set_requires_grad(true);
     let weight = Tensor::ones([2], tch::kind::DOUBLE_CPU).set_requires_grad(true);
@@ -96,4 +103,30 @@ fn an_empty_rank_joins_both_passes() {
     assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 2);
     assert_eq!(images.grad().size(), [0, 2, 3, 3]);
     assert_eq!(f64::try_from(weight.grad().abs().max()).unwrap(), 0.0);
+}
+
+/// A sum that fails, ahead or on the way back, is an error with its reason, also in a recording, and nothing ends the process.
+#[test]
+fn a_sum_that_fails_is_told() {
+    let fails_in_call = |which: usize| -> Sum {
+        let calls = std::sync::atomic::AtomicUsize::new(0);
+        Arc::new(move |_: &mut Tensor| match calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == which {
+            true => Err("the other rank is gone".into()),
+            false => Ok(()),
+        })
+    };
+    let values = |shape: &[i64]| values(shape, 1.0).set_requires_grad(true);
+    let (images, weight, bias) = (values(&[4, 2, 3, 3]), values(&[2]), values(&[2]));
+    let pass = |sum: &Sum| batch_norm_across_ranks(&images, &weight, &bias, 1e-5, sum).output.sum(Kind::Double);
+    let ahead = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pass(&fails_in_call(0))));
+    let words = ahead.unwrap_err().downcast::<String>().unwrap();
+    assert!(words.contains("the other rank is gone"), "{words}");
+    let back = pass(&fails_in_call(1)).f_backward().unwrap_err().to_string();
+    assert!(back.contains("the other rank is gone"), "{back}");
+    for which in [0, 1] {
+        let sum = fails_in_call(which);
+        let recorded = crate::Graph::record(tch::Device::Cpu, || pass(&sum).backward());
+        let reason = recorded.err().unwrap();
+        assert!(reason.contains("the other rank is gone"), "{reason}");
+    }
 }

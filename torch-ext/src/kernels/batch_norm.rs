@@ -148,7 +148,7 @@ impl Kernels {
         let (mean, variance) = (mean.to_kind(Kind::Double), variance.to_kind(Kind::Double));
         let squares = (variance + mean.square()) * &total;
         let mut sums = Tensor::cat(&[mean * &total, squares, total], 0);
-        sum(&mut sums);
+        sum(&mut sums).unwrap_or_else(|reason| panic!("{reason}"));
         let total = sums.narrow(0, 2 * channels, 1);
         let mean = sums.narrow(0, 0, channels) / &total;
         let variance = (sums.narrow(0, channels, channels) / &total - mean.square()).clamp_min(0.0);
@@ -182,7 +182,7 @@ impl Kernels {
         let (mut total, mut product) = (bias_gradient.shallow_clone(), weight_gradient.shallow_clone());
         if let Some(sum) = sum {
             let mut sums = Tensor::cat(&[&product, &total], 0).to_kind(Kind::Double);
-            sum(&mut sums);
+            sum(&mut sums).unwrap_or_else(|reason| panic!("{reason}"));
             // Copies: a kernel takes addresses that are multiples of 16.
             let of = |from| sums.narrow(0, from, channels).to_kind(Kind::Float);
             (product, total) = (of(0), of(channels));

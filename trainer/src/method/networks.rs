@@ -154,13 +154,13 @@ impl Networks {
 }
 
 /// How batch norm reaches the other ranks: by libtorch's `fused` kernels, or by sums in double precision. It runs inside forward and
-/// backward passes, which cannot return errors.
+/// backward passes, whose errors hold its reason.
 pub fn over_ranks(ranks: Arc<dyn Communicator>, timeline: Timeline, fused: bool) -> OverRanks {
     let (rank, count) = (ranks.rank(), ranks.world_size());
     let sum: Sum = Arc::new(move |tensor| {
         let sum = || summing::at_once(&ranks, tensor);
         let summed = timeline.during_piece(Phase::Communication, "batch norm sum", sum);
-        summed.unwrap_or_else(|error| panic!("batch norm across ranks: {error:#}"));
+        summed.map_err(|error| format!("batch norm across ranks: {error:#}"))
     });
     let fused = fused.then(|| Arc::new(StatisticsRanks::new(&sum, rank, count)));
     OverRanks { sum, fused }

@@ -15,6 +15,7 @@ impl Work {
     /// Perturbs the weights, if this epoch does so, and returns what the attacks on the parts of the batch left: each part is
     /// attacked once, at the weights before. Otherwise returns nothing.
     pub(super) fn ascend(&mut self, inputs: &Inputs, terms: &[Term], ask: Ask) -> Result<Vec<Attacked>> {
+        self.perturbation.begin();
         if !self.perturbation.active {
             return Ok(vec![]);
         }

@@ -174,7 +174,9 @@ impl<T> Runner<T> {
         // The last replay may still run. The next capture may reuse the memory of this one.
         let _ = Moment::now(replays.device).and_then(|moment| moment.wait());
         replays.recorded = None;
-        match replays.together(|device| Recorded::new(key, device, batch, noise, work))? {
+        let timeline = replays.timeline.clone();
+        let recorded = timeline.untimed(|| replays.together(|device| Recorded::new(key, device, batch, noise, work)));
+        match recorded? {
             Ok(recorded) => replays.recorded = Some(recorded),
             Err(reason) => self.refuse(format!("{reason:#}").lines().next().unwrap_or_default()),
         }
@@ -241,13 +243,19 @@ impl<T> Recorded<T> {
         let rate = Tensor::zeros([] as [i64; 0], (batch.images.kind(), device));
         let inputs = Inputs { batch: &batch, noise: &noise, rate: Rate::OnDevice(&rate) };
         let waits = std::env::var_os(TEST).is_some_and(|value| value == "waits");
+        let mut failure = None;
         let recorded = Graph::record(device, || {
-            let done = work(inputs);
+            let done = work(inputs).map_err(|error| failure = Some(error)).ok();
             let _ = waits && batch.images.sum(batch.images.kind()).is_nonzero();
             done
         });
+        // What the work says tells more than what libtorch says of the recording that it broke.
+        if let Some(error) = failure {
+            return Err(error);
+        }
         let (graph, done) = recorded.map_err(Error::msg)?;
-        Ok(Self { key: key.clone(), graph, done: Rc::new(done?), batch, noise, rate })
+        let done = Rc::new(done.context("the work did not end")?);
+        Ok(Self { key: key.clone(), graph, done, batch, noise, rate })
     }
 
     /// Writes the inputs of a step into the memory that the graph reads.

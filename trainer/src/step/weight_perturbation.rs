@@ -37,6 +37,11 @@ impl WeightPerturbation {
         Self { gamma, active: config.perturbs_weights(0), moved: None }
     }
 
+    /// Begins a step: a capture that failed may have left tensors that nothing computed.
+    pub(super) fn begin(&mut self) {
+        self.moved = None;
+    }
+
     /// Moves each weight of more than one axis along its gradient. Biases and batch norm stay.
     pub(super) fn perturb(&mut self, parameters: &Gradients, model: &Model) {
         let Gradients { values, gradients, .. } = parameters;

@@ -20,7 +20,7 @@ pub enum Phase {
     Communication,
     /// Updating the parameters.
     Update,
-    /// A replay as one piece: attack, teachers, forward and backward, and with one rank the update.
+    /// A replay as one piece: attack, teachers, forward and backward; with one rank, or with `comm.in_graphs`, the update and the sums too.
     Replay,
     /// Diagnostics, metrics, checkpoints, and everything else.
     Other,

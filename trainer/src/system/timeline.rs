@@ -22,6 +22,8 @@ struct State {
     trace: Option<Vec<Span>>,
     /// Receives each phase.
     activity: Activity,
+    /// Whether work is captured, on whatever thread: it is timed when it is replayed.
+    captures: bool,
 }
 
 struct Open {
@@ -78,13 +80,21 @@ impl Timeline {
     pub fn new(device: Device, activity: Activity) -> Self {
         let clock = Clock::new(device);
         let changes = vec![(clock.now(), Phase::Other)];
-        Self(Arc::new(Mutex::new(State { clock, open: vec![], changes, laps: 0, trace: None, activity })))
+        Self(Arc::new(Mutex::new(State {
+            clock,
+            open: vec![],
+            changes,
+            laps: 0,
+            trace: None,
+            activity,
+            captures: false,
+        })))
     }
 
     /// Runs `work`. Its time counts as `phase`, except for phases entered within it. Captured work is timed when it is
     /// replayed.
     pub fn during<T>(&self, phase: Phase, name: &str, work: impl FnOnce() -> T) -> T {
-        if torch_ext::is_recording() {
+        if torch_ext::is_recording() || self.state().captures {
             return work();
         }
         let depth = self.state().enter(phase, name.to_string());
@@ -104,9 +114,18 @@ impl Timeline {
 
     /// Names the work of the current phase, until the next name, for a trace.
     pub fn mark(&self, name: &str, number: usize) {
-        if !torch_ext::is_recording() {
-            self.state().mark(name, number);
+        let mut state = self.state();
+        if !(torch_ext::is_recording() || state.captures) {
+            state.mark(name, number);
         }
+    }
+
+    /// Runs `work` that is captured: no thread notes the time of its parts.
+    pub fn untimed<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.state().captures = true;
+        let done = work();
+        self.state().captures = false;
+        done
     }
 
     /// Ends the current lap, begins a new one, and returns the time of the lap.

@@ -21,7 +21,10 @@ fn wave(shape: &[i64], scale: f64, device: Device) -> Tensor {
 
 /// Batch norm over two ranks that have the same images: output, statistics and gradients.
 fn normalised(images: Kind, parameters: Kind, device: Device) -> Vec<Tensor> {
-    let twice: Sum = Arc::new(|sums: &mut Tensor| drop(no_grad(|| sums.g_mul_scalar_(2.0))));
+    let twice: Sum = Arc::new(|sums: &mut Tensor| {
+        let _ = no_grad(|| sums.g_mul_scalar_(2.0));
+        Ok(())
+    });
     let shape = [8, 3, 6, 6];
     // Rounded alike, whatever they are computed in.
     let rounded = |shape: &[i64], scale| (wave(shape, scale, device) + 2.0).to_kind(Kind::BFloat16);
@@ -67,6 +70,7 @@ fn fused(images: Kind, parameters: Kind, device: Device, channels_last: bool, al
             (_, true) => (),
             (_, false) => drop(sums.g_mul_scalar_(2.0)),
         });
+        Ok(())
     });
     let shape = [8, 3, 6, 6];
     let rounded = |shape: &[i64], scale| (wave(shape, scale, device) + 2.0).to_kind(Kind::BFloat16);

@@ -71,3 +71,19 @@ fn host_time_is_the_time_of_the_world() {
     let world = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     assert!((timeline.host_seconds() - world).abs() < 1.0);
 }
+
+/// Parts of a capture run on threads of libtorch, too, which do not know of it.
+#[test]
+fn captured_work_notes_no_time_on_any_thread() {
+    let timeline = Timeline::default();
+    timeline.begin_trace();
+    timeline.untimed(|| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| timeline.during_piece(Phase::Communication, "sum", || timeline.mark("step", 1)));
+        });
+    });
+    assert!(timeline.end_trace().is_empty());
+    timeline.begin_trace();
+    timeline.during(Phase::Communication, "sum", || ());
+    assert_eq!(timeline.end_trace().len(), 1);
+}
