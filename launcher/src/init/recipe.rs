@@ -135,6 +135,12 @@ impl Recipe<'_> {
             (_, true) => ("\"8/255\"", "\"6/255\"", 2),
             (_, false) => ("\"8/255\"", "\"2/255\"", 10),
         };
+        // Methods whose steps are as long as the radius.
+        let (step, steps) = match *method {
+            "nuat" => (eps, 1),
+            "nuat2-wa" => (eps, 2),
+            _ => (step, steps),
+        };
         let (measured_step, pgd) = if name == "mnist" { ("0.01", "pgd40") } else { ("\"2/255\"", "pgd20") };
         let epochs = self.epochs();
         let lr = if small { 0.2 } else { 0.1 };
@@ -275,5 +281,11 @@ mod tests {
         assert_eq!(["natural", "adversarial", "push"].map(|name| weight(&long.loss, name)), [0.02, 0.02, -0.0004]);
         assert_eq!([&long, &short].map(|config| config.learners["tutor"].from_epoch), [33, 1]);
         assert_eq!([&long, &short].map(|config| config.loss.terms[3].from_epoch), [33, 1]);
+        for (method, steps) in [("nuat", 1), ("nuat2-wa", 2)] {
+            for model in ["resnet18", "resnet8"] {
+                let attack = of(method, model).attack;
+                assert_eq!((attack.steps, attack.step.0), (steps, attack.eps.0), "{method}");
+            }
+        }
     }
 }

@@ -123,7 +123,7 @@ pub(super) const TEACHER: [(&str, &str); 2] = [
 /// What `[learners.NAME]` means.
 pub(super) const LEARNER: [(&str, &str); 4] = [
     ("architecture", "The network that learns beside the student; the student's own without it."),
-    ("teacher", "The teacher as which it begins."),
+    ("teacher", "The teacher whose network and weights it begins with."),
     ("from_epoch", "The epoch from which on it learns."),
     ("optimizer", "How it learns; as the student without it."),
 ];
@@ -183,7 +183,7 @@ pub(super) fn method(preset: &str) -> &'static str {
         "fair-ard" => "Fair-ARD, classes weighed by the attack steps that they survive (Yue et al., NeurIPS 2023)",
         "fair-iad" => "Fair-IAD, IAD-I with these weights (Yue et al., NeurIPS 2023)",
         "fair-rslad" => "Fair-RSLAD, RSLAD with these weights (Yue et al., NeurIPS 2023)",
-        "fair-mtard" => "Fair-MTARD, MTARD with these weights, from a robust teacher alone (Yue et al., NeurIPS 2023)",
+        "fair-mtard" => "Fair-MTARD, MTARD with these weights (Yue et al., NeurIPS 2023)",
         "mtard" => "MTARD, a robust and a natural teacher in balance (Zhao et al., ECCV 2022)",
         "ciard" => "CIARD, two teachers of which one learns on, away from the other's mistakes (Lu et al., ICCV 2025)",
         "b-mtard" => "B-MTARD, MTARD with balanced temperatures (Zhao et al., TPAMI 2024)",
@@ -237,7 +237,7 @@ pub(super) fn term(term: &Term) -> String {
         sentences.push(format!("Differences up to {} count for nothing", term.slack));
     }
     if let Some(other) = &term.times {
-        sentences.push(format!("The term {other} multiplies this one, instead of being added"));
+        sentences.push(format!("The term {other} is not added: this term times its value is, too"));
     }
     if term.hard {
         sentences.push("The target's most probable class is taken as the label".into());

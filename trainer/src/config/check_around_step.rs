@@ -3,7 +3,7 @@
 use datasets::UserError;
 
 use super::range::must;
-use super::{AcrossRanks, AttackKind, Awp, Divergence, Dtype, GradAlign, Mode, RunConfig, Target};
+use super::{AcrossRanks, AttackKind, Awp, Divergence, Dtype, GradAlign, Mode, OptimizerKind, RunConfig, Target};
 
 impl RunConfig {
     /// Whether the steps of `epoch` perturb the weights.
@@ -28,11 +28,19 @@ impl RunConfig {
             return Ok(());
         }
         let expected = |what: &str| format!("{what}, with attack.kind = \"free\"");
-        let mode = attack.batch_norm == Mode::Train && attack.natural_batch_norm.is_none();
-        let expected_mode = expected("train_update alone: its passes are those of training");
+        let mode = attack.batch_norm == Mode::Train;
+        let expected_mode = expected("train_update: its passes are those of training");
         must(mode, "attack.batch_norm", attack.batch_norm.name(), &expected_mode)?;
-        let label = attack.towards == Target::Label && attack.divergence == Divergence::Kl;
+        let natural = attack.natural_batch_norm;
+        let named = natural.map_or("", Mode::name);
+        must(natural.is_none(), "attack.natural_batch_norm", named, &expected("no key"))?;
+        let label = attack.towards == Target::Label;
         must(label, "attack.towards", "a prediction", &expected("\"label\": it raises the loss itself"))?;
+        let divergence = attack.divergence;
+        must(divergence == Divergence::Kl, "attack.divergence", divergence.name(), &expected("no key"))?;
+        // Its updates are counted by steps, each of which makes several.
+        let sgd = self.optimizer.kind == OptimizerKind::Sgd;
+        must(sgd, "optimizer.kind", "adamw", &expected("sgd"))?;
         must(attack.lead.is_none(), "attack.lead", "a network", &expected("no key"))?;
         let parts = self.batch.accumulate;
         must(parts == 1, "batch.accumulate", parts, &expected("1"))?;
@@ -117,6 +125,18 @@ mod tests {
             (&["attack.kind=free", "attack.batch_norm=train_update", "grad_align={ weight = 0.2 }"], "grad_align"),
             (&["attack.kind=free", "attack.batch_norm=train_update", "batch.accumulate=2"], "batch.accumulate"),
             (&["attack.kind=free", "attack.batch_norm=eval"], "attack.batch_norm"),
+            (
+                &["attack.kind=free", "attack.batch_norm=train_update", "attack.natural_batch_norm=eval"],
+                "attack.natural_batch_norm is eval",
+            ),
+            (
+                &["attack.kind=free", "attack.batch_norm=train_update", "attack.divergence=square"],
+                "attack.divergence is square",
+            ),
+            (
+                &["attack.kind=free", "attack.batch_norm=train_update", "optimizer.kind=adamw"],
+                "optimizer.kind is adamw",
+            ),
         ] {
             let message = parse(changes).unwrap_err().to_string();
             assert!(message.contains(key), "{changes:?}: {message}");

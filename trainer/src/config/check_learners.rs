@@ -12,7 +12,7 @@ impl RunConfig {
             let taken =
                 name == STUDENT || self.teachers.contains_key(name) || name == EMA && self.averages.ema.is_some();
             must(!taken, format!("learners.{name}"), "a network of this run", "another name for a learner")?;
-            let Learner { from_epoch, optimizer, teacher, .. } = learner;
+            let Learner { from_epoch, teacher, .. } = learner;
             if let Some(teacher) = teacher {
                 let known = self.teachers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
                 let expected = format!("a teacher of this run: {known}");
@@ -30,15 +30,24 @@ impl RunConfig {
             }
             let expected = format!("an epoch of the run, 0 to {}", self.epochs - 1);
             must(*from_epoch < self.epochs, key("from_epoch"), from_epoch, &expected)?;
-            if let Some(optimizer) = optimizer {
-                optimizer.check(self.epochs).map_err(|error| within(&key(""), error))?;
-            }
+            let checked = self.optimizer_of(learner).check(self.epochs - from_epoch);
+            checked.map_err(|error| match &learner.optimizer {
+                Some(_) => within(&key(""), error),
+                None => error.hint(format!("learners.{name} learns like the student, from epoch {from_epoch} on")),
+            })?;
             let learns = |term: &Term| term.network == *name && term.weight > 0.0;
             let expected = format!(
                 "a term with a weight and network = {name:?}; a network that stays as it is belongs in [teachers]"
             );
             let trained = self.loss.terms.iter().any(learns);
             must(trained, format!("learners.{name}"), "a network that nothing trains", &expected)?;
+            // Without a loss its weights would decay alone.
+            let first = self.loss.terms.iter().filter(|term| learns(term)).min_by_key(|term| term.from_epoch);
+            if let Some(term) = first {
+                let expected = format!("{from_epoch} or less: learners.{name} learns from epoch {from_epoch} on");
+                let key = format!("loss.terms.{}.from_epoch", term.name);
+                must(term.from_epoch <= *from_epoch, key, term.from_epoch, &expected)?;
+            }
         }
         let Some(name) = self.learners.keys().next() else { return Ok(()) };
         let expected = format!("no [awp] beside [learners.{name}]: the weights of the student alone would move");

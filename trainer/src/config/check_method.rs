@@ -126,6 +126,10 @@ impl RunConfig {
         let fits = lasts(term) && other.is_some_and(|other| lasts(other) && other.times.is_none());
         let expected = "the name of another term without times, both with a weight and from epoch 0 on, without ramp and not nuclear";
         must(fits, &key, format!("{name:?}"), expected)?;
+        let again = self.loss.terms.iter().any(|other| other.name != term.name && other.times.as_ref() == Some(name));
+        must(!again, &key, format!("{name:?}"), "a term that no second one multiplies")?;
+        let mean = term.only.as_ref().is_some_and(|only| only.normalized);
+        must(!mean, &key, format!("{name:?}"), "no times beside only.normalized: the product has its own divisor")?;
         let alone = self.loss.balance.is_none() && !self.loss.terms.iter().any(Term::follows);
         must(alone, key, format!("{name:?}"), "no times beside [loss.balance] or magnitude_of, which weigh terms too")
     }
@@ -224,30 +228,43 @@ mod tests {
     use crate::fixtures;
 
     /// What is wrong with a preset after a change, if anything is.
-    fn message(preset: &str, change: &str) -> String {
+    fn message(preset: &str, changes: &[&str]) -> String {
         let teachers = "teachers={ robust = { checkpoint = \"none\" }, standard = { checkpoint = \"none\" } }";
         let preset = format!("loss.preset={preset}");
-        let begun = if preset.ends_with("ciard") { "learners.tutor.from_epoch=0" } else { "seed=1" };
-        fixtures::parse(&[teachers, &preset, begun, change]).map_or_else(|error| error.to_string(), |_| String::new())
+        let begun: &[&str] = match preset.as_str() {
+            "loss.preset=ciard" => &["learners.tutor.from_epoch=0", "loss.terms.tutor-label.from_epoch=0"],
+            _ => &[],
+        };
+        fixtures::parse(&[&[teachers, &preset], begun, changes].concat())
+            .map_or_else(|error| error.to_string(), |_| String::new())
     }
 
     /// A term that another one depends on has a value in every epoch.
     #[test]
     fn terms_that_depend_on_others_are_refused_by_their_key() {
         for (preset, change) in [("dgad", "loss.terms.teach.times=correct"), ("ciard", "loss.terms.push.weight=-0.1")] {
-            assert_eq!(message(preset, change), "");
+            assert_eq!(message(preset, &[change]), "");
         }
         for (preset, change, key) in [
             ("dgad", "loss.terms.teach.times=nobody", "loss.terms.teach.times"),
             ("dgad", "loss.terms.teach.times=teach", "loss.terms.teach.times"),
             ("ciard", "loss.terms.natural.times=adversarial", "loss.terms.natural.times"),
+            ("ciard", "loss.terms.tutor-label.from_epoch=1", "loss.terms.tutor-label.from_epoch"),
             ("ciard", "loss.terms.push.magnitude_of=[\"nobody\"]", "loss.terms.push.magnitude_of"),
             ("ciard", "loss.terms.natural.ramp=linear", "loss.terms.push.magnitude_of"),
             ("ciard", "loss.terms.natural.ramp={ hold = 1 }", "loss.terms.push.magnitude_of"),
             ("trades", "loss.terms.smooth.weight=-1", "loss.terms.smooth.weight"),
         ] {
-            let message = message(preset, change);
+            let message = message(preset, &[change]);
             assert!(message.contains(key), "{change}: {message}");
+        }
+        let times = "loss.terms.teach.times=correct";
+        for (other, words) in [
+            ("loss.terms.teach.only.normalized=true", "only.normalized"),
+            ("loss.terms.consistent.times=correct", "no second one"),
+        ] {
+            let message = message("dgad", &[times, other]);
+            assert!(message.contains("loss.terms.") && message.contains(words), "{message}");
         }
     }
 }

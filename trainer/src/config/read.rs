@@ -218,7 +218,8 @@ checkpoint = "runs/teacher"
         for name in preset::names() {
             let text = GOOD.replace("iad-1", name) + "[teachers.standard]\ncheckpoint = \"runs/standard\"\n";
             // A learner begins within the run.
-            let changes: &[&str] = if name == "ciard" { &["learners.tutor.from_epoch=1"] } else { &[] };
+            let begins = ["learners.tutor.from_epoch=1", "loss.terms.tutor-label.from_epoch=1"];
+            let changes: &[&str] = if name == "ciard" { &begins } else { &[] };
             assert!(!read(&text, changes).unwrap().loss.terms.is_empty(), "{name}");
         }
     }

@@ -10,6 +10,7 @@ use tch::{Tensor, no_grad};
 
 use super::active::Run;
 use super::pending::Taken;
+use crate::config::AttackKind;
 use crate::run::folder::RunFolder;
 use crate::run::state::{self, RunState};
 use crate::step::batch::Batch;
@@ -37,13 +38,14 @@ impl RunFolder {
 }
 
 impl Run<'_> {
-    /// A step that went wrong: its values are not finite, and the state is as it was before, but for an average that teaches.
+    /// A step that went wrong: its values are not finite, and the state is as it was before, but for an average that teaches and for
+    /// earlier updates of free training on the same batch.
     pub(super) fn offence(&self, step: u64, found: String, taken: &Taken) -> Offence {
         Offence {
             step,
             found,
             not_finite: false,
-            exact: !self.context.config.averages_teach(),
+            exact: !self.context.config.averages_teach() && self.context.config.attack.kind != AttackKind::Free,
             norm: None,
             limit: None,
             ranks: self.context.ranks().world_size(),

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::active::Run;
 use super::pending::Pending;
+use crate::config::AttackKind;
 use crate::run::events::{Event, StepDone};
 use crate::run::trace::Tracer;
 use crate::step::guard;
@@ -24,7 +25,7 @@ impl Run<'_> {
             let bad =
                 if bad.is_empty() { String::new() } else { format!("; not finite: loss term {}", bad.join(", ")) };
             let found = format!("{}{bad}", guard::name_among(place, self.step.work.trained()));
-            // The steps after it have moved nothing either: the state is that before it.
+            // The steps after it have moved nothing either: the state is that before it, with `free` that before one of its updates.
             let offence = Offence { not_finite: true, ..self.offence(step, found.clone(), &taken) };
             let kept = self.keep_offending(&taken.batch, offence)?.unwrap_or_default();
             // A learner may have an optimizer of its own.
@@ -35,10 +36,13 @@ impl Run<'_> {
                 Some((name, optimizer)) => format!("learners.{name}.optimizer.lr ({})", optimizer.lr),
                 None => format!("optimizer.lr (now {rate})"),
             };
-            let message = format!(
-                "step {step}: {found}. The step moved nothing and the last checkpoint is as it was. Lower {lower}, or look for \
-                 damaged images. {kept}"
-            );
+            let state = match self.context.config.attack.kind {
+                AttackKind::Free => {
+                    "Updates of the same batch before it moved the weights; the last checkpoint is as it was"
+                }
+                _ => "The step moved nothing and the last checkpoint is as it was",
+            };
+            let message = format!("step {step}: {found}. {state}. Lower {lower}, or look for damaged images. {kept}");
             // Every rank sees the same sums.
             return Err(Agreed { message, user: false }.into());
         }

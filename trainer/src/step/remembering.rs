@@ -105,8 +105,8 @@ pub fn multiply(views: &Views, labels: &Tensor, global_count: f64, summands: &mu
         });
         let sums = [own, factor].map(|value| value.to_kind(Kind::Double));
         let sums = views.sum_over_ranks(&Tensor::stack(&[&sums[0], &sums[1], &(counted / global_count)], 0));
-        // Where no sample counts, both are 0.
-        let share = sums.get(2).clamp_min(f64::MIN_POSITIVE);
+        // Where no sample counts, the product is 0 and so is its gradient, also in a lower precision.
+        let share = sums.get(2).clamp_min(1.0 / global_count);
         let [of_factor, of_own] = [0, 1].map(|value| (sums.get(value) / &share).to_kind(own.kind()));
         let (factor, own) = (factor * of_factor, own + (own - own.detach()) * of_own);
         (summands[place].1, summands[other].1) = (own, factor);

@@ -44,7 +44,7 @@ fn config(preset: &str, overrides: &[&str]) -> RunConfig {
     let begun: &[&str] = match preset {
         "iad-1" => &["loss.terms.introspect.from_epoch=0"],
         "iad-2" => &["loss.terms.introspect.from_epoch=0", "loss.terms.teach.trust.from_epoch=0"],
-        "ciard" => &["learners.tutor.from_epoch=0"],
+        "ciard" => &["learners.tutor.from_epoch=0", "loss.terms.tutor-label.from_epoch=0"],
         _ => &[],
     };
     let overrides: Vec<_> = begun.iter().chain(overrides).map(|text| text.parse().unwrap()).collect();

@@ -130,15 +130,24 @@ fn ranks_weigh_by_the_whole_batch() {
     }
 }
 
-/// Fair-MTARD by its formulas: sums over samples of w KL / (classes N) in two steps, of which the first remembers its values.
+/// Fair-MTARD by its formulas, with the natural teacher and as coded.
 #[test]
 fn fair_mtard_weighs_classes_and_balances_their_sums() {
+    fair_mtard(&[], "n_nat");
+    fair_mtard(&[r#"loss.terms.natural.towards={ network = "robust", images = "adversarial" }"#], "t_adv");
+}
+
+/// Sums over samples of w KL / (classes N) in two steps, of which the first remembers its values; the natural term is drawn to
+/// the `guide` of the fixture.
+fn fair_mtard(form: &[&str], guide: &str) {
     let golden = fixture();
+    let weights = ["loss.terms.adversarial.weight=0.25", "loss.terms.natural.weight=0.25"];
+    let config = read("fair-mtard", &[&weights[..], form].concat());
     let classes = [0.9f64, 2.5, 1.3, 5.0 / 6.0];
     let labels: Vec<i64> = serde_json::from_value(golden["y"].clone()).unwrap();
     let weights = Tensor::from_slice(&labels.iter().map(|label| classes[*label as usize]).collect::<Vec<_>>());
     let new = |ranks: Option<std::sync::Arc<dyn comm::Communicator>>| {
-        let networks = networks(&config("fair-mtard"));
+        let networks = networks(&config);
         let kept = networks.memory.tensors().into_iter().find(|named| named.name == "class_weights").unwrap();
         kept.tensor.shallow_clone().copy_(&Tensor::from_slice(&classes));
         match ranks {
@@ -152,17 +161,17 @@ fn fair_mtard_weighs_classes_and_balances_their_sums() {
     let (mut second, mut first_values) = (0.5, None);
     let mut found = vec![];
     for name in steps {
-        let (loss, gradients, state) = step(&config("fair-mtard"), &alone, case(name), &[0, 1, 2, 3]);
+        let (loss, gradients, state) = step(&config, &alone, case(name), &[0, 1, 2, 3]);
         let shift: Vec<f64> = serde_json::from_value(case(name)["parameters"]["student_b2_shift"].clone()).unwrap();
         let student =
             |name: &str| (tensor_of(&golden["logits"][name]) + Tensor::from_slice(&shift)).set_requires_grad(true);
         let (natural, adversarial) = (student("s_nat"), student("s_adv"));
-        let teacher = tensor_of(&golden["logits"]["t_adv"]).softmax(1, Kind::Double);
-        let value = |logits: &Tensor| {
+        let value = |logits: &Tensor, guide: &str| {
+            let teacher = tensor_of(&golden["logits"][guide]).softmax(1, Kind::Double);
             let apart = &teacher * ((&teacher + 1e-5).log() - logits.log_softmax(1, Kind::Double));
             (apart.sum_dim_intlist(1i64, false, None) * &weights).sum(Kind::Double) / 16.0
         };
-        let (robust, plain) = (value(&adversarial), value(&natural));
+        let (robust, plain) = (value(&adversarial, "t_adv"), value(&natural, guide));
         let values = [&robust, &plain].map(|value| f64::try_from(value).unwrap());
         let [first_robust, first_plain] = *first_values.get_or_insert(values);
         let progress = [values[0] / first_robust, values[1] / first_plain];
@@ -183,7 +192,7 @@ fn fair_mtard_weighs_classes_and_balances_their_sums() {
         let rank = ranks.rank();
         let networks = new(Some(ranks));
         steps.map(|name| {
-            let (loss, _, state) = step(&config("fair-mtard"), &networks, case(name), shards[rank]);
+            let (loss, _, state) = step(&config, &networks, case(name), shards[rank]);
             (loss, state)
         })
     });

@@ -121,7 +121,7 @@ fn a_moving_average_leads_the_attack() {
             no_grad(|| moved.minimum(&(&batch.images + radius)).maximum(&(&batch.images - radius)).clamp(0.0, 1.0));
     }
     assert!(apart(&attacked.adversarial, &images) < 1e-12);
-    // Another leader makes other images.
+    // Nothing of the loss is raised after the first step.
     let unled = Term::plain("attack", Images::Adversarial, crate::config::Target::Label);
     assert_eq!(step.work.adversary.raised(&terms)[1], [unled]);
 }

@@ -97,7 +97,7 @@ fn every_method_is_replayed_to_the_bit() {
             // A term, or a learner, that enters with the second epoch.
             let enters: &[&str] = match preset {
                 "iad-1" | "iad-2" => &["loss.terms.introspect.from_epoch=1"],
-                "ciard" => &["learners.tutor.from_epoch=1", "epochs=3"],
+                "ciard" => &["learners.tutor.from_epoch=1", "loss.terms.tutor-label.from_epoch=1", "epochs=3"],
                 _ => &[],
             };
             let changes = [changes, enters, &["attack.start=gaussian", "metrics.diagnostics=full"]].concat();
