@@ -237,7 +237,7 @@ pub(super) fn term(term: &Term) -> String {
         sentences.push(format!("Differences up to {} count for nothing", term.slack));
     }
     if let Some(other) = &term.times {
-        sentences.push(format!("The term {other} is not added: this term times its value is, too"));
+        sentences.push(format!("The term {other} is multiplied by this one before it is added"));
     }
     if term.hard {
         sentences.push("The target's most probable class is taken as the label".into());

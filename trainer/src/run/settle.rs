@@ -38,7 +38,7 @@ impl Run<'_> {
             };
             let state = match self.context.config.attack.kind {
                 AttackKind::Free => {
-                    "Updates of the same batch before it moved the weights; the last checkpoint is as it was"
+                    "Earlier updates of its batch, if any, moved the weights; the last checkpoint is as it was"
                 }
                 _ => "The step moved nothing and the last checkpoint is as it was",
             };
