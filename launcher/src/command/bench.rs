@@ -116,7 +116,7 @@ pub(crate) struct BenchComm {
     /// only.
     #[arg(long)]
     pub(crate) in_graphs: bool,
-    /// Send sums of up to 64 KiB through NCCL's windows, as with comm.windows; NCCL only. With --in-graphs that is the small one.
+    /// Send sums of up to 64 KiB through NCCL's windows, as with comm.windows; NCCL only. In graphs that is the small one.
     #[arg(long)]
     pub(crate) windows: bool,
     /// Where to compute.
