@@ -68,6 +68,8 @@ fn a_plan_tells_whether_steps_are_recorded() -> Result<()> {
         ("2", &[], false),
         ("2", &["batch_norm.across_ranks=local"], true),
         ("2", &["comm.in_graphs=true"], true),
+        ("2", &["comm.in_graphs=true", "comm.backend=mpi"], false),
+        ("2", &["comm.in_graphs=true", "precision.dtype=float64"], false),
         ("1", &["attack={ kind = \"free\" }"], false),
     ] {
         let sets = sets.iter().flat_map(|set| ["--set", set]);

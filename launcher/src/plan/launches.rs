@@ -46,11 +46,14 @@ impl Counted {
             (true, false) => Statistics::Exact,
             (true, true) => Statistics::Fused,
         };
-        let sums_within = sync || (ranks > 1 && (config.loss.exchanges() || config.awp.is_some()));
         let precision = config.precision.on(true);
-        let by_nccl = config.comm.backend != Backend::Mpi && precision.dtype != Dtype::Float64;
-        let sums_recorded = config.comm.in_graphs && by_nccl;
-        let recorded = precision.cuda_graphs && (!sums_within || sums_recorded) && config.not_recordable().is_none();
+        let sums_within = sync || (ranks > 1 && (config.loss.exchanges() || config.awp.is_some()));
+        // As the recorder decides: in double precision the update is no part of a graph, nor are sums.
+        let fits = match config.comm.in_graphs && precision.dtype != Dtype::Float64 {
+            true => config.comm.backend != Backend::Mpi,
+            false => !sums_within,
+        };
+        let recorded = precision.cuda_graphs && fits && config.not_recordable().is_none();
         Ok(Self { steps: StepLaunches::count(config, numbers.form, &epochs)?, statistics, recorded })
     }
 

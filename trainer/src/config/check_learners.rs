@@ -39,11 +39,10 @@ impl RunConfig {
             let expected = format!(
                 "a term with a weight and network = {name:?}; a network that stays as it is belongs in [teachers]"
             );
-            let trained = self.loss.terms.iter().any(learns);
-            must(trained, format!("learners.{name}"), "a network that nothing trains", &expected)?;
-            // Without a loss its weights would decay alone.
             let first = self.loss.terms.iter().filter(|term| learns(term)).min_by_key(|term| term.from_epoch);
+            must(first.is_some(), format!("learners.{name}"), "a network that nothing trains", &expected)?;
             if let Some(term) = first {
+                // Without a loss its weights would decay alone.
                 let expected = format!("{from_epoch} or less: learners.{name} learns from epoch {from_epoch} on");
                 let key = format!("loss.terms.{}.from_epoch", term.name);
                 must(term.from_epoch <= *from_epoch, key, term.from_epoch, &expected)?;

@@ -94,7 +94,7 @@ impl Timeline {
     /// Runs `work`. Its time counts as `phase`, except for phases entered within it. Captured work is timed when it is
     /// replayed.
     pub fn during<T>(&self, phase: Phase, name: &str, work: impl FnOnce() -> T) -> T {
-        if torch_ext::is_recording() || self.state().captures {
+        if self.state().captures {
             return work();
         }
         let depth = self.state().enter(phase, name.to_string());
@@ -115,7 +115,7 @@ impl Timeline {
     /// Names the work of the current phase, until the next name, for a trace.
     pub fn mark(&self, name: &str, number: usize) {
         let mut state = self.state();
-        if !(torch_ext::is_recording() || state.captures) {
+        if !state.captures {
             state.mark(name, number);
         }
     }

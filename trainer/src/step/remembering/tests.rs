@@ -46,6 +46,25 @@ fn networks(config: &RunConfig) -> Networks {
     Networks { memory, ..Networks::new(student, BTreeMap::new(), Precision::default()) }
 }
 
+/// Views in which networks have these logits. No image has a pixel that counts.
+fn views_of<'a>(networks: &'a Networks, nothing: &'a Tensor, logits: &[(&str, Images, &Tensor)]) -> Views<'a> {
+    let views = Views::new(networks, Mode::Train, nothing, nothing);
+    for (network, images, logits) in logits {
+        views.give(network, *images, logits.shallow_clone());
+    }
+    views
+}
+
+/// So many images without pixels that count.
+fn nothing(count: i64) -> Tensor {
+    Tensor::zeros([count, 1, 8, 8], tch::kind::DOUBLE_CPU)
+}
+
+/// The values of `terms` for these samples of a batch of `count`.
+fn summands<'a>(terms: &'a [Term], views: &Views, labels: &Tensor, count: f64) -> Vec<(&'a Term, Tensor)> {
+    terms.iter().map(|term| (term, term.evaluate(views, labels, count))).collect()
+}
+
 /// The loss, its gradients in the student's natural and adversarial logits, and the state afterwards, of the samples `rows`.
 fn step(config: &RunConfig, networks: &Networks, case: &Value, rows: &[i64]) -> (f64, [Tensor; 2], Vec<f64>) {
     let golden = fixture();
@@ -54,22 +73,19 @@ fn step(config: &RunConfig, networks: &Networks, case: &Value, rows: &[i64]) -> 
     let shift: Vec<f64> = serde_json::from_value(case["parameters"]["student_b2_shift"].clone()).unwrap();
     let student = |name: &str| (pick(name) + Tensor::from_slice(&shift)).set_requires_grad(true);
     let (natural, adversarial) = (student("s_nat"), student("s_adv"));
-    let nothing = Tensor::zeros([rows.size()[0], 1, 8, 8], tch::kind::DOUBLE_CPU);
-    let views = Views::new(networks, Mode::Train, &nothing, &nothing);
-    for (network, images, logits) in [
-        (STUDENT, Images::Natural, natural.shallow_clone()),
-        (STUDENT, Images::Adversarial, adversarial.shallow_clone()),
-        ("robust", Images::Adversarial, pick("t_adv")),
-        ("standard", Images::Natural, pick("n_nat")),
-    ] {
-        views.give(network, images, logits);
-    }
+    let nothing = nothing(rows.size()[0]);
+    let logits = [
+        (STUDENT, Images::Natural, &natural),
+        (STUDENT, Images::Adversarial, &adversarial),
+        ("robust", Images::Adversarial, &pick("t_adv")),
+        ("standard", Images::Natural, &pick("n_nat")),
+    ];
+    let views = views_of(networks, &nothing, &logits);
     let labels: Vec<i64> = serde_json::from_value(golden["y"].clone()).unwrap();
     let labels = Tensor::from_slice(&labels).index_select(0, &rows);
     networks.memory.begin_step(0, 0, 1);
     let terms: Vec<Term> = config.active_terms(0).collect();
-    let mut summands: Vec<(&Term, Tensor)> =
-        terms.iter().map(|term| (term, term.evaluate(&views, &labels, 4.0))).collect();
+    let mut summands = summands(&terms, &views, &labels, 4.0);
     balance(&views, &labels, 4.0, &mut summands);
     let total: Tensor = summands.iter().map(|(_, value)| value).sum();
     total.backward();

@@ -18,22 +18,19 @@ fn ciard(networks: &Networks, labels: &[i64], rows: &[i64], shift: f64) -> (f64,
     let pick = |name: &str| tensor_of(&golden["logits"][name]).index_select(0, &rows);
     let student = |name: &str| (pick(name) * (1.0 + shift)).set_requires_grad(true);
     let (natural, adversarial) = (student("s_nat"), student("s_adv"));
-    let nothing = Tensor::zeros([rows.size()[0], 1, 8, 8], tch::kind::DOUBLE_CPU);
-    let views = Views::new(networks, Mode::Train, &nothing, &nothing);
+    let nothing = nothing(rows.size()[0]);
     let tutor = pick("t_adv").set_requires_grad(true);
-    for (network, images, logits) in [
+    let logits = [
         (STUDENT, Images::Natural, &natural),
         (STUDENT, Images::Adversarial, &adversarial),
         ("tutor", Images::Adversarial, &tutor),
         ("standard", Images::Natural, &pick("n_nat")),
         ("standard", Images::Adversarial, &pick("n_adv")),
-    ] {
-        views.give(network, images, logits.shallow_clone());
-    }
+    ];
+    let views = views_of(networks, &nothing, &logits);
     let labels = Tensor::from_slice(labels).index_select(0, &rows);
     networks.memory.begin_step(0, 0, 1);
-    let mut summands: Vec<(&Term, Tensor)> =
-        terms.iter().map(|term| (term, term.evaluate(&views, &labels, 4.0))).collect();
+    let mut summands = summands(&terms, &views, &labels, 4.0);
     let measured = |(term, value): &(&Term, Tensor)| {
         let [value, _] = term.for_balance(&views, value, &labels, 4.0);
         f64::try_from(views.sum_over_ranks(&value)).unwrap()

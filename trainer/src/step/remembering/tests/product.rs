@@ -14,20 +14,17 @@ fn dgad_for_mobilenet_v2_has_the_golden_value_and_gradients() {
         let pick = |name: &str| tensor_of(&golden["logits"][name]).index_select(0, &rows);
         let student = |name: &str| pick(name).set_requires_grad(true);
         let (natural, adversarial) = (student("s_nat"), student("s_adv"));
-        let nothing = Tensor::zeros([rows.size()[0], 1, 8, 8], tch::kind::DOUBLE_CPU);
-        let views = Views::new(networks, Mode::Train, &nothing, &nothing);
-        for (network, images, logits) in [
-            (STUDENT, Images::Natural, natural.shallow_clone()),
-            (STUDENT, Images::Adversarial, adversarial.shallow_clone()),
-            ("robust", Images::Natural, pick("t_nat")),
-            ("robust", Images::Adversarial, pick("t_adv")),
-        ] {
-            views.give(network, images, logits);
-        }
+        let nothing = nothing(rows.size()[0]);
+        let logits = [
+            (STUDENT, Images::Natural, &natural),
+            (STUDENT, Images::Adversarial, &adversarial),
+            ("robust", Images::Natural, &pick("t_nat")),
+            ("robust", Images::Adversarial, &pick("t_adv")),
+        ];
+        let views = views_of(networks, &nothing, &logits);
         let labels = Tensor::from_slice(&labels).index_select(0, &rows);
         let terms: Vec<Term> = config.active_terms(0).collect();
-        let mut summands: Vec<(&Term, Tensor)> =
-            terms.iter().map(|term| (term, term.evaluate(&views, &labels, 4.0))).collect();
+        let mut summands = summands(&terms, &views, &labels, 4.0);
         multiply(&views, &labels, 4.0, &mut summands);
         let total: Tensor = summands.iter().map(|(_, value)| value).sum();
         total.backward();
@@ -65,22 +62,20 @@ fn dgad_for_mobilenet_v2_has_the_golden_value_and_gradients() {
 fn a_product_without_samples_is_nothing() {
     let config = read("dgad", &["loss.terms.teach.times=correct"]);
     let networks = networks(&config);
-    let nothing = Tensor::zeros([2, 1, 8, 8], tch::kind::DOUBLE_CPU);
+    let nothing = nothing(2);
     for kind in [Kind::Double, Kind::Float] {
-        let views = Views::new(&networks, Mode::Train, &nothing, &nothing);
         let logits = || Tensor::from_slice(&[9.0f64, 0.0, 0.0, 0.0, 9.0, 0.0, 1.0, 0.0]).view([2, 4]).to_kind(kind);
-        let mut students = vec![];
-        for network in [STUDENT, "robust"] {
-            for images in [Images::Natural, Images::Adversarial] {
-                let given = logits().set_requires_grad(network == STUDENT);
-                views.give(network, images, given.shallow_clone());
-                students.extend((network == STUDENT).then_some(given));
-            }
-        }
+        let students = [(); 2].map(|()| logits().set_requires_grad(true));
+        let given = [
+            (STUDENT, Images::Natural, &students[0]),
+            (STUDENT, Images::Adversarial, &students[1]),
+            ("robust", Images::Natural, &logits()),
+            ("robust", Images::Adversarial, &logits()),
+        ];
+        let views = views_of(&networks, &nothing, &given);
         let labels = Tensor::from_slice(&[1i64, 2]);
         let terms: Vec<Term> = config.active_terms(0).collect();
-        let mut summands: Vec<(&Term, Tensor)> =
-            terms.iter().map(|term| (term, term.evaluate(&views, &labels, 2.0))).collect();
+        let mut summands = summands(&terms, &views, &labels, 2.0);
         let correct = f64::try_from(&summands[0].1).unwrap();
         multiply(&views, &labels, 2.0, &mut summands);
         let values = summands.iter().map(|(_, value)| f64::try_from(value).unwrap()).collect::<Vec<_>>();
